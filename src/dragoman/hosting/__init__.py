@@ -1,0 +1,1 @@
+"""A loaded model and what stands in front of it; also runs inside a model's own virtualenv."""

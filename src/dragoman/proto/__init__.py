@@ -1,0 +1,1 @@
+"""Protobuf definitions written by us, wire-compatible with their originals."""

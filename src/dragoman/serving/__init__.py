@@ -1,0 +1,1 @@
+"""What the server does, with no wire format in sight."""
