@@ -1,0 +1,43 @@
+"""The batch key: requests with equal keys may run as one batch. Computed once per request, in the worker."""
+
+import json
+from collections.abc import Hashable
+from typing import Any
+
+from dragoman.core.model import InferRequest
+from dragoman.core.tensors import ALL_PARAMETERS, Blob, Rows, Signature
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is equal for equal values only: keys sorted, and 1, 1.0 and true all different (Python holds them equal)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def batch_key(request: InferRequest, signature: Signature) -> Hashable:
+    """Operation, signature, names, datatypes and trailing shapes (or, for rows, the options), and the parameters that the signature reads."""
+    inputs = request.inputs
+    if isinstance(inputs, Rows):
+        shapes: Hashable = (
+            canonical_json([[row.get(o) for o in signature.options] for row in inputs.items[:1]]) if signature.options else ""
+        )
+    else:
+        items = inputs.items
+        if len(items) == 1:
+            tensor = items[0]
+            shapes = (tensor.name, tensor.datatype.name, tensor.array.shape[1:])
+        else:
+            shapes = tuple(sorted((t.name, t.datatype.name, t.array.shape[1:]) for t in items))
+    if not signature.reads or not request.parameters:
+        return (request.operation, request.signature, shapes)
+    read = {k: v for k, v in request.parameters.items() if signature.reads is ALL_PARAMETERS or k in signature.reads}
+    return (request.operation, request.signature, shapes, canonical_json(read))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Blob):
+        return [value.media_type, value.data.hex()]
+    if isinstance(value, bytes):
+        return ["bytes", value.hex()]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be part of a batch key")

@@ -1,0 +1,132 @@
+"""The life of a model version, and the one function that decides what to do next. Pure: no clock, no I/O.
+
+    LOADING --loaded--> READY --unwanted--> DRAINING --empty--> gone
+    LOADING --failed--> FAILED --retry due, or a new revision--> LOADING
+    LOADING, FAILED --unwanted--> gone
+
+A version is keyed by (name, version, revision): a reload is another revision of the same version, and the old one serves until the new one is
+ready. All moves that are not listed are refused.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, unique
+from typing import TypeAlias
+
+from dragoman.core.model import ModelSpec
+
+
+@unique
+class State(Enum):
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+_MOVES: Mapping[State, frozenset[State]] = {
+    State.LOADING: frozenset({State.READY, State.FAILED, State.GONE}),
+    State.READY: frozenset({State.DRAINING, State.LOADING, State.FAILED}),
+    State.FAILED: frozenset({State.LOADING, State.GONE}),
+    State.DRAINING: frozenset({State.GONE}),
+    State.GONE: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """One version as it is. `retry_at` is when a FAILED one may be tried again (same clock as `plan`'s now; inf: never by itself)."""
+
+    version: str
+    revision: str
+    state: State
+    reason: str = ""
+    retry_at: float = math.inf
+
+    def to(self, state: State, reason: str = "", retry_at: float = math.inf) -> "Have":
+        """The same version in another state. Raises ValueError for a move that the table above does not have."""
+        if state not in _MOVES[self.state]:
+            raise ValueError(f"a version cannot go from {self.state.name} to {state.name}")
+        return replace(self, state=state, reason=reason, retry_at=retry_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be served of one model: one record, so that versions, labels and default move together under one generation."""
+
+    generation: int
+    versions: Mapping[str, ModelSpec]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Load a FAILED version again."""
+
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    version: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop a version that never served, or no longer does: there is nothing to drain."""
+
+    version: str
+    revision: str
+
+
+Action: TypeAlias = Load | Retry | Drain | Forget
+
+
+def plan(desired: Mapping[str, ModelSpec], have: Iterable[Have], now: float) -> list[Action]:
+    """The next steps of one model: at most one load, and every drain that costs no availability. Empty: settled.
+
+    An unwanted (version, revision) drains when its version is wanted at another revision and that one is ready; or when its version is not
+    wanted and some wanted one is ready, or none is wanted at all. So there is never a moment without a ready version while one that is
+    wanted was ready before. A slow or failing load never blocks a drain.
+    """
+    present = list(have)
+    wanted = {(version, spec.revision) for version, spec in desired.items()}
+    ready = {(h.version, h.revision) for h in present if h.state is State.READY}
+    ready_versions = {version for version, revision in ready if (version, revision) in wanted}
+    actions: list[Action] = []
+    for h in present:
+        if (h.version, h.revision) in wanted:
+            continue
+        if h.state in (State.FAILED, State.LOADING):
+            actions.append(Forget(h.version, h.revision))
+        elif h.state is State.READY:
+            replaced = h.version in desired and h.version in ready_versions
+            superseded = h.version not in desired and (bool(ready_versions) or not desired)
+            if replaced or superseded:
+                actions.append(Drain(h.version, h.revision))
+    if any(h.state is State.LOADING and (h.version, h.revision) in wanted for h in present):
+        return actions
+    by_key = {(h.version, h.revision): h for h in present}
+    for version in sorted(desired, key=version_order, reverse=True):
+        spec = desired[version]
+        known = by_key.get((version, spec.revision))
+        if known is None:
+            return [*actions, Load(spec)]
+        if known.state is State.FAILED and known.retry_at <= now:
+            return [*actions, Retry(spec)]
+    return actions
+
+
+def version_order(version: str) -> tuple[int, int, str]:
+    """Sort key: numbers as numbers, above every version that is not one; texts alphabetically."""
+    if version.isascii() and version.isdigit():
+        return (1, int(version), version)
+    return (0, 0, version)

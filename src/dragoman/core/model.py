@@ -1,0 +1,223 @@
+"""What is served (ModelSpec), what is asked (InferRequest), and the two protocols: Model (blocking, loaded) and Servable (awaited, anywhere).
+
+Made per request and therefore not frozen: InferRequest, InferResponse, Timings, Call (a frozen dataclass costs four times as much to make).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from dragoman.core.tensors import Rows, Signature, Tensors, Value
+
+
+class _Empty(Mapping[Any, Any]):
+    """An empty, hashable mapping: dataclasses refuse a MappingProxyType default on Python 3.11 because it is unhashable there."""
+
+    def __getitem__(self, key: Any) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+
+EMPTY: Mapping[Any, Any] = _Empty()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """How requests of one model are joined.
+
+    `max_size` bounds a joined batch (rows); 1 never joins. With `refuse_larger` a single request above it is INVALID_INPUT (Triton's
+    max_batch_size), otherwise it runs alone. `max_delay_s` is how long the oldest may wait for company while the model is free; 0 never
+    waits. `preferred` sizes, when given, end the wait early. `max_queue` bounds waiting requests; one more is OVERLOADED. `levels` > 0
+    turns priorities on: 1 is first, a request without one gets `default_level`. `queue_timeout_s` is the deadline of requests that name none;
+    with `timeout_delays` an expired request goes behind the others instead of failing (Triton's DELAY).
+    """
+
+    max_size: int = 32
+    refuse_larger: bool = False
+    max_delay_s: float = 0.0
+    preferred: tuple[int, ...] = ()
+    max_queue: int = 4096
+    levels: int = 0
+    default_level: int = 0
+    queue_timeout_s: float = math.inf
+    timeout_delays: bool = False
+    timeout_override: bool = True
+    """Whether a request may shorten or set its own queue time-out."""
+    level_max_queue: Mapping[int, int] = EMPTY
+    """Per priority level, its own bound on waiting requests."""
+    level_timeout_s: Mapping[int, float] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of a composed model: which member, and how tensor names map. Keys are the member's names, values the ensemble's."""
+
+    model: str
+    version: str = ""
+    inputs: Mapping[str, str] = EMPTY
+    outputs: Mapping[str, str] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What to serve. Plain values through and through, so that it can be stored, hashed and sent; `artifact` is an absolute path.
+
+    `overrides` holds declared signatures where a configuration file names them (see repository); `arguments` go to the runtime;
+    `steps` make it a composed model, which has no artifact. `revision` is the hash of the spec and the artifact's state: loading a changed
+    model again is a new revision of the same version.
+    """
+
+    name: str
+    version: str = "1"
+    runtime: str = ""
+    artifact: str = ""
+    revision: str = ""
+    engine: str = "local"
+    instances: int = 1
+    batch: BatchPolicy = BatchPolicy()
+    arguments: Mapping[str, Any] = EMPTY
+    signature: Signature | None = None
+    """Declared inputs and outputs; checked against the artifact's own when it has them, otherwise taken as they are."""
+    steps: tuple[Step, ...] = ()
+    warmup: tuple[Mapping[str, Any], ...] = ()
+    """Stored requests: {"inputs": {name: nested list or ndarray}}; without any, samples are generated from the signature."""
+    run_timeout_s: float = math.inf
+    platform: str = ""
+    """What metadata reports; the runtime's own name of it when empty."""
+    config: Mapping[str, Any] = EMPTY
+    """The model configuration as its own layout writes it in JSON (Triton), for the configuration endpoint."""
+    warnings: tuple[str, ...] = ()
+    """Settings that were read and have no effect here, each named."""
+
+    def with_revision(self, artifact_state: str) -> "ModelSpec":
+        """This spec with the revision that its fields and the state of its artifact (sizes and times of files) give."""
+        text = json.dumps(asdict(replace(self, revision="", signature=None)), sort_keys=True, default=repr)
+        digest = hashlib.sha256(f"{text}\n{self.signature!r}\n{artifact_state}".encode()).hexdigest()
+        return replace(self, revision=digest[:16])
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """One call. `deadline` is on the monotonic clock (seconds); `priority` 0 is the model's default level; `outputs` empty means all."""
+
+    inputs: Tensors | Rows
+    operation: str = "predict"
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    parameters: Mapping[str, Value] = EMPTY
+    id: str = ""
+    deadline: float = math.inf
+    priority: int = 0
+    group: str = ""
+    """Requests of one group fail together: they are parts of one prediction."""
+    caller: str = ""
+    strict: bool = True
+    """False: shapes are the model's business (TensorFlow Serving feeds [3] to [-1, 1])."""
+    dialect: str = ""
+    """Who asked, for metering."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Nanoseconds per stage of one request. `leader` is true for one member of each batch: sums over leaders are executions."""
+
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    batch_size: int = 1
+    leader: bool = True
+
+
+@dataclass(slots=True)
+class InferResponse:
+    outputs: Tensors | Rows
+    timings: Timings
+    parameters: Mapping[str, Value] = EMPTY
+
+
+@dataclass(slots=True)
+class Call:
+    """What a model's predict gets: one argument, so that it can grow."""
+
+    inputs: Tensors | Rows
+    operation: str = "predict"
+    signature: str = ""
+    outputs: tuple[str, ...] = ()
+    parameters: Mapping[str, Value] = EMPTY
+
+
+class Model(Protocol):
+    """A loaded model. `predict` blocks and owns its inputs; it is called once at a time unless `concurrent`.
+
+    `predict` raises ServingError INVALID_INPUT for input that the framework refuses; any other exception is the model's failure.
+    `signatures` has "" as the default and, where the format has several, their names too.
+    """
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]: ...
+    @property
+    def operations(self) -> frozenset[str]: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def concurrent(self) -> bool: ...
+    def predict(self, call: Call) -> Tensors | Rows: ...
+    def close(self) -> None: ...
+
+
+class Servable(Protocol):
+    """A model ready to be called, wherever it lives. Cancelling the await of `infer` is the cancel."""
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]: ...
+    @property
+    def operations(self) -> frozenset[str]: ...
+    @property
+    def platform(self) -> str: ...
+    async def infer(self, request: InferRequest) -> InferResponse: ...
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]: ...
+    async def lost(self) -> str:
+        """Return the reason when it can no longer answer; never returns while it can."""
+        ...
+
+    async def drain(self, deadline: float) -> None:
+        """Let running work end until `deadline` (monotonic seconds), then fail what is left. No new work may come."""
+        ...
+
+    async def close(self) -> None: ...
+    def pending(self) -> int:
+        """Requests that wait, for the gauge."""
+        ...
+
+
+def frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A read-only copy."""
+    return MappingProxyType(dict(mapping)) if mapping else EMPTY
+
+
+__all__ = [
+    "EMPTY",
+    "BatchPolicy",
+    "Call",
+    "InferRequest",
+    "InferResponse",
+    "Model",
+    "ModelSpec",
+    "Servable",
+    "Step",
+    "Timings",
+    "frozen",
+]

@@ -1,0 +1,49 @@
+"""Find a runtime, dialect or engine by name: the built-in table first, then entry points of installed packages. Nothing is imported before."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from dragoman.core.errors import Kind, ServingError
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "runtimes": {
+        "onnx": "dragoman.runtimes.onnx:load",
+        "sklearn": "dragoman.runtimes.estimators:load_sklearn",
+        "xgboost": "dragoman.runtimes.estimators:load_xgboost",
+        "lightgbm": "dragoman.runtimes.estimators:load_lightgbm",
+        "torch": "dragoman.runtimes.torch:load",
+    },
+    "dialects": {
+        "v2": "dragoman.dialects.v2.rest:V2",
+        "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
+    },
+    "engines": {"local": "dragoman.engines:LocalEngine"},
+}
+"""Group -> name -> "module:attribute". An installed package adds to a group with the entry point group "dragoman.<group>"."""
+
+
+def names(group: str) -> list[str]:
+    """Every name of a group, built-in ones first."""
+    found = dict.fromkeys(BUILT_IN[group])
+    found.update(dict.fromkeys(point.name for point in entry_points(group=f"dragoman.{group}")))
+    return list(found)
+
+
+def find(group: str, name: str) -> Any:
+    """Import and return what `name` stands for. Raises UNSUPPORTED, naming what exists, when nothing does."""
+    path = BUILT_IN[group].get(name)
+    if path is not None:
+        module, _, attribute = path.partition(":")
+        return getattr(import_module(module), attribute)
+    for point in entry_points(group=f"dragoman.{group}", name=name):
+        return point.load()
+    raise ServingError(Kind.UNSUPPORTED, f"no {group[:-1]} is called '{name}'; there are {', '.join(names(group))}")
+
+
+def missing(extra: str, package: str, cause: ImportError) -> ServingError:
+    """The error for a framework that is not installed: it names the extra that brings it."""
+    return ServingError(
+        Kind.UNSUPPORTED, f"this model needs {package}, which is not installed: pip install 'dragoman[{extra}]' ({cause.name or cause})"
+    )

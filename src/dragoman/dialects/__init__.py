@@ -1,0 +1,173 @@
+"""The dialect seam: what a protocol module offers and what it is given. Called by server/app.py; every dialect imports its types from here.
+
+A dialect owns its URLs, its wire format and its table of error answers. It never sees a socket: it gets a Request and returns an Answer.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol, TypeAlias
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.gateway import Gateway
+from dragoman.serving.meters import Meters
+from dragoman.serving.registry import Registry
+from dragoman.serving.repository import Repository
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+
+class Access(Enum):
+    """What a caller must be allowed to do for a route."""
+
+    PUBLIC = "public"
+    """Health, metadata, statistics: anyone who can connect."""
+    INFER = "infer"
+    ADMIN = "admin"
+    """Whatever changes the server's state."""
+
+
+class Request:
+    """One HTTP request. `path` is percent-decoded, `raw_path` as it came; header names are lower-case bytes."""
+
+    __slots__ = ("_body", "_receive", "max_body", "method", "path", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, max_body: int) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.max_body = max_body
+        self._receive = receive
+        self._body: bytes | None = None
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of that lower-case name."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return value  # type: ignore[no-any-return]
+        return None
+
+    @property
+    def raw_path(self) -> bytes:
+        raw: bytes | None = self.scope.get("raw_path")
+        return raw if raw is not None else self.path.encode()
+
+    @property
+    def query(self) -> bytes:
+        return self.scope.get("query_string", b"")  # type: ignore[no-any-return]
+
+    async def body(self) -> bytes:
+        """The whole body as it was sent. Raises TOO_LARGE above the server's limit, CANCELLED when the client went away."""
+        if self._body is None:
+            chunks: list[bytes] = []
+            size = 0
+            while True:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ServingError(Kind.CANCELLED, "the client closed the connection before its request was complete")
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > self.max_body:
+                    raise ServingError(Kind.TOO_LARGE, f"the request body is larger than the limit of {self.max_body} bytes", what="body")
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    break
+            self._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return self._body
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back. `body` is bytes, or an async iterator for streams (its first item is awaited before the status is sent)."""
+
+    status: int = 200
+    body: bytes | AsyncIterator[bytes] = b""
+    media_type: bytes = b"application/json"
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+Handler: TypeAlias = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(slots=True)
+class Route:
+    """The outcome of matching: who handles it, with which pieces of the path, and who may call it."""
+
+    handler: Handler
+    access: Access
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """Facts about this server that dialects report."""
+
+    name: str
+    version: str
+
+
+@dataclass(slots=True)
+class Services:
+    """What a dialect may call."""
+
+    gateway: Gateway
+    registry: Registry
+    repository: Repository
+    meters: Meters
+    info: ServerInfo
+    max_inflated: int = 100 << 20
+    """Bytes that a compressed request body may inflate to."""
+
+
+class Dialect(Protocol):
+    """One serving protocol. `prefixes` are the paths it answers for: whole segments, longest match wins ("/v2", "/api/v1/serve")."""
+
+    name: str
+    prefixes: tuple[str, ...]
+
+    def route(self, request: Request) -> Route:
+        """Match method and path; nothing is read or awaited. Raises ServingError (NOT_FOUND, or UNSUPPORTED what="method") for no match."""
+        ...
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        """The answer to an error, in this dialect's words. Total: every Kind has one. Also called for errors outside of a handler."""
+        ...
+
+
+def path_error(request: Request) -> ServingError:
+    """The usual error for a path that no route has."""
+    return ServingError(Kind.NOT_FOUND, f"there is nothing at {request.path[:200]}", what="path")
+
+
+def method_error(request: Request, allowed: Iterable[str]) -> ServingError:
+    """The usual error for a path that exists, but not with this method."""
+    return ServingError(
+        Kind.UNSUPPORTED, f"{request.method} is not possible at {request.path[:200]}; use {' or '.join(allowed)}", what="method"
+    )
+
+
+def check_table(table: Mapping[Kind, Any]) -> None:
+    """A dialect's error table must have every kind; called when its module is imported, so that a gap cannot reach a user."""
+    missing = [kind.name for kind in Kind if kind not in table]
+    if missing:
+        raise TypeError(f"an error table lacks {', '.join(missing)}")
+
+
+__all__ = [
+    "Access",
+    "Answer",
+    "Dialect",
+    "Handler",
+    "Receive",
+    "Request",
+    "Route",
+    "Scope",
+    "ServerInfo",
+    "Services",
+    "check_table",
+    "invalid",
+    "method_error",
+    "path_error",
+]

@@ -1,0 +1,20 @@
+"""Engines decide where a model lives and how a call gets there. Here: the protocol and the in-process engine."""
+
+import asyncio
+from typing import Protocol
+
+from dragoman.core.model import ModelSpec, Servable
+from dragoman.hosting.servable import LocalServable
+
+
+class Engine(Protocol):
+    """`open` returns a servable that has loaded and is warm, or raises ServingError with the reason. It never blocks the loop."""
+
+    async def open(self, spec: ModelSpec) -> Servable: ...
+
+
+class LocalEngine:
+    """The model in this process: loaded in a thread, called inline or in threads of its own."""
+
+    async def open(self, spec: ModelSpec) -> Servable:
+        return await asyncio.get_running_loop().run_in_executor(None, LocalServable.load, spec)

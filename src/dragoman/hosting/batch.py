@@ -1,0 +1,127 @@
+"""One batch: its members, how it is run, and what each member gets. Pure of any queue or loop; blocking. Called by servables.
+
+A batch that fails is run again group by group from the members' own inputs, so that only the bad request fails.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import InferRequest, InferResponse, Timings
+from dragoman.core.tensors import Rows, Tensors, concat, split
+
+Payload: TypeAlias = Tensors | Rows
+Outcome: TypeAlias = InferResponse | ServingError
+Predict: TypeAlias = Callable[[Payload, InferRequest, tuple[str, ...]], Payload]
+"""(joined inputs, a member that stands for the batch, wanted outputs or () for all) -> outputs."""
+
+
+class Member:
+    """One request of a queue or batch. `order` is (priority level, arrival)."""
+
+    __slots__ = ("future", "length", "level", "order", "queued", "queued_ns", "request", "timer")
+
+    def __init__(self, request: InferRequest, length: int, order: tuple[int, int], future: "asyncio.Future[InferResponse]") -> None:
+        self.request = request
+        self.length = length
+        self.order = order
+        self.level = order[0]
+        self.future = future
+        self.queued = True
+        self.queued_ns = time.monotonic_ns()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def __lt__(self, other: "Member") -> bool:
+        return self.order < other.order
+
+    def settle(self, outcome: Outcome) -> None:
+        """Resolve this waiter alone, and only if nothing has resolved or cancelled it before."""
+        if self.future.done():
+            return
+        if isinstance(outcome, ServingError):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+Batch: TypeAlias = list[Member]
+
+
+def execute(batch: Batch, predict: Predict, name: str) -> list[Outcome]:
+    """Run a batch and return one outcome per member, in order. Never raises an Exception."""
+    try:
+        return _run(batch, predict, name)
+    except Exception as error:
+        failure = as_serving_error(error, name)
+    groups: dict[object, list[int]] = {}
+    for index, member in enumerate(batch):
+        groups.setdefault(member.request.group or index, []).append(index)
+    outcomes: list[Outcome] = [failure] * len(batch)
+    if len(groups) == 1:
+        return outcomes
+    for indexes in groups.values():
+        alone = [batch[i] for i in indexes]
+        if all(m.future.done() for m in alone):  # cancelled or late meanwhile: nobody waits for it
+            continue
+        try:
+            results: list[Outcome] = _run(alone, predict, name)
+        except Exception as error:
+            results = [as_serving_error(error, name)] * len(alone)
+        for index, result in zip(indexes, results, strict=True):
+            outcomes[index] = result
+    return outcomes
+
+
+def only(outputs: Payload, wanted: tuple[str, ...]) -> Payload:
+    """The wanted outputs, in the model's order; all of them when nothing is named."""
+    if not wanted or isinstance(outputs, Rows):
+        return outputs
+    return Tensors([t for t in outputs.items if t.name in wanted])
+
+
+def as_serving_error(error: Exception, name: str) -> ServingError:
+    """What callers are told of an exception of the model: its type and first line, never its traceback."""
+    if isinstance(error, ServingError):
+        return error
+    lines = str(error).strip().splitlines()
+    failure = ServingError(Kind.MODEL_FAILED, f"model '{name}' failed: {type(error).__name__}" + (f": {lines[0][:500]}" if lines else ""))
+    failure.__cause__ = error
+    return failure
+
+
+def _run(members: Sequence[Member], predict: Predict, name: str) -> list[Outcome]:
+    begin = time.monotonic_ns()
+    first = members[0].request
+    if len(members) == 1:
+        outputs = predict(first.inputs, first, first.outputs)
+        ran = time.monotonic_ns()
+        return [InferResponse(outputs, Timings(begin - members[0].queued_ns, 0, ran - begin, 0, members[0].length, True))]
+    joined = concat([m.request.inputs for m in members])
+    ready = time.monotonic_ns()
+    outputs = predict(joined, first, _wanted(members))
+    ran = time.monotonic_ns()
+    try:
+        shares = split(outputs, [m.length for m in members])
+    except ValueError as error:
+        raise ServingError(Kind.MODEL_FAILED, f"model '{name}' broke its signature: {error}") from error
+    end = time.monotonic_ns()
+    size = sum(m.length for m in members)
+    return [
+        InferResponse(
+            only(share, member.request.outputs),
+            Timings(begin - member.queued_ns, ready - begin, ran - ready, end - ran, size, member is members[0]),
+        )
+        for member, share in zip(members, shares, strict=True)
+    ]
+
+
+def _wanted(members: Sequence[Member]) -> tuple[str, ...]:
+    """The union of what members want; () when one of them wants everything."""
+    first = members[0].request.outputs
+    if all(m.request.outputs == first for m in members):
+        return first
+    if any(not m.request.outputs for m in members):
+        return ()
+    return tuple(dict.fromkeys(name for m in members for name in m.request.outputs))

@@ -1,0 +1,238 @@
+"""Requests wait here, are joined by batch key, run together, and are resolved one by one. Called by LocalServable, on the event loop.
+
+The rule: when the model is free, take what waits, up to `max_size`; wait up to `max_delay` only if the policy asks. No timer while busy.
+Ownership: once `submit` returned or raised, the batcher holds nothing of that request. A member that is cancelled or late is dropped
+alone; the others of its batch never notice.
+"""
+
+import asyncio
+import math
+import time
+from bisect import insort
+from collections.abc import Callable, Hashable, Sequence
+from typing import Final, TypeAlias
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import BatchPolicy, InferRequest, InferResponse
+from dragoman.hosting.batch import Batch, Member, Outcome
+
+ALONE: Final = None
+"""The key of requests that are never joined."""
+
+_PASS_NS = 5_000_000
+"""How long one pass may keep the loop before it lets other callbacks run."""
+_LAST = 1 << 30
+"""A priority level behind all others, for requests that are late but not dropped."""
+
+Start: TypeAlias = Callable[[Batch], None]
+
+
+class Batcher:
+    """One queue in front of one model.
+
+    `start` runs a batch somewhere (inline or in a thread) and must see to it that `finished` is called on the loop afterwards, exactly
+    once. At most `slots` batches run at a time.
+    """
+
+    def __init__(self, name: str, policy: BatchPolicy, slots: int, start: Start) -> None:
+        self._name = name
+        self._policy = policy
+        self._free = slots
+        self._slots = slots
+        self._start = start
+        self._target = min(policy.preferred[-1], policy.max_size) if policy.preferred else policy.max_size
+        self._queues: dict[Hashable, list[Member]] = {}
+        self._waiting = 0
+        self._level_waiting: dict[int, int] = {}
+        self._sequence = 0
+        self._pass_scheduled = False
+        self._passing = False
+        self._delay: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue, those that run not counted."""
+        return self._waiting
+
+    async def idle(self) -> None:
+        """Wait until nothing waits and nothing runs."""
+        if self._waiting or self._free < self._slots:
+            self._idle = self._idle or asyncio.Event()
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def submit(self, request: InferRequest, key: Hashable, length: int) -> InferResponse:
+        """Queue one request and wait for its own answer. Cancelling this await is the cancel.
+
+        Raises OVERLOADED at once when the queue is full, TIMEOUT at the request's deadline, and whatever the model raises.
+        """
+        policy = self._policy
+        level = min(request.priority or policy.default_level, policy.levels) if policy.levels else 0
+        self._refuse_when_full(level)
+        deadline = request.deadline
+        if policy.queue_timeout_s != math.inf or policy.level_timeout_s:
+            deadline = self._queue_deadline(request, level)
+        self._sequence += 1
+        member = Member(request, length, (level, self._sequence), self._loop.create_future())
+        if deadline != math.inf:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise late(self._name)
+            member.timer = self._loop.call_later(left_s, self._expire, member, key)
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = [member]
+        elif queue[-1] < member:
+            queue.append(member)
+        else:
+            insort(queue, member)
+        self._waiting += 1
+        if policy.levels:
+            self._level_waiting[level] = self._level_waiting.get(level, 0) + 1
+        if self._free and not self._pass_scheduled:
+            # Every request that arrives in this pass of the loop joins: that costs 2 us and saves whole runs under load.
+            self._pass_scheduled = True
+            self._loop.call_soon(self._pass)
+        try:
+            return await member.future
+        finally:
+            if member.timer is not None:
+                member.timer.cancel()
+            if member.queued:  # cancelled or late while it waited
+                self._drop(member, key)
+
+    def finished(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+        """Resolve the members of a batch that ran and give its slot to the next."""
+        self._free += 1
+        for member, outcome in zip(batch, outcomes, strict=True):
+            member.settle(outcome)
+        if self._waiting:
+            if not self._passing:
+                self._pass()
+        elif self._idle is not None and self._free == self._slots:
+            self._idle.set()
+
+    def fail_all(self, error: ServingError) -> None:
+        """Resolve everything that waits with an error: the servable is closing."""
+        for queue in self._queues.values():
+            for member in queue:
+                member.settle(error)
+
+    def _refuse_when_full(self, level: int) -> None:
+        policy = self._policy
+        waiting, bound = self._waiting, policy.max_queue
+        if policy.levels and level in policy.level_max_queue:
+            waiting, bound = self._level_waiting.get(level, 0), policy.level_max_queue[level]
+        if bound and waiting >= bound:
+            raise ServingError(
+                Kind.OVERLOADED,
+                f"the queue of model '{self._name}' is full: {waiting} requests wait, at most {bound} may",
+                what="model",
+                retry_after_s=1.0,
+            )
+
+    def _queue_deadline(self, request: InferRequest, level: int) -> float:
+        """When this request is late: the policy's time-out, or the request's own where the policy lets it name one."""
+        own = request.deadline
+        default_s = self._policy.level_timeout_s.get(level, self._policy.queue_timeout_s)
+        if own != math.inf and self._policy.timeout_override:
+            return own
+        return min(own, time.monotonic() + default_s)
+
+    def _expire(self, member: Member, key: Hashable) -> None:
+        own = member.request.deadline
+        if not (self._policy.timeout_delays and time.monotonic() < own):
+            member.settle(late(self._name))
+        elif member.queued:
+            queue = self._queues[key]
+            queue.remove(member)
+            member.order = (_LAST, member.order[1])
+            insort(queue, member)
+            member.timer = self._loop.call_at(own, self._expire, member, key) if own != math.inf else None
+
+    def _drop(self, member: Member, key: Hashable) -> None:
+        queue = self._queues[key]
+        queue.remove(member)
+        if not queue:
+            del self._queues[key]
+        self._left(member)
+
+    def _left(self, member: Member) -> None:
+        member.queued = False
+        self._waiting -= 1
+        if self._policy.levels:
+            self._level_waiting[member.level] -= 1
+
+    def _pass(self) -> None:
+        """Start batches while a slot is free and somebody waits."""
+        self._pass_scheduled = False
+        self._passing = True
+        begin = time.monotonic_ns()
+        try:
+            while self._free and self._waiting:
+                batch = self._take()
+                if batch is None:
+                    break
+                if not batch:
+                    continue
+                self._free -= 1
+                self._start(batch)
+                if self._free and self._waiting and time.monotonic_ns() - begin > _PASS_NS:
+                    self._pass_scheduled = True
+                    self._loop.call_soon(self._pass)
+                    break
+        finally:
+            self._passing = False
+
+    def _take(self) -> Batch | None:
+        """Remove the next batch from the queue. Empty: whoever waited there has left. None: the policy wants to wait for company."""
+        queues = self._queues
+        key = next(iter(queues)) if len(queues) == 1 else min(queues, key=lambda k: queues[k][0])
+        queue = queues[key]
+        target = 1 if key is ALONE else self._target
+        batch: Batch = []
+        rest: list[Member] = []
+        size = seen = 0
+        for member in queue:
+            seen += 1
+            if member.future.done():  # cancelled or late in this very pass of the loop
+                self._left(member)
+            elif not batch or size + member.length <= target:
+                batch.append(member)
+                size += member.length
+                if size >= target:
+                    break
+            else:
+                rest.append(member)
+        if batch and key is not ALONE and self._wait_for_company(batch, size, bool(rest)):
+            queues[key] = batch + rest
+            return None
+        rest += queue[seen:]
+        if rest:
+            queues[key] = rest
+        else:
+            del queues[key]
+        for member in batch:
+            self._left(member)
+        return batch
+
+    def _wait_for_company(self, batch: Batch, size: int, more: bool) -> bool:
+        """Whether the policy holds this batch back, in which case a timer will look again."""
+        if self._delay is not None:
+            self._delay.cancel()
+            self._delay = None
+        delay_s = self._policy.max_delay_s
+        if not delay_s or more or size >= self._target or size in self._policy.preferred:
+            return False
+        waited_s = (time.monotonic_ns() - min(m.queued_ns for m in batch)) / 1e9
+        if waited_s >= delay_s:
+            return False
+        self._delay = self._loop.call_later(delay_s - waited_s, self._pass)
+        return True
+
+
+def late(name: str) -> ServingError:
+    """The answer to a request whose deadline has come."""
+    return ServingError(Kind.TIMEOUT, f"the request to model '{name}' reached its deadline before it was answered", what="model")

@@ -1,0 +1,197 @@
+"""A loaded model and the three ways to run it: inline on the loop, joined in one pass of the loop, or in its own threads.
+
+A hop to a thread costs some 30 us, more than a whole run of a small model, so runs that are expected to be short happen on the loop and only
+the others pay the hop. The expectation is measured, by size of input, from warm-up on. Called by the gateway.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.keys import batch_key
+from dragoman.core.model import Call, InferRequest, InferResponse, Model, ModelSpec, Timings
+from dragoman.core.plugins import find
+from dragoman.core.tensors import Rows, Signature, batch_length
+from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, execute
+from dragoman.hosting.batcher import ALONE, Batcher
+from dragoman.hosting.warmup import warm_up
+
+LOOP_BOUND_NS = 300_000
+"""A run expected to take longer goes to a thread: ten times the hop, so below it the loop is hardly delayed, above it the hop hardly felt."""
+DIRECT_BOUND_NS = 5_000
+"""A run expected to be shorter than this is not worth joining: gathering a pass costs half of it."""
+
+
+class Cost:
+    """What a run takes, learned by size: one moving average per power of two of input elements."""
+
+    __slots__ = ("_by_bits",)
+
+    def __init__(self) -> None:
+        self._by_bits = [0] * 65
+
+    def record(self, elements: int, took_ns: int) -> None:
+        bits = elements.bit_length()
+        known = self._by_bits[bits]
+        if not known:
+            self._by_bits[bits] = took_ns or 1
+        elif took_ns > known:
+            self._by_bits[bits] = known + (took_ns - known >> 4)  # slowly up: a page fault or a busy neighbour is not the model
+        else:
+            self._by_bits[bits] = known - (known - took_ns >> 2)
+
+    def expect(self, elements: int) -> int:
+        """Nanoseconds; for a size not seen yet, twice as much per doubling from the nearest smaller one. 0 when nothing is known."""
+        bits = elements.bit_length()
+        known = self._by_bits[bits]
+        if known:
+            return known
+        for smaller in range(bits - 1, -1, -1):
+            if self._by_bits[smaller]:
+                return self._by_bits[smaller] << (bits - smaller)
+        for larger in range(bits + 1, 65):
+            if self._by_bits[larger]:
+                return self._by_bits[larger]
+        return LOOP_BOUND_NS  # nothing is known, not even from warm-up: a thread is the safe place
+
+
+class LocalServable:
+    """Serves one model of this process. Make it with `load` (blocking, any thread), then call everything else on one event loop."""
+
+    def __init__(self, spec: ModelSpec, models: Sequence[Model], cost: Cost) -> None:
+        self._spec = spec
+        self._models = list(models)
+        self._free = list(models)
+        self.signatures: Mapping[str, Signature] = models[0].signatures
+        self.operations = models[0].operations
+        self.platform = spec.platform or models[0].platform
+        self._cost = cost
+        self._joins = spec.batch.max_size > 1
+        self._threads: ThreadPoolExecutor | None = None
+        self._in_threads = 0
+        self._batcher: Batcher | None = None
+
+    @staticmethod
+    def load(spec: ModelSpec) -> "LocalServable":
+        """Load the artifact with its runtime and warm it up. Raises ServingError with the reason when either fails."""
+        runtime = find("runtimes", spec.runtime)
+        models: list[Model] = []
+        cost = Cost()
+        try:
+            models.append(runtime(spec))
+            while len(models) < spec.instances:
+                models.append(models[0] if models[0].concurrent else runtime(spec))
+            for model in dict.fromkeys(models):
+                warm_up(model, spec, cost.record)
+        except BaseException:
+            for model in dict.fromkeys(models):
+                model.close()
+            raise
+        return LocalServable(spec, models, cost)
+
+    def pending(self) -> int:
+        return self._batcher.waiting if self._batcher is not None else 0
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        inputs = request.inputs
+        elements = _elements(inputs)
+        expected_ns = self._cost.expect(elements)
+        signature = self.signatures[request.signature]
+        if (
+            expected_ns < LOOP_BOUND_NS
+            and not self._in_threads
+            and (expected_ns < DIRECT_BOUND_NS or not self._joins or not signature.batch)
+        ):
+            return self._run_inline(request, signature, elements)
+        length = batch_length(inputs, signature) if self._joins else None
+        key: Hashable = ALONE if length is None or length >= self._spec.batch.max_size else batch_key(request, signature)
+        if self._batcher is None:
+            self._batcher = Batcher(self._spec.name, self._spec.batch, len(self._models), self._start)
+        return await self._batcher.submit(request, key, 1 if length is None else length)
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        yield await self.infer(request)
+
+    async def lost(self) -> str:
+        """Never returns: a model of this process cannot die without it."""
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody resolves that future")
+
+    async def drain(self, deadline: float) -> None:
+        batcher = self._batcher
+        if batcher is None:
+            return
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await batcher.idle()
+        except TimeoutError:
+            batcher.fail_all(
+                ServingError(Kind.UNAVAILABLE, f"model '{self._spec.name}' was unloaded while this request waited", what="model")
+            )
+
+    async def close(self) -> None:
+        """Release the models and their threads; calls that still run end first, off the loop."""
+        threads, self._threads = self._threads, None
+        models = list(dict.fromkeys(self._models))
+        self._models.clear()
+        self._free.clear()
+
+        def release() -> None:
+            if threads is not None:
+                threads.shutdown(wait=True)
+            while models:
+                models.pop().close()
+
+        await asyncio.get_running_loop().run_in_executor(None, release)
+
+    def _run_inline(self, request: InferRequest, signature: Signature, elements: int) -> InferResponse:
+        inputs = request.inputs
+        size = batch_length(inputs, signature)
+        begin = time.monotonic_ns()
+        try:
+            outputs = self._models[0].predict(Call(inputs, request.operation, request.signature, request.outputs, request.parameters))
+        except Exception as error:
+            raise as_serving_error(error, self._spec.name) from error
+        took = time.monotonic_ns() - begin
+        self._cost.record(elements, took)
+        return InferResponse(outputs, Timings(0, 0, took, 0, 1 if size is None else size, True))
+
+    def _start(self, batch: Batch) -> None:
+        elements = sum(_elements(member.request.inputs) for member in batch)
+        model = self._free.pop()
+
+        def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
+            return model.predict(Call(inputs, request.operation, request.signature, outputs, request.parameters))
+
+        if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads:
+            self._finish(model, batch, elements, execute(batch, predict, self._spec.name))
+            return
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
+        loop = asyncio.get_running_loop()
+        self._in_threads += 1
+
+        def done(outcomes: list[Outcome]) -> None:
+            self._in_threads -= 1
+            self._finish(model, batch, elements, outcomes)
+
+        self._threads.submit(lambda: loop.call_soon_threadsafe(done, execute(batch, predict, self._spec.name)))
+
+    def _finish(self, model: Model, batch: Batch, elements: int, outcomes: list[Outcome]) -> None:
+        if self._models:  # not closed meanwhile
+            self._free.append(model)
+        for outcome in outcomes:
+            if isinstance(outcome, InferResponse):
+                self._cost.record(elements, outcome.timings.infer_ns)
+                break
+        assert self._batcher is not None
+        self._batcher.finished(batch, outcomes)
+
+
+def _elements(inputs: Payload) -> int:
+    if isinstance(inputs, Rows):
+        return len(inputs.items)
+    items = inputs.items
+    return items[0].array.size if len(items) == 1 else sum(t.array.size for t in items)

@@ -1,0 +1,101 @@
+"""Run a model before it is READY, with stored samples where the spec brings them and generated ones otherwise. Called while loading.
+
+The first runs of a model allocate, compile and page in; users should not wait for that. What the later runs take tells the servable whether
+the model is slow enough to deserve a thread.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import Call, Model, ModelSpec
+from dragoman.core.tensors import Array, Form, Signature, Tensor, Tensors, TensorSpec, element_count
+
+log = logging.getLogger("dragoman.hosting")
+
+_RUNS = 3
+_LARGEST = 64 << 20
+"""Generated samples stay below this many elements: a signature may declare more than the machine has."""
+
+
+def warm_up(model: Model, spec: ModelSpec, record: Callable[[int, int], None]) -> None:
+    """Run each sample a few times; report (elements, nanoseconds) of every run but the first to `record`.
+
+    A stored sample that fails raises: its author says that the model must answer it. A generated one that fails is logged only: zeros may
+    simply not be valid input for this model.
+    """
+    if spec.warmup:
+        for index, sample in enumerate(spec.warmup):
+            call = _stored(model, sample, index, spec.name)
+            try:
+                _run(model, call, record)
+            except Exception as error:
+                reason = error.message if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
+                raise ServingError(Kind.MODEL_FAILED, f"warm-up sample {index} of model '{spec.name}' failed: {reason}") from error
+        return
+    for name, call in _generated(model):
+        try:
+            _run(model, call, record)
+        except Exception as error:  # any framework's own exception means the same here
+            log.warning(
+                "model '%s' refused the generated warm-up sample%s, so its first requests will be slower: %s",
+                spec.name,
+                f" for signature '{name}'" if name else "",
+                error,
+            )
+
+
+def _run(model: Model, call: Call, record: Callable[[int, int], None]) -> None:
+    assert isinstance(call.inputs, Tensors)
+    elements = sum(t.array.size for t in call.inputs.items)
+    for run in range(_RUNS):
+        # A model owns its inputs and may change them: every run gets its own.
+        fresh = Tensors([Tensor(t.name, t.datatype, t.array.copy()) for t in call.inputs.items])
+        begin = time.monotonic_ns()
+        model.predict(Call(fresh, call.operation, call.signature))
+        if run:
+            record(elements, time.monotonic_ns() - begin)
+
+
+def _stored(model: Model, sample: object, index: int, name: str) -> Call:
+    if not isinstance(sample, dict) or not isinstance(sample.get("inputs"), dict):
+        raise ServingError(Kind.INVALID_INPUT, f"warm-up sample {index} of model '{name}' is not an object with 'inputs'")
+    signature = model.signatures.get(sample.get("signature", ""))
+    if signature is None:
+        raise ServingError(Kind.INVALID_INPUT, f"warm-up sample {index} of model '{name}' names a signature that does not exist")
+    tensors = []
+    for key, value in sample["inputs"].items():
+        spec = signature.input_by_name.get(key)
+        if spec is None or spec.datatype is None:
+            raise ServingError(Kind.INVALID_INPUT, f"warm-up sample {index} names the input '{key}', which model '{name}' does not have")
+        tensors.append(Tensor(key, spec.datatype, np.array(value, dtype=spec.datatype.numpy)))
+    return Call(Tensors(tensors), signature=sample.get("signature", ""))
+
+
+def _generated(model: Model) -> Iterator[tuple[str, Call]]:
+    seen: list[Signature] = []
+    for name, signature in model.signatures.items():
+        if signature.form is not Form.TENSORS or signature in seen:
+            continue
+        seen.append(signature)
+        if any(s.shape is None or s.datatype is None for s in signature.inputs):
+            continue
+        tensors = [Tensor(s.name, s.datatype, _zeros(s)) for s in signature.inputs if s.datatype is not None]
+        if sum(t.array.size for t in tensors) < _LARGEST:
+            yield name, Call(Tensors(tensors), signature=name)
+
+
+def _zeros(spec: TensorSpec) -> Array:
+    assert spec.shape is not None
+    assert spec.datatype is not None
+    shape = tuple(1 if d < 0 else d for d in spec.shape)
+    if element_count(shape) >= _LARGEST:
+        return np.zeros(0, spec.datatype.numpy)
+    if spec.datatype.kind == "bytes":
+        array: Array = np.empty(shape, dtype=object)
+        array.fill(b"")
+        return array
+    return np.zeros(shape, spec.datatype.numpy)

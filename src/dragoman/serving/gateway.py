@@ -1,0 +1,214 @@
+"""The data plane: find a model in one dictionary, call it, meter it. Called by every dialect; knows no wire format.
+
+The table is a plain dict that the reconciler swaps whole, with an entry under (name, version), (name, "@label") and, for the default,
+(name, ""). A hit takes no lock, no await and no store.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+
+from dragoman.core.checks import check
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import State, version_order
+from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Servable
+from dragoman.core.tensors import Signature
+from dragoman.serving.meters import Meter, Meters
+
+
+class Entry:
+    """One served version. Between `Gateway.find` and `Gateway.infer` there must be no await: then it cannot be drained in between."""
+
+    __slots__ = ("_idle", "in_flight", "max_size", "meters", "name", "servable", "signatures", "spec", "version")
+
+    def __init__(self, spec: ModelSpec, servable: Servable) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.version = spec.version
+        self.servable = servable
+        self.signatures: Mapping[str, Signature] = servable.signatures
+        self.max_size = spec.batch.max_size if spec.batch.refuse_larger else 0
+        self.meters: dict[str, Meter] = {}
+        self.in_flight = 0
+        self._idle: asyncio.Event | None = None
+
+    def left(self) -> None:
+        """One request less."""
+        self.in_flight -= 1
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until no request is in flight. False when that took longer than the time-out."""
+        if not self.in_flight:
+            return True
+        self._idle = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """What is known of one version of one model, served or not."""
+
+    name: str
+    version: str
+    state: State
+    reason: str
+    platform: str = ""
+    since: float = 0.0
+    """Wall clock, seconds since the epoch, of the last change of state."""
+
+
+Table = Mapping[tuple[str, str], Entry]
+
+
+class Gateway:
+    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit."""
+
+    def __init__(self, meters: Meters, request_timeout_s: float = math.inf) -> None:
+        self._table: Table = {}
+        self._statuses: dict[str, list[VersionStatus]] = {}
+        self._labels: dict[str, Mapping[str, str]] = {}
+        self._meters = meters
+        self._timeout_s = request_timeout_s
+        self.draining = False
+
+    # --- lookup ---
+
+    def find(self, name: str, version: str = "", label: str = "") -> Entry:
+        """The entry that answers for a model. Raises NOT_FOUND, NOT_READY or UNAVAILABLE with the reason."""
+        entry = self._table.get((name, f"@{label}" if label else version))
+        if entry is None:
+            raise self._absent(name, version, label)
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """Every entry that answers, by name and then version, each once."""
+        unique = {id(e): e for e in self._table.values()}
+        return sorted(unique.values(), key=lambda e: (e.name, version_order(e.version)))
+
+    def statuses(self, name: str = "") -> list[VersionStatus]:
+        """Every known version of one model or of all, highest version first within a model. Empty for a name that is not known."""
+        if name:
+            return list(self._statuses.get(name, ()))
+        return [s for each in sorted(self._statuses) for s in self._statuses[each]]
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """Label -> version of one model."""
+        return self._labels.get(name, {})
+
+    def ready(self) -> bool:
+        """Whether every model that should be served is, and nothing is loading, unloading or failed; false while the server drains."""
+        return not self.draining and all(s.state in (State.READY, State.GONE) for each in self._statuses.values() for s in each)
+
+    # --- calls ---
+
+    async def infer(self, entry: Entry, request: InferRequest) -> InferResponse:
+        """Check and run one request. The caller owns the answer; cancelling this await cancels the request."""
+        meter = entry.meters.get(request.dialect)
+        if meter is None:
+            meter = self._meter(entry, request.dialect)
+        entry.in_flight += 1
+        begin = time.monotonic_ns()
+        try:
+            signature = entry.signatures.get(request.signature)
+            if signature is None:
+                raise unknown_signature(entry, request.signature)
+            if request.operation != "predict" and request.operation not in entry.servable.operations:
+                raise unknown_operation(entry, request.operation)
+            check(request, signature, entry.name, entry.max_size)
+            if self._timeout_s != math.inf and request.deadline == math.inf:
+                request.deadline = begin / 1e9 + self._timeout_s
+            response = await entry.servable.infer(request)
+        except ServingError as error:
+            meter.failed(error.kind, time.monotonic_ns() - begin)
+            raise
+        except asyncio.CancelledError:
+            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
+            raise
+        finally:
+            entry.left()
+        meter.succeeded(time.monotonic_ns() - begin, response.timings)
+        return response
+
+    async def stream(self, entry: Entry, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """Like infer, for models that answer in parts; a model that does not gives one part."""
+        signature = entry.signatures.get(request.signature)
+        if signature is None:
+            raise unknown_signature(entry, request.signature)
+        check(request, signature, entry.name, entry.max_size)
+        meter = self._meter(entry, request.dialect)
+        entry.in_flight += 1
+        begin = time.monotonic_ns()
+        try:
+            async for response in entry.servable.stream(request):
+                meter.succeeded(time.monotonic_ns() - begin, response.timings)
+                yield response
+                begin = time.monotonic_ns()
+        except ServingError as error:
+            meter.failed(error.kind, time.monotonic_ns() - begin)
+            raise
+        finally:
+            entry.left()
+
+    # --- what the reconciler tells ---
+
+    def swap(self, table: Table) -> None:
+        """Put a new table in place: one assignment, so every request sees the old one or the new one."""
+        self._table = table
+
+    def table(self) -> Table:
+        return self._table
+
+    def publish(self, name: str, statuses: Iterable[VersionStatus], labels: Mapping[str, str]) -> None:
+        """Replace what is known of one model; no statuses at all makes the name unknown."""
+        ordered = sorted(statuses, key=lambda s: version_order(s.version), reverse=True)
+        if ordered:
+            self._statuses[name] = ordered
+            self._labels[name] = labels
+        else:
+            self._statuses.pop(name, None)
+            self._labels.pop(name, None)
+
+    # --- below the surface ---
+
+    def _meter(self, entry: Entry, dialect: str) -> Meter:
+        meter = self._meters.open(entry.name, entry.version, dialect)
+        entry.meters[dialect] = meter
+        return meter
+
+    def _absent(self, name: str, version: str, label: str) -> ServingError:
+        known = self._statuses.get(name)
+        if not known:
+            return ServingError(Kind.NOT_FOUND, f"model '{name}' is not known to this server", what="model")
+        if label:
+            return ServingError(Kind.NOT_FOUND, f"model '{name}' has no label '{label}'", what="label")
+        if version:
+            of_version = [s for s in known if s.version == version]
+            if not of_version:
+                have = ", ".join(s.version for s in known)
+                return ServingError(Kind.NOT_FOUND, f"model '{name}' has no version '{version}'; it has {have}", what="version")
+            known = of_version
+        for status in known:
+            if status.state is State.LOADING:
+                return ServingError(Kind.NOT_READY, f"model '{name}' is loading", what="model", retry_after_s=1.0)
+        failed = next((s for s in known if s.state is State.FAILED), None)
+        if failed is not None:
+            return ServingError(Kind.UNAVAILABLE, f"model '{name}' version {failed.version} failed to load: {failed.reason}", what="model")
+        return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="model")
+
+
+def unknown_signature(entry: Entry, name: str) -> ServingError:
+    names = ", ".join(f"'{s}'" for s in entry.signatures if s) or "none but the default"
+    return ServingError(Kind.INVALID_INPUT, f"model '{entry.name}' has no signature '{name}'; it has {names}", what="signature")
+
+
+def unknown_operation(entry: Entry, name: str) -> ServingError:
+    return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation '{name}'", what="operation")

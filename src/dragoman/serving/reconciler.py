@@ -1,0 +1,190 @@
+"""Desired to actual: runs `plan` for a model whenever something changed, acts on it, and reports. Nothing else opens or closes models.
+
+Loads of different models run side by side; of one model at most one at a time. The gateway's table is rebuilt and swapped in one assignment
+after every change of state.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
+
+from dragoman.core.errors import ServingError
+from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, plan, version_order
+from dragoman.core.model import ModelSpec, Servable
+from dragoman.core.plugins import find
+from dragoman.engines import Engine
+from dragoman.serving.gateway import Entry, Gateway, VersionStatus
+from dragoman.serving.registry import Registry
+
+log = logging.getLogger("dragoman.models")
+
+Key: TypeAlias = tuple[str, str]
+"""(version, revision)"""
+
+
+class _Model:
+    """What this process has of one model."""
+
+    def __init__(self) -> None:
+        self.have: dict[Key, Have] = {}
+        self.entries: dict[Key, Entry] = {}
+        self.gone: dict[str, VersionStatus] = {}
+        self.changed: dict[Key, float] = {}
+        self.labels: dict[str, str] = {}
+
+
+Opener: TypeAlias = Callable[[ModelSpec], Coroutine[Any, Any, Servable]]
+
+
+async def open_with_engine(spec: ModelSpec) -> Servable:
+    """Load a spec with the engine that it names."""
+    engine: Engine = find("engines", spec.engine)()
+    return await engine.open(spec)
+
+
+class Reconciler:
+    """`drain_timeout_s` bounds how long an unloaded version may finish its requests. `parallel` bounds loads at a time."""
+
+    def __init__(
+        self, registry: Registry, gateway: Gateway, *, opener: Opener = open_with_engine, drain_timeout_s: float = 30.0, parallel: int = 4
+    ) -> None:
+        self._registry = registry
+        self._gateway = gateway
+        self._open = opener
+        self._drain_timeout_s = drain_timeout_s
+        self._models: dict[str, _Model] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loads = asyncio.Semaphore(parallel)
+        registry.watch(self._step)
+
+    async def close(self) -> None:
+        """Drain and close everything that is open; wishes stay as they are."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        entries = [e for model in self._models.values() for e in model.entries.values()]
+        self._gateway.swap({})
+        self._models.clear()
+        await asyncio.gather(*(self._shut(e) for e in entries))
+
+    # --- plan and act ---
+
+    def _step(self, name: str) -> None:
+        desired = self._registry.desired(name)
+        if desired is None:
+            return
+        model = self._models.setdefault(name, _Model())
+        actions = plan(desired.versions, model.have.values(), time.monotonic())
+        for action in actions:
+            match action:
+                case Load(spec):
+                    self._set(model, Have(spec.version, spec.revision, State.LOADING))
+                    self._spawn(self._load(name, model, spec))
+                case Retry(spec):
+                    key = (spec.version, spec.revision)
+                    self._set(model, model.have[key].to(State.LOADING))
+                    self._spawn(self._load(name, model, spec))
+                case Drain(version, revision):
+                    self._set(model, model.have[version, revision].to(State.DRAINING, "unloading"))
+                    self._spawn(self._drain(name, model, (version, revision)))
+                case Forget(version, revision):
+                    del model.have[version, revision]  # a load that still runs sees that nobody wants it any more
+        self._publish(name, model, desired)
+        busy = any(h.state in (State.LOADING, State.DRAINING) for h in model.have.values())
+        if not busy:
+            failures = {h.version: h.reason for h in model.have.values() if h.state is State.FAILED}
+            self._registry.report(name, desired.generation, failures)
+
+    async def _load(self, name: str, model: _Model, spec: ModelSpec) -> None:
+        key = (spec.version, spec.revision)
+        servable: Servable | None = None
+        failure = ""
+        begin = time.monotonic()
+        async with self._loads:
+            try:
+                servable = await self._open(spec)
+            except ServingError as error:
+                failure = error.message
+            except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
+                log.exception("loading model '%s' version %s failed", name, spec.version)
+                failure = f"{type(error).__name__}: {error}"
+        if key not in model.have:
+            if servable is not None:
+                await servable.close()
+        elif servable is None:
+            log.error("model '%s' version %s failed to load: %s", name, spec.version, failure)
+            self._set(model, model.have[key].to(State.FAILED, failure))
+        else:
+            log.info("model '%s' version %s is ready (%s, %.2f s)", name, spec.version, servable.platform, time.monotonic() - begin)
+            for warning in spec.warnings:
+                log.warning("model '%s': %s", name, warning)
+            model.entries[key] = Entry(spec, servable)
+            self._set(model, model.have[key].to(State.READY))
+            model.gone.pop(spec.version, None)
+        self._step(name)
+
+    async def _drain(self, name: str, model: _Model, key: Key) -> None:
+        await self._shut(model.entries.pop(key))
+        del model.have[key]
+        if not any(version == key[0] for version, _ in model.have):
+            model.gone[key[0]] = VersionStatus(name, key[0], State.GONE, "unloaded", since=time.time())
+        log.info("model '%s' version %s is unloaded", name, key[0])
+        self._step(name)
+
+    async def _shut(self, entry: Entry) -> None:
+        deadline = time.monotonic() + self._drain_timeout_s
+        if not await entry.idle(self._drain_timeout_s):
+            log.warning("model '%s' version %s is closed with %d requests in flight", entry.name, entry.version, entry.in_flight)
+        await entry.servable.drain(deadline)
+        await entry.servable.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- tell the gateway ---
+
+    def _set(self, model: _Model, have: Have) -> None:
+        model.have[have.version, have.revision] = have
+        model.changed[have.version, have.revision] = time.time()
+
+    def _publish(self, name: str, model: _Model, desired: Desired) -> None:
+        serving = self._serving(model, desired.versions)
+        table = {key: entry for key, entry in self._gateway.table().items() if key[0] != name}
+        for version, entry in serving.items():
+            table[name, version] = entry
+        if serving:
+            table[name, ""] = serving[max(serving, key=version_order)]
+        for label, version in desired.labels.items():
+            # A label moves when its target is ready; until then it stays where it was.
+            target = version if version in serving else model.labels.get(label, "")
+            if target in serving:
+                model.labels[label] = target
+                table[name, f"@{label}"] = serving[target]
+        model.labels = {k: v for k, v in model.labels.items() if k in desired.labels}
+        self._gateway.swap(table)
+        self._gateway.publish(name, self._statuses(name, model, serving), model.labels)
+
+    def _serving(self, model: _Model, wanted: Mapping[str, ModelSpec]) -> dict[str, Entry]:
+        """The entry of each version that answers: the wanted revision where it is ready, else the one that still is."""
+        serving: dict[str, Entry] = {}
+        for (version, revision), entry in model.entries.items():
+            if model.have[version, revision].state is State.READY and (
+                version not in serving or (version in wanted and wanted[version].revision == revision)
+            ):
+                serving[version] = entry
+        return serving
+
+    def _statuses(self, name: str, model: _Model, serving: Mapping[str, Entry]) -> list[VersionStatus]:
+        """One row per version: what answers if anything does, else how far the newest attempt came."""
+        rows = dict(model.gone)
+        order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]
+        for key, have in sorted(model.have.items(), key=lambda item: order.index(item[1].state)):
+            entry = model.entries.get(key)
+            rows[have.version] = VersionStatus(
+                name, have.version, have.state, have.reason, entry.servable.platform if entry else "", model.changed.get(key, 0.0)
+            )
+        return list(rows.values())
