@@ -21,6 +21,8 @@ ALONE: Final = None
 
 _PASS_NS = 5_000_000
 """How long one pass may keep the loop before it lets other callbacks run."""
+_PRECISE_S = 2.0
+"""A deadline nearer than this gets a timer of its own; farther ones are looked at by a tick, which costs a request nothing."""
 _LAST = 1 << 30
 """A priority level behind all others, for requests that are late but not dropped."""
 
@@ -48,6 +50,8 @@ class Batcher:
         self._pass_scheduled = False
         self._passing = False
         self._delay: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._running: dict[int, Batch] = {}
         self._idle: asyncio.Event | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -80,7 +84,10 @@ class Batcher:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise late(self._name)
-            member.timer = self._loop.call_later(left_s, self._expire, member, key)
+            if left_s < _PRECISE_S or policy.timeout_delays:
+                member.timer = self._loop.call_later(left_s, self._expire, member, key)
+            elif self._tick is None:
+                self._tick = self._loop.call_later(_PRECISE_S / 2, self._look_at_deadlines)
         queue = self._queues.get(key)
         if queue is None:
             self._queues[key] = [member]
@@ -106,6 +113,7 @@ class Batcher:
     def finished(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         """Resolve the members of a batch that ran and give its slot to the next."""
         self._free += 1
+        self._running.pop(id(batch), None)
         for member, outcome in zip(batch, outcomes, strict=True):
             member.settle(outcome)
         if self._waiting:
@@ -152,6 +160,17 @@ class Batcher:
             insort(queue, member)
             member.timer = self._loop.call_at(own, self._expire, member, key) if own != math.inf else None
 
+    def _look_at_deadlines(self) -> None:
+        """Resolve whoever is late among those that wait or run; again in a second while there are any."""
+        now = time.monotonic()
+        self._tick = None
+        for members in (*self._queues.values(), *self._running.values()):
+            for member in members:
+                if member.request.deadline <= now:
+                    member.settle(late(self._name))
+        if self._waiting or self._running:
+            self._tick = self._loop.call_later(_PRECISE_S / 2, self._look_at_deadlines)
+
     def _drop(self, member: Member, key: Hashable) -> None:
         queue = self._queues[key]
         queue.remove(member)
@@ -178,6 +197,7 @@ class Batcher:
                 if not batch:
                     continue
                 self._free -= 1
+                self._running[id(batch)] = batch
                 self._start(batch)
                 if self._free and self._waiting and time.monotonic_ns() - begin > _PASS_NS:
                     self._pass_scheduled = True

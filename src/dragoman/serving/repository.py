@@ -3,10 +3,11 @@
 Reads disks, never loads a model. Called at start for the targets of the command line, and again for each load request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,35 @@ class Found:
     error: str = ""
 
 
-class Repository:
-    """The targets of this run."""
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for every model whose own files do not say otherwise. `name` is for a single target without one."""
 
-    def find(self, name: str) -> Found | None:
-        """Read one model from disk again; None when no target has it."""
+    name: str = ""
+    batch: BatchPolicy = BatchPolicy()
+    instances: int = 1
+    arguments: Mapping[str, Any] = EMPTY
+    """Passed to every runtime: threads, trust_pickle, device."""
+
+
+class Repository:
+    """The targets of this run: each PATH or NAME=PATH. Blocking: call it off the event loop."""
+
+    def __init__(self, targets: Sequence[str], defaults: Defaults) -> None:
+        self._targets = list(targets)
+        self._defaults = defaults
+
+    def discover(self) -> list[Found]:
+        """Read every target now. A target that cannot be read is a Found with its error; two models of one name are an error of the second."""
+        return []
+
+    def find(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY) -> Found | None:
+        """Read one model from disk again; None when no target has it.
+
+        `config` (JSON of a Triton model configuration) and `files` ("1/model.onnx" -> content) override what lies on disk, for this load.
+        """
         return None
+
+    def names(self) -> list[str]:
+        """Every model name that the targets have now, loaded or not."""
+        return []

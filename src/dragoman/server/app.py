@@ -1,0 +1,99 @@
+"""The ASGI application: one request from first byte of the head to last byte of the answer, read top to bottom. Called by the HTTP server.
+
+It finds the dialect by path, asks it for a route, checks access, calls the handler, and turns whatever happened into an answer in that
+dialect's words. No framework: the paths are few and fixed, and a routing framework costs more than a small model.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Route, Scope
+from dragoman.server.guard import Guard
+
+log = logging.getLogger("dragoman.http")
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_EAGER_ENDINGS = ("/infer", ":predict")
+"""Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
+
+
+class App:
+    """`dialects` are asked by longest prefix; the last one answers for every path that no prefix claims."""
+
+    def __init__(self, dialects: Sequence[Dialect], guard: Guard, max_body: int) -> None:
+        self._guard = guard
+        self._max_body = max_body
+        self._default = dialects[-1]
+        self._by_segment: dict[str, list[tuple[str, Dialect]]] = {}
+        for dialect in dialects:
+            for prefix in dialect.prefixes:
+                self._by_segment.setdefault(prefix.split("/", 2)[1], []).append((prefix, dialect))
+        for claims in self._by_segment.values():
+            claims.sort(key=lambda claim: len(claim[0]), reverse=True)
+
+    @staticmethod
+    def eager(scope: Scope) -> bool:
+        """Whether the first step of this request may run outside of a task (see server/http.py)."""
+        return scope["path"].endswith(_EAGER_ENDINGS)  # type: ignore[no-any-return]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise TypeError(f"this application answers http, not {scope['type']}")
+        request = Request(scope, receive, self._max_body)
+        dialect = self.dialect_of(request.path)
+        try:
+            answer = await self._answer(dialect, request)
+            # A stream that fails before its first item is still an ordinary error: nothing has been sent.
+            first = b"" if isinstance(answer.body, bytes) else await anext(answer.body, b"")
+        except ServingError as error:
+            answer = self._refuse(dialect, request, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            answer = self._refuse(dialect, request, ServingError(Kind.INTERNAL, "internal error"))
+        body = answer.body
+        self._guard.decorate(request, answer)
+        headers = [(b"content-type", answer.media_type), *answer.headers] if answer.media_type else answer.headers
+        if isinstance(body, bytes):
+            headers.append((b"content-length", str(len(body)).encode()))
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for part in body:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+    def dialect_of(self, path: str) -> Dialect:
+        """Who answers for a path, also for errors that the HTTP server finds before there is a request."""
+        for prefix, dialect in self._by_segment.get(path.split("/", 2)[1] if path.startswith("/") else "", ()):
+            if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
+                return dialect
+        return self._default
+
+    async def _answer(self, dialect: Dialect, request: Request) -> Answer:
+        if request.method == "OPTIONS":
+            preflight = self._guard.preflight(request, lambda: dialect.route(request))
+            if preflight is not None:
+                return preflight
+        route: Route = dialect.route(request)
+        if self._guard.active or route.access is Access.ADMIN:
+            self._guard.admit(request, route.access)
+        return await route.handler(request, *route.args)
+
+    def _refuse(self, dialect: Dialect, request: Request, error: ServingError) -> Answer:
+        if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:
+            log.error("%s", error.message, exc_info=error.__cause__)
+        answer = dialect.refuse(request, error)
+        if error.retry_after_s is not None:
+            answer.headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+        if error.kind is Kind.UNAUTHENTICATED:
+            answer.headers.append((b"www-authenticate", b"Bearer"))
+        return answer

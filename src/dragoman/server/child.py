@@ -1,0 +1,62 @@
+"""One worker process under the supervisor: `python -m dragoman.server.child FD`. Reads its orders from the line, reports over it."""
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from typing import Any
+
+from dragoman.server.logs import configure_logging
+from dragoman.server.loop import new_event_loop
+from dragoman.server.settings import Settings
+from dragoman.server.worker import Worker
+
+
+async def serve(line: socket.socket) -> int:
+    """Serve until SIGTERM, or until the supervisor is gone. Returns the exit code."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    reader, writer = await asyncio.open_connection(sock=line)
+    order: dict[str, Any] = json.loads(await reader.readline())
+    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in order["settings"].items()})
+    configure_logging(settings.log_level, settings.log_format)
+    sockets = [socket.socket(fileno=fd) for fd in order["sockets"]]
+
+    def report(event: str, **facts: Any) -> None:
+        writer.write(json.dumps({"event": event, **facts}).encode() + b"\n")
+
+    async def leave_with_supervisor() -> None:
+        await reader.read()
+        stopping.set()
+
+    watch = loop.create_task(leave_with_supervisor())
+    worker = Worker(settings, run_dir=order["run_dir"], serial=order["serial"])
+    serving = loop.create_task(worker.serve(sockets, lambda text: report("progress", text=text)))
+    try:
+        ended = loop.create_task(stopping.wait())
+        await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            loaded = serving.result()
+            report("loaded", ready=loaded.ready, failed=loaded.failed)
+            await ended
+        else:
+            serving.cancel()
+        await worker.close()
+        return 0
+    finally:
+        watch.cancel()
+        writer.close()
+
+
+def main() -> None:
+    line = socket.socket(fileno=int(sys.argv[1]))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        code = runner.run(serve(line))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

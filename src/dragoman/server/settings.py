@@ -1,0 +1,203 @@
+"""Every setting of the server in one frozen object, read once: defaults, then a TOML file, then DRAGOMAN_* variables, then flags.
+
+The table of settings is this dataclass; the command line, the file, the environment and --print-config are all made from its fields.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dragoman.core.errors import ServingError, invalid
+
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _default_data_dir() -> str:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return str(Path(base) / "dragoman")
+
+
+def setting(default: Any, text: str, *, unit: str = "", choices: tuple[str, ...] = (), short: str = "", metavar: str = "") -> Any:
+    """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags."""
+    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar}
+    if isinstance(default, list):
+        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": str})
+    if default is dict:
+        return field(default_factory=dict, metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders or NAME=PATH", metavar="TARGET")
+    port: tuple[int, ...] = field(
+        default=(3000,),
+        metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
+                  "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
+    )  # fmt: skip
+    host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
+    workers: int = setting(1, "processes that share the ports, each with its own copy of the models")
+    name: str = setting("", "name of the model when there is one target")
+    batch_size: int = setting(0, "join up to this many rows of waiting requests into one run (0: the model's own setting, else 32)")
+    batch_delay_ms: float = setting(0.0, "let the oldest request wait this long for company while the model is free")
+    max_queue: int = setting(4096, "requests that may wait for one model; one more is refused at once")
+    timeout: float = setting(300.0, "seconds after which a request that names no time-out is given up (0: never)")
+    max_body: int = setting(256 << 20, "largest request body, for example 64MB", unit="size")
+    max_connections: int = setting(10_000, "open connections per worker; one more is refused")
+    keep_alive: float = setting(75.0, "seconds that an idle connection stays open")
+    drain_timeout: float = setting(30.0, "seconds that requests in flight may take to finish at shutdown and unload")
+    load: str = setting(
+        "wait", "'wait' opens the port when every target has loaded or failed, 'background' at once", choices=("wait", "background")
+    )
+    threads: int = setting(0, "threads per model inside its framework (0: cores divided by workers)")
+    instances: int = setting(1, "copies of each model that run at the same time in one worker")
+    trust_pickle: bool = setting(False, "load pickle and joblib files; they can run any code, so only for files that you made")
+    device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
+    data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
+    log_level: str = setting("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=("auto", "pretty", "json"))
+    access_log: bool = setting(False, "log one line per request")
+    api_key_file: str = setting("", "file of API keys (default: keys.toml in the data directory)", metavar="FILE")
+    require_key: bool = setting(False, "ask for a key for inference too")
+    no_auth: bool = setting(False, "ask for no key at all, whatever the address")
+    cors: bool = setting(False, "let web pages of other origins call inference")
+    allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    tls_cert: str = setting("", "certificate chain in PEM; turns TLS on", metavar="FILE")
+    tls_key: str = setting("", "private key in PEM", metavar="FILE")
+    tls_client_ca: str = setting("", "certificates that clients must be signed by", metavar="FILE")
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir or _default_data_dir())
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, str] = os.environ) -> Settings:
+    """Layer the sources. Raises ServingError INVALID_INPUT naming the source and the setting that is wrong."""
+    values: dict[str, Any] = {}
+    if config_file:
+        values.update(_from_file(Path(config_file)))
+    known = {f.name: f for f in fields(Settings)}
+    for name, spec in known.items():
+        text = environ.get(f"DRAGOMAN_{name.upper()}")
+        if text is not None:
+            raw: Any = [t for t in text.split(",") if t] if spec.metadata.get("many") else text
+            values[name] = _coerce(name, raw, f"DRAGOMAN_{name.upper()}")
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = _coerce(name, value, flag_of(name))
+    return _sane(replace(Settings(), **values))
+
+
+def as_toml(settings: Settings) -> str:
+    """The settings as a file that --config reads back."""
+    lines = []
+    for spec in fields(Settings):
+        lines.append(f"# {spec.metadata['help']}")
+        lines.append(f"{spec.name} = {_toml(getattr(settings, spec.name))}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise invalid(f"the configuration file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise invalid(f"the configuration file {path} is not valid TOML: {error}") from error
+    known = {f.name for f in fields(Settings)}
+    values = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise invalid(f"the configuration file {path} has the setting '{key}', which does not exist")
+        values[name] = _coerce(name, value, f"{path}: {key}")
+    return values
+
+
+def _coerce(name: str, value: Any, source: str) -> Any:
+    """Bring a value from a file, variable or flag to the type of its setting."""
+    spec = next(f for f in fields(Settings) if f.name == name)
+    if spec.metadata.get("many"):
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_scalar(item, spec.metadata["of"], spec.metadata, source) for item in items)
+    kind = type(spec.default)
+    return _scalar(value, kind, spec.metadata, source)
+
+
+def _scalar(value: Any, kind: type, meta: Mapping[str, Any], source: str) -> Any:
+    wrong = invalid(f"{source} is {value!r}, expected {_expected(kind, meta)}")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        text = str(value).lower()
+        if text not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            raise wrong
+        return text in ("1", "true", "yes", "on")
+    if isinstance(value, bool):
+        raise wrong
+    if meta["unit"] == "size" and isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise wrong
+        return int(match[1]) * _UNITS[match[2].lower()]
+    try:
+        result = kind(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if meta["choices"] and result not in meta["choices"]:
+        raise wrong
+    return result
+
+
+def _expected(kind: type, meta: Mapping[str, Any]) -> str:
+    if meta["choices"]:
+        return "one of " + ", ".join(meta["choices"])
+    if meta["unit"] == "size":
+        return "a size such as 64MB"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+
+
+def _sane(settings: Settings) -> Settings:
+    def refuse(name: str, text: str) -> ServingError:
+        return invalid(f"{flag_of(name)} is {getattr(settings, name)}, {text}")
+
+    for port in settings.port:
+        if not 0 <= port <= 65535:
+            raise refuse("port", "expected 0 to 65535")
+    if settings.workers < 1 or settings.workers > 512:
+        raise refuse("workers", "expected 1 to 512")
+    for name in ("batch_size", "max_queue", "timeout", "batch_delay_ms", "threads", "drain_timeout", "keep_alive"):
+        if getattr(settings, name) < 0:
+            raise refuse(name, "expected 0 or more")
+    for name in ("instances", "max_body", "max_connections"):
+        if getattr(settings, name) < 1:
+            raise refuse(name, "expected 1 or more")
+    if settings.name and len(settings.targets) > 1:
+        raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise invalid("--tls-cert and --tls-key go together")
+    return settings

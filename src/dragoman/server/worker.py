@@ -1,0 +1,129 @@
+"""One worker: builds the parts, loads the targets, listens, and takes everything down again in reverse order.
+
+Used by the command line (in its own process, or as one of several under the supervisor) and by dragoman.serve inside a program.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from dragoman import __version__
+from dragoman.core.errors import ServingError
+from dragoman.core.lifecycle import State
+from dragoman.core.model import BatchPolicy
+from dragoman.core.plugins import find, names
+from dragoman.dialects import Dialect, ServerInfo, Services
+from dragoman.server.app import App
+from dragoman.server.guard import Guard
+from dragoman.server.http import HttpLimits, HttpServer
+from dragoman.server.settings import Settings
+from dragoman.server.tls import server_context
+from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.meters import Meters
+from dragoman.serving.reconciler import Reconciler
+from dragoman.serving.registry import Registry
+from dragoman.serving.repository import Defaults, Found, Repository
+
+log = logging.getLogger("dragoman")
+
+Progress: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How the targets of the command line came out."""
+
+    ready: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    """(name, reason)"""
+
+
+class Worker:
+    """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one."""
+
+    def __init__(self, settings: Settings, *, run_dir: str = "", serial: int = 0) -> None:
+        self.settings = settings
+        self.meters = Meters(Path(run_dir) if run_dir else None, serial)
+        self.gateway = Gateway(self.meters, settings.timeout or math.inf)
+        self.registry = Registry()
+        self.reconciler = Reconciler(self.registry, self.gateway, drain_timeout_s=settings.drain_timeout)
+        self.repository = Repository(settings.targets, defaults(settings))
+        self.services = Services(self.gateway, self.registry, self.repository, self.meters, ServerInfo("dragoman", __version__))
+        self.dialects: list[Dialect] = [find("dialects", name)(self.services) for name in names("dialects")]
+        self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self._http: HttpServer | None = None
+
+    async def serve(self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None) -> Loaded:
+        """Load every target and listen: at once with --load background, otherwise when all have loaded or failed and one is ready.
+
+        Returns when loading has ended. When every target failed and the port was to wait for them, it does not listen.
+        """
+        background = self.settings.load == "background"
+        if background:
+            await self.listen(sockets)
+        loaded = await self.load(progress)
+        if not background and (loaded.ready or not loaded.failed):
+            await self.listen(sockets)
+        return loaded
+
+    async def load(self, progress: Progress = lambda _: None) -> Loaded:
+        """Load every target side by side; one bad model does not stop the others."""
+        found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
+        reasons = await asyncio.gather(*(self._load_one(f, progress) for f in found))
+        return Loaded(
+            tuple(f.name for f, reason in zip(found, reasons, strict=True) if not reason),
+            tuple((f.name, reason) for f, reason in zip(found, reasons, strict=True) if reason),
+        )
+
+    async def _load_one(self, found: Found, progress: Progress) -> str:
+        """Deploy one model; returns the reason when it cannot be served, "" when it is."""
+        reason = found.error
+        if found.error:
+            self.gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, found.error, since=time.time())], {})
+        else:
+            progress(f"{found.name}: loading")
+            try:
+                await self.registry.deploy(found.name, found.versions, found.labels)
+            except ServingError as error:
+                # Another version of the same model may well be ready.
+                reason = "" if any(s.state is State.READY for s in self.gateway.statuses(found.name)) else error.message
+        progress(f"{found.name}: {reason or 'ready'}")
+        return reason
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Answer on these sockets, every dialect on each."""
+        settings = self.settings
+        limits = HttpLimits(max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_s=settings.keep_alive)
+        self._http = HttpServer(self.app, limits=limits, error_body=self._error_body)
+        await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+
+    async def close(self) -> None:
+        """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed."""
+        self.gateway.draining = True
+        if self._http is not None:
+            aborted = await self._http.drain(self.settings.drain_timeout)
+            if aborted:
+                log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
+        await self.reconciler.close()
+
+
+def defaults(settings: Settings) -> Defaults:
+    """What the settings say about every model that does not say it itself."""
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
+    return Defaults(
+        name=settings.name,
+        batch=BatchPolicy(
+            max_size=settings.batch_size or BatchPolicy().max_size,
+            max_delay_s=settings.batch_delay_ms / 1000,
+            max_queue=settings.max_queue,
+        ),
+        instances=settings.instances,
+        arguments={"threads": threads, "trust_pickle": settings.trust_pickle, **({"device": settings.device} if settings.device else {})},
+    )
