@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import ALL_PARAMETERS, Blob, Rows, Signature
+from dragoman.core.tensors import Blob, Rows, Signature
 
 
 def canonical_json(value: Any) -> str:
@@ -27,10 +27,11 @@ def batch_key(request: InferRequest, signature: Signature) -> Hashable:
             shapes = (tensor.name, tensor.datatype.name, tensor.array.shape[1:])
         else:
             shapes = tuple(sorted((t.name, t.datatype.name, t.array.shape[1:]) for t in items))
-    if not signature.reads or not request.parameters:
-        return (request.operation, request.signature, shapes)
-    read = {k: v for k, v in request.parameters.items() if signature.reads is ALL_PARAMETERS or k in signature.reads}
-    return (request.operation, request.signature, shapes, canonical_json(read))
+    if signature.reads and request.parameters:
+        read = {k: v for k, v in request.parameters.items() if k in signature.reads}
+        if read:
+            return (request.operation, request.signature, shapes, canonical_json(read))
+    return (request.operation, request.signature, shapes)
 
 
 def _plain(value: Any) -> Any:

@@ -103,7 +103,7 @@ class ModelSpec:
 
     def with_revision(self, artifact_state: str) -> "ModelSpec":
         """This spec with the revision that its fields and the state of its artifact (sizes and times of files) give."""
-        text = json.dumps(asdict(replace(self, revision="", signature=None)), sort_keys=True, default=repr)
+        text = json.dumps(asdict(replace(self, revision="", signature=None)), sort_keys=True, default=_plain)
         digest = hashlib.sha256(f"{text}\n{self.signature!r}\n{artifact_state}".encode()).hexdigest()
         return replace(self, revision=digest[:16])
 
@@ -201,6 +201,13 @@ class Servable(Protocol):
     def pending(self) -> int:
         """Requests that wait, for the gauge."""
         ...
+
+
+def _plain(value: Any) -> Any:
+    """What stands for a value in the text that a revision is made from."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:

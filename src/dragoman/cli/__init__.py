@@ -1,0 +1,45 @@
+"""The `dragoman` command: thin commands over the server or over HTTP. Exit codes: 0 done, 1 it failed, 2 the command was wrong."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dragoman import __version__
+from dragoman.cli import client, serve
+from dragoman.core.errors import Kind, ServingError
+
+_EPILOG = """\
+examples:
+  dragoman serve model.onnx                      serve one file on http://127.0.0.1:3000
+  dragoman serve iris=iris.skops repo/ -p 8000   several targets; folders may be Triton, TF Serving or MLServer repositories
+  dragoman models                                what a running server has
+  dragoman predict iris '[[5.1, 3.5, 1.4, 0.2]]' call it
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; documentation and completion are made from it."""
+    root = argparse.ArgumentParser(
+        prog="dragoman",
+        description="One model server, any model, every client's protocol.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"dragoman {__version__}")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    serve.add_to(commands)
+    client.add_to(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ServingError as error:
+        print(f"dragoman: {error.message}", file=sys.stderr)  # noqa: T201 # this is the command's output
+        code = 2 if error.kind is Kind.INVALID_INPUT else 1
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,53 @@
+"""What `dragoman serve` prints: progress while loading, then the addresses and requests that can be copied."""
+
+import json
+from typing import Any, TextIO
+
+from dragoman.server.settings import Settings
+from dragoman.server.worker import Loaded
+
+
+class Progress:
+    """One line per event, at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, text: str) -> None:
+        self._stream.write(f"  {text}\n")
+        self._stream.flush()
+
+
+def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
+    """The start banner: addresses, models, and a ready-made request per protocol for the first model that has a sample."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
+    lines = ["", f"Dragoman is listening on {', '.join(f'{scheme}://{host}:{p}' for p in ports)}"]
+    if loaded is None:
+        lines.append(f"The models load in the background; see {base}/v2/health/ready")
+        return "\n".join([*lines, "", ""])
+    if not loaded.ready and not loaded.failed:
+        lines.append("No model is served yet: give `dragoman serve` a file or a folder")
+    if loaded.ready:
+        lines.append(f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else ""))
+    lines.append("")
+    for sample in loaded.samples[:1]:
+        lines += requests_for(base, sample)
+    return "\n".join([*lines, f"Pages: {base}/   Metrics: {base}/metrics   Stop: Ctrl-C", ""])
+
+
+def requests_for(base: str, sample: dict[str, Any]) -> list[str]:
+    """Shell lines to copy: the same call in the Open Inference Protocol and in TensorFlow Serving's REST."""
+    name = sample["name"]
+    v2 = {"inputs": sample["inputs"]}
+    rows: list[Any] = sample["instances"]
+    return [
+        "Open Inference Protocol:",
+        f"  curl {base}/v2/models/{name}/infer -d '{json.dumps(v2)}'",
+        "TensorFlow Serving:",
+        f"  curl {base}/v1/models/{name}:predict -d '{json.dumps({'instances': rows})}'",
+        "Command line:",
+        f"  dragoman predict {name} '{json.dumps(rows)}' --url {base}",
+        "",
+    ]

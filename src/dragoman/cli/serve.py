@@ -1,0 +1,155 @@
+"""`dragoman serve`: read the settings, bind the ports, run one worker here or several under a supervisor, say where it listens."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from dragoman.cli.banner import Progress, banner
+from dragoman.core.errors import ServingError
+from dragoman.server.http import bind
+from dragoman.server.logs import configure_logging
+from dragoman.server.loop import new_event_loop
+from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.supervisor import Supervisor
+from dragoman.server.worker import Loaded, Worker
+
+log = logging.getLogger("dragoman")
+
+_DESCRIPTION = """\
+Serve models until Ctrl-C or SIGTERM.
+
+A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt), a folder with one model, a folder with numeric version
+folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one (model-settings.json); NAME=TARGET names it.
+Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
+then flags; --print-config shows the result.
+"""
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Make the command's flags from the table of settings."""
+    command = commands.add_parser(
+        "serve", help="serve models", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("targets", nargs="*", metavar="TARGET", help=fields(Settings)[0].metadata["help"])
+    for spec in fields(Settings)[1:]:
+        meta = spec.metadata
+        flags = [meta["short"]] if meta.get("short") else []
+        flags.append(flag_of(spec.name))
+        if spec.default is False:
+            command.add_argument(*flags, dest=spec.name, action=argparse.BooleanOptionalAction, default=None, help=meta["help"])
+        else:
+            default = Settings.__dataclass_fields__[spec.name].default
+            shown = f" (default: {default})" if isinstance(default, int | float | str) and default not in ("", 0) else ""
+            command.add_argument(
+                *flags,
+                dest=spec.name,
+                action="append" if meta.get("many") else "store",
+                metavar=meta["metavar"] or (None if not meta["choices"] else "|".join(meta["choices"])) or spec.name.upper(),
+                help=meta["help"] + (" (default: 3000)" if spec.name == "port" else "" if "default" in meta["help"] else shown),
+            )
+    command.add_argument("--config", metavar="FILE", default="", help="TOML file with any of these settings")
+    command.add_argument("--print-config", action="store_true", help="print the settings that result, and exit")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    flags = {spec.name: getattr(options, spec.name) for spec in fields(Settings)}
+    flags["targets"] = flags["targets"] or None
+    settings = read(flags, options.config)
+    if options.print_config:
+        sys.stdout.write(as_toml(settings))
+        return 0
+    configure_logging(settings.log_level, settings.log_format)
+    sockets = [bind(settings.host, port) for port in settings.port]
+    progress = Progress(sys.stderr)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
+    """Supervisor and worker in this process: the default."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    _on_signals(loop, stopping.set, lambda: os._exit(130))
+    worker = Worker(settings)
+    serving = loop.create_task(worker.serve(sockets, progress))
+    ended = loop.create_task(stopping.wait())
+    try:
+        if settings.load == "background":
+            _announce(settings, sockets, None)
+        await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done() and not ended.done():
+            loaded = serving.result()
+            if not _served(settings, sockets, loaded):
+                return 1
+            await ended
+        return 0
+    finally:
+        serving.cancel()
+        ended.cancel()
+        await worker.close()
+
+
+async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
+    """One supervisor here, the workers in processes of their own."""
+    announced = False
+
+    def on_report(index: int, report: dict[str, Any]) -> None:
+        nonlocal announced
+        if report["event"] == "progress" and index == 0:
+            progress(report["text"])
+        elif report["event"] == "loaded" and not announced:
+            announced = True
+            loaded = Loaded(tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]))
+            if not _served(settings, sockets, loaded):
+                supervisor.stop(1)
+
+    with tempfile.TemporaryDirectory(prefix="dragoman-") as run_dir:
+        supervisor = Supervisor(settings, sockets, run_dir, on_report)
+        _on_signals(asyncio.get_running_loop(), supervisor.stop, supervisor.kill)
+        return await supervisor.run()
+
+
+def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
+    """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
+    for name, reason in loaded.failed:
+        log.error("model '%s' is not served: %s", name, reason)
+    if loaded.failed and not loaded.ready and settings.load == "wait":
+        log.error("no model could be loaded, so there is nothing to serve")
+        return False
+    if settings.load == "wait":
+        _announce(settings, sockets, loaded)
+    return True
+
+
+def _announce(settings: Settings, sockets: list[socket.socket], loaded: Loaded | None) -> None:
+    sys.stderr.write(banner(settings, [s.getsockname()[1] for s in sockets], loaded))
+    sys.stderr.flush()
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, drain: Callable[[], None], kill: Callable[[], None]) -> None:
+    """The first signal drains; a second Ctrl-C ends at once."""
+    signalled = False
+
+    def interrupt() -> None:
+        nonlocal signalled
+        (kill if signalled else drain)()
+        signalled = True
+
+    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+__all__ = ["ServingError", "add_to", "run"]

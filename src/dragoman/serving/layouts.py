@@ -1,0 +1,109 @@
+"""What a folder is: one artifact, a model with numeric versions, a Triton or MLServer model, or a repository of any of these.
+
+Pure questions about a directory, asked by repository.py. Names that come from configuration files are checked with `inside`.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.plugins import artifact_runtime
+
+TRITON_CONFIG = "config.pbtxt"
+MLSERVER_SETTINGS = "model-settings.json"
+_MAX_DEPTH = 4
+"""How far below a repository's root models are looked for."""
+_MAX_FILES = 10_000
+_INT64_MAX = (1 << 63) - 1
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is one model rather than a folder of models."""
+    return (
+        (path / TRITON_CONFIG).is_file() or (path / MLSERVER_SETTINGS).is_file() or bool(version_folders(path)) or len(artifacts(path)) == 1
+    )
+
+
+def models_below(root: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
+    """Every model folder below a root, in alphabetical order; folders inside a model are its own business."""
+    for child in sorted(visible(root)):
+        if not child.is_dir():
+            continue
+        if is_model(child):
+            yield child
+        elif depth > 1:
+            yield from models_below(child, depth - 1)
+
+
+def visible(folder: Path) -> list[Path]:
+    """The entries of a folder that are not hidden. Raises INVALID_INPUT when it cannot be read."""
+    try:
+        return [p for p in folder.iterdir() if not p.name.startswith((".", "__"))]
+    except OSError as error:
+        raise invalid(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
+def version_folders(folder: Path, *, leading_zeros: bool = True) -> dict[str, Path]:
+    """Version -> folder. TensorFlow Serving reads 00000123 as 123; Triton ignores such names. Anything that is not a number is ignored."""
+    found: dict[str, Path] = {}
+    for child in sorted(visible(folder)) if folder.is_dir() else []:
+        name = child.name
+        if not (name.isascii() and name.isdigit() and child.is_dir()) or int(name) > _INT64_MAX:
+            continue
+        if name.startswith("0") and name != "0" and not leading_zeros:
+            continue
+        found.setdefault(str(int(name)), child)
+    return found
+
+
+def artifacts(folder: Path) -> list[Path]:
+    """The entries of a folder that some runtime can load."""
+    return [p for p in sorted(visible(folder)) if artifact_runtime(p)] if folder.is_dir() else []
+
+
+def one_artifact(folder: Path, wanted: str = "") -> Path:
+    """The artifact of a model or version folder: the file that its configuration names, else model.*, else the only one there is."""
+    if wanted:
+        path = inside(folder, wanted)
+        if not path.exists():
+            raise invalid(f"there is no {wanted} in {folder}")
+        return path
+    found = artifacts(folder)
+    if len(found) > 1:
+        found = [p for p in found if p.name.split(".")[0] == "model"] or found
+    if len(found) > 1:
+        raise invalid(f"{folder} holds several models ({', '.join(p.name for p in found)}); name the file")
+    if found:
+        return found[0]
+    if (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists():
+        raise ServingError(Kind.UNSUPPORTED, f"{folder} is a TensorFlow SavedModel, which this version cannot load yet")
+    names = ", ".join(p.name for p in sorted(visible(folder))[:5]) or "nothing"
+    raise invalid(f"no runtime knows what lies in {folder}: it holds {names}")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A path that a configuration file names, which must stay in its folder. Raises INVALID_INPUT otherwise."""
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise invalid(f"the path {name!r} leaves the folder {folder}")
+    full = folder / path
+    if full.exists() and not full.resolve().is_relative_to(folder.resolve()):
+        raise invalid(f"the path {name!r} leads out of the folder {folder}")
+    return full
+
+
+def state_of(path: Path) -> str:
+    """Names, sizes and times of everything under an artifact: when this text changes, the artifact has."""
+    if path.is_file():
+        stat = path.stat()
+        return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
+    lines = []
+    for base, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            stat = os.stat(os.path.join(base, name))
+            lines.append(f"{base}/{name}:{stat.st_size}:{stat.st_mtime_ns}")
+            if len(lines) > _MAX_FILES:
+                raise invalid(f"{path} holds more than {_MAX_FILES} files; is it a model?")
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""The plan: situations, and random histories that must converge without a gap."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dragoman.core.lifecycle import Drain, Forget, Have, Load, Retry, State, plan, version_order
+from dragoman.core.model import ModelSpec
+
+
+def spec(version: str, revision: str = "a") -> ModelSpec:
+    return ModelSpec("m", version, revision=revision)
+
+
+def have(version: str, state: State, revision: str = "a", retry_at: float = math.inf) -> Have:
+    return Have(version, revision, state, retry_at=retry_at)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "expected"),
+    [
+        pytest.param({"1": spec("1")}, [], [Load(spec("1"))], id="load what is wanted"),
+        pytest.param({"1": spec("1"), "10": spec("10"), "9": spec("9")}, [], [Load(spec("10"))], id="the highest number first, one at a time"),
+        pytest.param({"1": spec("1"), "2": spec("2")}, [have("2", State.LOADING)], [], id="one load at a time"),
+        pytest.param({"1": spec("1")}, [have("1", State.READY)], [], id="settled"),
+        pytest.param({}, [have("1", State.READY)], [Drain("1", "a")], id="nothing wanted: drain"),
+        pytest.param({"2": spec("2")}, [have("1", State.READY)], [Load(spec("2"))], id="the old serves while the new one loads"),
+        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.LOADING)], [], id="and until it is ready"),
+        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.READY)], [Drain("1", "a")], id="then it drains"),
+        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.FAILED)], [], id="a failed new version leaves the old one"),
+        pytest.param({"1": spec("1", "b")}, [have("1", State.READY)], [Load(spec("1", "b"))], id="a reload is another revision"),
+        pytest.param(
+            {"1": spec("1", "b")}, [have("1", State.READY), have("1", State.READY, "b")], [Drain("1", "a")], id="whose readiness drains the old one"
+        ),
+        pytest.param(
+            {"1": spec("1", "b"), "2": spec("2")},
+            [have("1", State.READY), have("2", State.READY)],
+            [Load(spec("1", "b"))],
+            id="a version that is reloaded does not vanish because another is ready",
+        ),
+        pytest.param({}, [have("1", State.LOADING)], [Forget("1", "a")], id="an unwanted load is forgotten"),
+        pytest.param({"1": spec("1")}, [have("1", State.FAILED)], [], id="a failure is final without a retry time"),
+        pytest.param({"1": spec("1")}, [have("1", State.FAILED, retry_at=5.0)], [Retry(spec("1"))], id="and is tried again when that has come"),
+        pytest.param({"1": spec("1")}, [have("1", State.FAILED, retry_at=15.0)], [], id="not before"),
+        pytest.param(
+            {"3": spec("3")},
+            [have("1", State.READY), have("2", State.READY), have("3", State.READY)],
+            [Drain("1", "a"), Drain("2", "a")],
+            id="several drains at once",
+        ),
+        pytest.param(
+            {"2": spec("2"), "3": spec("3")},
+            [have("1", State.READY), have("2", State.READY), have("3", State.LOADING)],
+            [Drain("1", "a")],
+            id="a slow load does not block a drain",
+        ),
+    ],
+)
+def test_situations(wanted: dict[str, ModelSpec], present: list[Have], expected: list[object]) -> None:
+    """Each situation has exactly these next steps."""
+    assert plan(wanted, present, now=10.0) == expected
+
+
+def test_moves_that_the_table_lacks_are_refused() -> None:
+    """A version cannot become ready again while it drains."""
+    with pytest.raises(ValueError, match="DRAINING to READY"):
+        have("1", State.DRAINING).to(State.READY)
+
+
+def test_versions_order_as_numbers_above_texts() -> None:
+    """10 is above 9, and any number above any word."""
+    assert sorted(["10", "9", "beta", "alpha", "2"], key=version_order) == ["alpha", "beta", "2", "9", "10"]
+
+
+wishes = st.dictionaries(st.sampled_from(["1", "2", "3"]), st.sampled_from(["a", "b"]), max_size=3)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(wishes, st.lists(st.booleans(), max_size=6)), min_size=1, max_size=6))
+def test_random_histories_converge_without_a_gap(history: list[tuple[dict[str, str], list[bool]]]) -> None:
+    """Whatever is wished and whatever fails: the end is what was wished last, and while a wanted version was ready one always is."""
+    present: dict[tuple[str, str], Have] = {}
+    wanted: dict[str, ModelSpec] = {}
+
+    def step(outcomes: list[bool]) -> bool:
+        before = {k for k, h in present.items() if h.state is State.READY}
+        actions = plan(wanted, present.values(), now=0.0)
+        for action in actions:
+            match action:
+                case Load(s):
+                    present[s.version, s.revision] = have(s.version, State.LOADING, s.revision)
+                case Retry(s):
+                    present[s.version, s.revision] = present[s.version, s.revision].to(State.LOADING)
+                case Drain(v, r):
+                    present[v, r] = present[v, r].to(State.DRAINING).to(State.GONE)
+                    del present[v, r]
+                case Forget(v, r):
+                    del present[v, r]
+        after = {k for k, h in present.items() if h.state is State.READY}
+        if wanted and before:
+            still_wanted = {v for v, _ in before if v in wanted}
+            assert after, "no ready version although one was"
+            assert still_wanted <= {v for v, _ in after}, "a wanted version vanished"
+        for key, h in list(present.items()):
+            if h.state is State.LOADING:
+                ok = outcomes.pop() if outcomes else True
+                present[key] = h.to(State.READY) if ok else h.to(State.FAILED)
+        return bool(actions)
+
+    for wish, outcomes in history:
+        wanted = {v: spec(v, r) for v, r in wish.items()}
+        remaining = list(outcomes)
+        for _ in range(20):
+            if not step(remaining):
+                break
+        else:
+            pytest.fail("the plan never settled")
+    for version, s in wanted.items():
+        assert present[version, s.revision].state in (State.READY, State.FAILED)
+    if all(present[v, s.revision].state is State.READY for v, s in wanted.items()):
+        assert set(present) == {(v, s.revision) for v, s in wanted.items()}
+
+
+def test_a_spec_changes_its_revision_with_its_artifact() -> None:
+    """The same spec over the same files is the same revision; a changed file is another."""
+    base = ModelSpec("m", artifact="/models/m.onnx")
+    assert base.with_revision("x").revision == base.with_revision("x").revision
+    assert base.with_revision("x").revision != base.with_revision("y").revision
+    assert base.with_revision("x").revision != replace(base, instances=2).with_revision("x").revision
