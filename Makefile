@@ -1,0 +1,71 @@
+# The commands of this project. `make serve` and `make test` are all that a user and a tester need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-input
+PORT ?= 3000
+
+.PHONY: help env serve test check bench lock proto clean
+
+help:
+	@echo "make serve   make the environment and serve the example models on port $(PORT)"
+	@echo "make test    make the full environment and run every test"
+	@echo "make check   format, lint, types, import rules and unit tests: quick, for while you work"
+	@echo "make bench   measure; results are written to benchmarks/RESULTS.md"
+	@echo "make env     make the full environment only"
+	@echo "make lock    renew the locked dependencies"
+
+$(BIN)/python:
+	$(PYTHON) scripts/check_python.py
+	$(PYTHON) -m venv $(VENV)
+
+# The small environment: the server, onnxruntime and scikit-learn.
+$(VENV)/.serve: $(BIN)/python requirements/serve.txt pyproject.toml
+	@echo "installing the server and what the examples need ..."
+	@$(PIP) --no-deps --require-hashes -r requirements/serve.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The full one: every extra, and what tests, checks and benchmarks use.
+$(VENV)/.dev: $(BIN)/python requirements/dev.txt pyproject.toml
+	@echo "installing every extra and the tools for tests ..."
+	@$(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	@$(PIP) $(TORCH)
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.serve
+
+env: $(VENV)/.dev
+
+examples/models/.made: $(VENV)/.serve examples/prepare.py
+	@$(BIN)/python examples/prepare.py examples/models
+	@touch $@
+
+serve: examples/models/.made
+	@$(BIN)/dragoman serve examples/models --port $(PORT)
+
+test: env examples/models/.made
+	@sh scripts/system_packages.sh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --conformance
+
+check: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit tests/golden
+
+bench: env
+	@sh scripts/system_packages.sh wrk
+	$(BIN)/python -m benchmarks
+
+lock: env
+	UV=$(BIN)/uv sh scripts/lock.sh
+
+proto: env
+	$(BIN)/python scripts/build_protos.py
+
+clean:
+	rm -rf $(VENV) examples/models .mypy_cache .ruff_cache .pytest_cache
