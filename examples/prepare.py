@@ -31,7 +31,9 @@ def main(directory: Path) -> None:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(bunch.data, bunch.target)
         (directory / name / "1").mkdir(parents=True, exist_ok=True)
         skops.io.dump(model, directory / name / "1" / "model.skops")
-        print(f"{name}: logistic regression, {bunch.data.shape[1]} features, accuracy on its own data {model.score(bunch.data, bunch.target):.3f}")
+        print(
+            f"{name}: logistic regression, {bunch.data.shape[1]} features, accuracy on its own data {model.score(bunch.data, bunch.target):.3f}"
+        )
     # basic-pitch (Spotify, Apache-2.0): 43,844 audio samples at 22,050 Hz in, probabilities of onsets, notes and contours over time out.
     (directory / "pitch" / "1").mkdir(parents=True, exist_ok=True)
     shutil.copy(package_file("basic_pitch", "saved_models", "icassp_2022", "nmp.onnx"), directory / "pitch" / "1" / "model.onnx")

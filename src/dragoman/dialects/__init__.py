@@ -117,6 +117,8 @@ class Services:
     repository: Repository
     meters: Meters
     info: ServerInfo
+    extensions: tuple[str, ...] = ()
+    """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20
     """Bytes that a compressed request body may inflate to."""
 

@@ -1,0 +1,157 @@
+"""The face at `/` and our own API under `/dragoman/v1/`: a dialect like any other, and the one that answers for paths nobody else claims.
+
+`GET /` gives browsers a page. Everybody else gets one JSON object that is MLRun's server information (name, version, extensions) and
+Tungsten's description of the default model (input_schema, output_schema, demo_output_schema) at the same time.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from dragoman.console.openapi import document
+from dragoman.console.page import start_page
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.samples import example, schema
+from dragoman.core.tensors import TensorSpec
+from dragoman.dialects import Access, Answer, Request, Route, Services, check_table, method_error, path_error
+from dragoman.serving.gateway import Entry, VersionStatus
+
+_STATUS: Mapping[Kind, int] = {
+    Kind.INVALID_INPUT: 400,
+    Kind.NOT_FOUND: 404,
+    Kind.NOT_READY: 503,
+    Kind.CONFLICT: 409,
+    Kind.OVERLOADED: 503,
+    Kind.TIMEOUT: 504,
+    Kind.CANCELLED: 499,
+    Kind.MODEL_FAILED: 500,
+    Kind.UNSUPPORTED: 501,
+    Kind.UNAVAILABLE: 503,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.INTERNAL: 500,
+}
+check_table(_STATUS)
+
+_PAGE_HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+
+
+class Console:
+    name = "console"
+    prefixes = ("/dragoman/v1",)
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def route(self, request: Request) -> Route:
+        path = request.path.rstrip("/")
+        parts = path.split("/")
+        if path == "":
+            route = Route(self._face, Access.PUBLIC)
+        elif path == "/dragoman/v1/status":
+            route = Route(self._status, Access.PUBLIC)
+        elif path == "/dragoman/v1/openapi.json":
+            route = Route(self._openapi, Access.PUBLIC)
+        elif path == "/dragoman/v1/models":
+            route = Route(self._models, Access.PUBLIC)
+        elif path.startswith("/dragoman/v1/models/") and len(parts) == 5:
+            route = Route(self._model, Access.PUBLIC, (parts[4],))
+        else:
+            raise path_error(request)
+        if request.method not in ("GET", "HEAD"):
+            raise method_error(request, ["GET"])
+        return route
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        status = 405 if error.what == "method" else _STATUS[error.kind]
+        return _json({"error": error.message, "kind": error.kind.value}, status)
+
+    async def _face(self, request: Request) -> Answer:
+        accept = request.header(b"accept") or b""
+        if b"text/html" in accept:
+            host = (request.header(b"host") or b"127.0.0.1").decode("latin-1")
+            page = start_page(self._services, f"{request.scope.get('scheme', 'http')}://{host}")
+            return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
+        info: dict[str, Any] = {"name": self._services.info.name, "version": "v2", "extensions": list(self._services.extensions)}
+        entry = self._default_entry()
+        if entry is not None:
+            signature = entry.signatures[""]
+            inputs = signature.input_schema or schema(signature.inputs, batch=signature.batch)
+            outputs = signature.output_schema or schema(signature.outputs, batch=signature.batch)
+            info |= {"input_schema": inputs, "output_schema": outputs, "demo_output_schema": outputs}
+        else:
+            info |= {"input_schema": {}, "output_schema": {}, "demo_output_schema": {}}
+        return _json(info)
+
+    def _default_entry(self) -> Entry | None:
+        """The model that a client means who names none: the first one of the command line, else the only one."""
+        for name in (*self._services.repository.names(), *(e.name for e in self._services.gateway.entries())):
+            try:
+                return self._services.gateway.find(name)
+            except ServingError:
+                continue
+        return None
+
+    async def _status(self, request: Request) -> Answer:
+        gateway, info = self._services.gateway, self._services.info
+        versions = [self._version(s) for s in gateway.statuses()]
+        return _json(
+            {"name": info.name, "version": info.version, "ready": gateway.ready(), "draining": gateway.draining, "models": versions}
+        )
+
+    async def _models(self, request: Request) -> Answer:
+        return _json({"models": [self._version(s) for s in self._services.gateway.statuses()]})
+
+    async def _model(self, request: Request, name: str) -> Answer:
+        gateway = self._services.gateway
+        name = unquote(name)
+        statuses = gateway.statuses(name)
+        if not statuses:
+            raise ServingError(Kind.NOT_FOUND, f"model '{name}' is not known to this server", what="model")
+        described: dict[str, Any] = {"name": name, "versions": [self._version(s) for s in statuses], "labels": dict(gateway.labels(name))}
+        try:
+            entry = gateway.find(name)
+        except ServingError:
+            return _json(described)
+        described["signatures"] = {
+            key: {"inputs": _specs(s.inputs), "outputs": _specs(s.outputs), "batch": s.batch, "example": example(s)}
+            for key, s in entry.signatures.items()
+        }
+        return _json(described)
+
+    def _version(self, status: VersionStatus) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "name": status.name,
+            "version": status.version,
+            "state": status.state.value,
+            "reason": status.reason,
+            "platform": status.platform,
+            "since": status.since,
+        }
+        desired = self._services.registry.desired(status.name)
+        spec = desired.versions.get(status.version) if desired is not None else None
+        if spec is not None:
+            row |= {"runtime": spec.runtime or "ensemble", "max_batch_size": spec.batch.max_size, "warnings": list(spec.warnings)}
+        return row
+
+    async def _openapi(self, request: Request) -> Answer:
+        return _json(document(self._services))
+
+
+def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
+    return [
+        {"name": s.name, "datatype": s.datatype.name if s.datatype else None, "shape": s.shape, "optional": s.optional, "labels": s.labels}
+        for s in specs
+    ]
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, orjson.dumps(value))

@@ -1,0 +1,76 @@
+"""Describe a signature to people: a small example input, and a JSON Schema. For banners, pages and documentation; never on the hot path."""
+
+from typing import Any
+
+from dragoman.core.tensors import Signature, TensorSpec, element_count
+
+_LARGEST = 128
+"""An example with more elements than this helps nobody to read a request."""
+_JSON_TYPE = {"bool": "boolean", "int": "integer", "uint": "integer", "float": "number", "bytes": "string"}
+_ZERO: dict[str, Any] = {"bool": False, "int": 0, "uint": 0, "float": 0.0, "bytes": "text"}
+
+
+def example(signature: Signature) -> dict[str, Any] | None:
+    """Input name -> nested list that the model accepts (one row when it batches); None when it would be large or cannot be written in JSON."""
+    inputs: dict[str, Any] = {}
+    for spec in signature.inputs:
+        if spec.optional:
+            continue
+        shape = concrete(spec)
+        if shape is None or element_count(shape) > _LARGEST or (spec.datatype is not None and spec.datatype.kind not in _ZERO):
+            return None
+        inputs[spec.name] = _fill(shape, _ZERO[spec.datatype.kind] if spec.datatype is not None else 0.0)
+    return inputs or None
+
+
+def concrete(spec: TensorSpec) -> tuple[int, ...] | None:
+    """The declared shape with 1 in the place of every variable dimension; None for unknown rank."""
+    return None if spec.shape is None else tuple(1 if d < 0 else d for d in spec.shape)
+
+
+def v2_inputs(signature: Signature) -> list[dict[str, Any]] | None:
+    """The example as the `inputs` of an Open Inference Protocol request."""
+    values = example(signature)
+    if values is None:
+        return None
+    specs = signature.input_by_name
+    return [
+        {
+            "name": name,
+            "shape": list(concrete(specs[name]) or ()),
+            "datatype": datatype.name if (datatype := specs[name].datatype) is not None else "FP64",
+            "data": value,
+        }
+        for name, value in values.items()
+    ]
+
+
+def instances(signature: Signature) -> list[Any] | None:
+    """The example as TensorFlow Serving's `instances`; None for a model that does not batch."""
+    values = example(signature)
+    if values is None or not signature.batch:
+        return None
+    if len(values) == 1:
+        return list(next(iter(values.values())))
+    return [{name: value[0] for name, value in values.items()}]
+
+
+def schema(specs: tuple[TensorSpec, ...], *, batch: bool) -> dict[str, Any]:
+    """JSON Schema of one row (of the whole request where the model does not batch): an object with one property per tensor."""
+    properties = {s.name: _property(s, skip=1 if batch else 0) for s in specs}
+    required = [s.name for s in specs if not s.optional]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+
+def _property(spec: TensorSpec, skip: int) -> dict[str, Any]:
+    kind = "number" if spec.datatype is None else _JSON_TYPE.get(spec.datatype.kind, "string")
+    described: dict[str, Any] = {"type": kind}
+    for size in reversed(spec.shape[skip:] if spec.shape is not None else ()):
+        described = {"type": "array", "items": described}
+        if size >= 0:
+            described |= {"minItems": size, "maxItems": size}
+    return described
+
+
+def _fill(shape: tuple[int, ...], value: Any) -> Any:
+    return value if not shape else [_fill(shape[1:], value) for _ in range(shape[0])]

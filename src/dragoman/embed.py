@@ -1,0 +1,176 @@
+"""Run the server inside a program or a test: `dragoman.serve(...)` with sockets, `dragoman.TestClient(...)` without any."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import unquote
+
+import orjson
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.server.http import bind
+from dragoman.server.loop import new_event_loop
+from dragoman.server.settings import Settings, read
+from dragoman.server.worker import Loaded, Worker
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dragoman", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result(timeout_s)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+class Server:
+    """A running server. Use it as a context manager, or call `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = _Loop()
+        self._sockets = [bind(settings.host, port) for port in settings.port]
+        self.ports: list[int] = [s.getsockname()[1] for s in self._sockets]
+        self.url = f"{'https' if settings.tls_cert else 'http'}://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{self.ports[0]}"
+        try:
+            self._worker = self._loop.run(_make(settings))
+            self.loaded: Loaded = self._loop.run(self._worker.serve(self._sockets))
+            if self.loaded.failed and not self.loaded.ready and settings.load == "wait":
+                self._loop.run(self._worker.close())
+                raise ServingError(Kind.UNAVAILABLE, "; ".join(f"{name}: {reason}" for name, reason in self.loaded.failed))
+        except BaseException:
+            for each in self._sockets:
+                each.close()
+            self._loop.close()
+            raise
+
+    def stop(self) -> None:
+        """Drain and end; returns when everything is closed."""
+        self._loop.run(self._worker.close())
+        for each in self._sockets:
+            each.close()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def serve(*targets: str, **settings: Any) -> Server:
+    """Start a server in this process, in a thread of its own, and return when its models are loaded and it answers.
+
+    `settings` are those of the command line with underscores (`port`, `batch_size`, ...); `port` 0 takes a free one, which is the default
+    here. No configuration file and no environment variable is read. Raises ServingError INVALID_INPUT for a setting that is wrong,
+    UNAVAILABLE when no target could be loaded, OSError when a port is taken.
+    """
+    return Server(_settings(targets, settings))
+
+
+def _settings(targets: tuple[str, ...], settings: Mapping[str, Any]) -> Settings:
+    flags = {"port": 0, **settings, **({"targets": targets} if targets else {})}
+    return read(flags, environ={})
+
+
+async def _make(settings: Settings) -> Worker:
+    return Worker(settings)
+
+
+@dataclass(frozen=True, slots=True)
+class TestResponse:
+    """What a TestClient gets. Header names are lower-case."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+class TestClient:
+    """The whole server without a socket: requests go straight to the application. A context manager."""
+
+    __test__ = False
+
+    def __init__(self, *targets: str, **settings: Any) -> None:
+        chosen = _settings(targets, settings)
+        self._loop = _Loop()
+        try:
+            self._worker = self._loop.run(_make(chosen))
+            self.loaded: Loaded = self._loop.run(self._worker.load())
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def request(
+        self, method: str, path: str, *, json: object = None, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> TestResponse:
+        """One request, answered completely."""
+        if json is not None:
+            body = orjson.dumps(json)
+        return self._loop.run(self._request(method, path, body, dict(headers or {})))
+
+    def get(self, path: str, **options: Any) -> TestResponse:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> TestResponse:
+        return self.request("POST", path, **options)
+
+    async def _request(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> TestResponse:
+        raw, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": unquote(raw),
+            "raw_path": raw.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in {"host": "127.0.0.1", **headers}.items()],
+            "client": ("127.0.0.1", 0),
+            "server": ("127.0.0.1", 0),
+            "extensions": {},
+        }
+        sent: list[dict[str, Any]] = []
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> dict[str, Any]:
+            return next(messages, {"type": "http.disconnect"})
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self._worker.app(scope, receive, send)
+        answered = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in sent[0]["headers"]}
+        return TestResponse(sent[0]["status"], answered, b"".join(bytes(m.get("body", b"")) for m in sent[1:]))
+
+    def close(self) -> None:
+        """Close the models."""
+        self._loop.run(self._worker.close())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
