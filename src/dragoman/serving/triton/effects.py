@@ -48,19 +48,20 @@ ENSEMBLE: Tree = {
 }
 """Of a model made of other models: its members have instances, batching and warm-up of their own."""
 
-_WHY: Mapping[str, str] = {
+_WHOLE: Mapping[str, str] = {
     "sequence_batching": "requests of one sequence are not kept on one instance",
     "response_cache.enable": "every request runs the model",
     "model_transaction_policy.decoupled": "each request gets one response",
     "dynamic_batching.preserve_ordering": "responses are sent when they are ready",
 }
+"""Fields that are named as one, whatever is set below them, with what their absence means."""
 
 
 def without_effect(message: "Message", tree: Tree, source: str) -> Iterator[str]:
     """One warning for each field that is set to something and has no effect, by its path, such as `optimization.graph.level`."""
     for path in _idle(message, tree, ""):
-        why = next((text for field, text in _WHY.items() if path == field or path.startswith(f"{field}.")), "")
-        yield f"{source}: {path} has no effect here{': ' if why else ''}{why}"
+        why = f": {_WHOLE[path]}" if path in _WHOLE else ""
+        yield f"{source}: {path} has no effect here{why}"
 
 
 def _idle(message: "Message", tree: Tree, prefix: str) -> Iterator[str]:
@@ -78,7 +79,7 @@ def _idle(message: "Message", tree: Tree, prefix: str) -> Iterator[str]:
 def _leaves(value: Any, path: str) -> Iterator[str]:
     """The set fields below a value that has no effect; the value itself when it has none."""
     for name, item in _items(value, path):
-        fields = item.ListFields() if _is_message(item) else ()
+        fields = item.ListFields() if _is_message(item) and path not in _WHOLE else ()
         if not fields:
             yield name
         for field, below in fields:

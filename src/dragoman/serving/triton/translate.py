@@ -32,7 +32,7 @@ from dragoman.serving.triton.text import TritonConfig
 
 _ENSEMBLE = "ensemble"
 _BACKENDS = {"onnxruntime": "onnx", "pytorch": "torch"}
-_PLATFORMS = {"onnxruntime_onnx": "onnx", "pytorch_libtorch": "torch"}
+_PLATFORMS = {"onnxruntime_onnx": "onnx", "pytorch_libtorch": "torch", "libtorch": "torch"}
 _FILES = {"onnx": "model.onnx", "torch": "model.pt"}
 """What Triton opens in a version folder when the configuration does not say, by our runtime."""
 _DEVICES = (Device.AUTO, Device.GPU, Device.CPU, Device.MODEL)
@@ -96,20 +96,24 @@ def _is_ensemble(message: Any, source: str) -> bool:
 
 def _runtime(message: Any, source: str) -> str:
     """The runtime's name; "" when neither backend nor platform nor file name says."""
-    by_backend, by_platform = _BACKENDS.get(message.backend, ""), _PLATFORMS.get(message.platform, "")
-    if by_backend and by_platform and by_backend != by_platform:
-        raise invalid(f"{source}: backend {quoted(message.backend)} and platform {quoted(message.platform)} do not belong together")
-    known = by_backend or by_platform
-    if not known and (message.backend or message.platform):
-        # A runtime that somebody installed serves the backend of its name.
-        known = message.backend or message.platform
-        if known not in plugins.names("runtimes"):
-            field = "backend" if message.backend else "platform"
-            served = ", ".join([*_BACKENDS, _ENSEMBLE])
-            raise ServingError(
-                Kind.UNSUPPORTED, f"{source}: {field} {quoted(known)} cannot be served; expected one of {served}", what="model"
-            )
-    return known or next((runtime for runtime, name in _FILES.items() if name == message.default_model_filename), "")
+    backend, platform = message.backend, message.platform
+    if backend and backend not in _BACKENDS:
+        # A runtime that somebody installed serves the backend of its name, and calls its platform what it likes.
+        if backend not in plugins.names("runtimes"):
+            raise _unsupported("backend", backend, source)
+        return str(backend)
+    if platform and platform not in _PLATFORMS:
+        raise _unsupported("platform", platform, source)
+    if backend and platform and _BACKENDS[backend] != _PLATFORMS[platform]:
+        raise invalid(f"{source}: backend '{backend}' and platform '{platform}' do not belong together")
+    if backend or platform:
+        return _BACKENDS.get(backend) or _PLATFORMS[platform]
+    return next((runtime for runtime, name in _FILES.items() if name == message.default_model_filename), "")
+
+
+def _unsupported(field: str, value: str, source: str) -> ServingError:
+    served = ", ".join([*(_BACKENDS if field == "backend" else _PLATFORMS), _ENSEMBLE])
+    return ServingError(Kind.UNSUPPORTED, f"{source}: {field} {quoted(value)} cannot be served; expected one of {served}", what="model")
 
 
 def _versions(message: Any, source: str) -> VersionPolicy:
