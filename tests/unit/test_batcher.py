@@ -16,10 +16,11 @@ from dragoman.core.tensors import BYTES, FP32, INT64, Signature, Tensor, Tensors
 from dragoman.hosting.servable import LOOP_BOUND_NS, Cost, LocalServable
 from tests.fakes import FakeModel, row
 
+DEFAULT = BatchPolicy()
 SLOW, JOINED, INLINE = 10 * LOOP_BOUND_NS, 20_000, 1_000
 
 
-def servable(model: FakeModel, policy: BatchPolicy = BatchPolicy(), cost_ns: int = SLOW, instances: int = 1) -> LocalServable:
+def servable(model: FakeModel, policy: BatchPolicy = DEFAULT, cost_ns: int = SLOW, instances: int = 1) -> LocalServable:
     """A servable whose model is believed to take that long, so that a test can choose how it runs."""
     cost = Cost()
     for elements in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code: int = options.run(options)
     except ServingError as error:
-        print(f"dragoman: {error.message}", file=sys.stderr)  # noqa: T201 # this is the command's output
+        print(f"dragoman: {error.message}", file=sys.stderr)  # this is the command's output
         code = 2 if error.kind is Kind.INVALID_INPUT else 1
     except KeyboardInterrupt:
         code = 130

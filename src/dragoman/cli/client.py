@@ -41,7 +41,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _models(options: argparse.Namespace) -> int:
     answer = _call(options, "GET", "/dragoman/v1/models")
     if options.output == "json":
-        print(json.dumps(answer["models"], indent=2))  # noqa: T201
+        print(json.dumps(answer["models"], indent=2))
     else:
         _table(answer["models"])
     return 0
@@ -50,10 +50,10 @@ def _models(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     answer = _call(options, "GET", "/dragoman/v1/status")
     if options.output == "json":
-        print(json.dumps(answer, indent=2))  # noqa: T201
+        print(json.dumps(answer, indent=2))
     else:
         state = "draining" if answer["draining"] else "ready" if answer["ready"] else "not ready"
-        print(f"{answer['name']} {answer['version']} at {options.url} is {state}")  # noqa: T201
+        print(f"{answer['name']} {answer['version']} at {options.url} is {state}")
         _table(answer["models"])
     return 0 if answer["ready"] else 1
 
@@ -77,7 +77,7 @@ def _predict(options: argparse.Namespace) -> int:
         body["signature_name"] = options.signature
     path = f"/v1/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
     answer = _call(options, "POST", f"{path}:predict", body)
-    print(json.dumps(answer.get("predictions", answer.get("outputs", answer))))  # noqa: T201
+    print(json.dumps(answer.get("predictions", answer.get("outputs", answer))))
     return 0
 
 
@@ -115,4 +115,4 @@ def _table(versions: list[dict[str, Any]]) -> None:
     rows = [[str(v.get(c, "")) for c in columns] for v in versions]
     widths = [max(len(c), *(len(r[i]) for r in rows)) if rows else len(c) for i, c in enumerate(columns)]
     for row in [list(columns), *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())  # noqa: T201
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from dragoman.core.tensors import Rows, Signature, Tensors, Value
+from dragoman.core.tensors import Rows, Shape, Signature, Tensors, Value
 
 
 class _Empty(Mapping[Any, Any]):
@@ -90,6 +90,10 @@ class ModelSpec:
     arguments: Mapping[str, Any] = EMPTY
     signature: Signature | None = None
     """Declared inputs and outputs; checked against the artifact's own when it has them, otherwise taken as they are."""
+    input_reshapes: Mapping[str, Shape] = EMPTY
+    """Input name -> the shape in which the model takes what clients send in the declared shape (-1 for the batch)."""
+    output_reshapes: Mapping[str, Shape] = EMPTY
+    """Output name -> the shape in which the model gives what clients get in the declared shape."""
     steps: tuple[Step, ...] = ()
     warmup: tuple[Mapping[str, Any], ...] = ()
     """Stored requests: {"inputs": {name: nested list or ndarray}}; without any, samples are generated from the signature."""

@@ -49,7 +49,7 @@ class Member:
 Batch: TypeAlias = list[Member]
 
 
-class _BrokenSignature(Exception):
+class _BrokenSignatureError(Exception):
     """The outputs of a run cannot be cut into the members' shares."""
 
 
@@ -57,7 +57,7 @@ def execute(batch: Batch, predict: Predict, name: str) -> list[Outcome]:
     """Run a batch and return one outcome per member, in order. Never raises an Exception."""
     try:
         return _run(batch, predict, name)
-    except _BrokenSignature as error:  # running the members alone could only give each a wrong answer of its own
+    except _BrokenSignatureError as error:  # running the members alone could only give each a wrong answer of its own
         return [ServingError(Kind.MODEL_FAILED, str(error))] * len(batch)
     except Exception as error:
         failure = as_serving_error(error, name)
@@ -111,7 +111,7 @@ def _run(members: Sequence[Member], predict: Predict, name: str) -> list[Outcome
     try:
         shares = split(outputs, [m.length for m in members])
     except ValueError as error:
-        raise _BrokenSignature(f"model '{name}' broke its signature: {error}") from error
+        raise _BrokenSignatureError(f"model '{name}' broke its signature: {error}") from error
     end = time.monotonic_ns()
     size = sum(m.length for m in members)
     return [

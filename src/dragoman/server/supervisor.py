@@ -5,6 +5,7 @@ this process: it reports over it, and leaves when it closes, so that no worker o
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -66,10 +67,10 @@ class Supervisor:
 
     async def _kill_the_late(self) -> None:
         await self._stopping.wait()
-        deadline = time.monotonic() + self._settings.drain_timeout + _GRACE_S
-        while self._processes and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        if self._processes:
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout + _GRACE_S):
+                await asyncio.gather(*(process.wait() for process in self._processes.values()))
+        except TimeoutError:
             log.warning("%d workers did not end in time and are killed", len(self._processes))
             self.kill()
 
@@ -127,10 +128,8 @@ class Supervisor:
 
 
 def _send(process: asyncio.subprocess.Process, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         process.send_signal(number)
-    except ProcessLookupError:
-        pass
 
 
 def _ending(code: int) -> str:

@@ -4,16 +4,14 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
-from dragoman.core.plugins import artifact_runtime
 from dragoman.serving import layouts
 from dragoman.serving.configured import mlserver_model, triton_model
 from dragoman.serving.registry import check_name

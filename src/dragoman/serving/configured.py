@@ -1,0 +1,111 @@
+"""From a configuration file to the specs of a model's versions: what Triton's config.pbtxt and MLServer's model-settings.json mean on disk.
+
+Called by repository.py, which knows where the models lie; the files are read by triton/ and mlserver.py.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import version_order
+from dragoman.core.model import ModelSpec
+from dragoman.core.plugins import artifact_runtime
+from dragoman.core.tensors import Signature
+from dragoman.serving import layouts
+from dragoman.serving.mlserver import read_settings
+from dragoman.serving.paths import confine, read_bounded
+from dragoman.serving.settings import LARGEST_FILE, Device, Every, Latest, ModelSettings, Specific
+
+Versions = dict[str, ModelSpec]
+
+
+def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
+    """The specs of a Triton model folder, by its version policy. `override` is a configuration in JSON that stands for the file."""
+    from dragoman.serving.triton import config_from_json, config_json, read_config, translate  # needs protobuf, an extra
+
+    if override:
+        config = config_from_json(override, base.name)
+    else:
+        path = folder / layouts.TRITON_CONFIG
+        config = read_config(read_bounded(path, LARGEST_FILE, str(path)), folder.name)
+    settings = translate(config, folder)
+    common = replace(_applied(base, settings), config=config_json(config.message))
+    if settings.steps:
+        return {"1": complete(replace(common, runtime=""), None)}
+    folders = layouts.version_folders(folder, leading_zeros=False)
+    chosen = _chosen(folders, settings)
+    specs: Versions = {}
+    for version in chosen:
+        named = settings.filename if settings.filename and (folders[version] / settings.filename).exists() else ""
+        if settings.filename and not named and config.message.default_model_filename:  # type: ignore[attr-defined] # made at run time
+            raise invalid(f"{settings.source}: there is no {settings.filename} in {folders[version]}")
+        artifact = confine(folders[version], named, settings.source) if named else layouts.one_artifact(folders[version])
+        specs[version] = complete(replace(common, version=version), artifact)
+    return specs
+
+
+def mlserver_model(folder: Path, base: ModelSpec) -> tuple[str, Versions]:
+    """The name and the one spec of a folder with model-settings.json."""
+    path = folder / layouts.MLSERVER_SETTINGS
+    settings = read_settings(read_bounded(path, LARGEST_FILE, str(path)), folder)
+    spec = replace(_applied(base, settings), name=settings.name, version=settings.version or base.version)
+    artifact = settings.artifact if settings.artifact is not None else layouts.one_artifact(folder)
+    if artifact.is_dir():
+        artifact = layouts.one_artifact(artifact)
+    return settings.name, {spec.version: complete(spec, artifact)}
+
+
+def complete(spec: ModelSpec, artifact: Path | None) -> ModelSpec:
+    """Fill in the artifact, its runtime and the revision that the state of its files gives."""
+    if artifact is None:
+        return spec.with_revision("")
+    runtime = spec.runtime or artifact_runtime(artifact)
+    if not runtime:
+        raise ServingError(Kind.UNSUPPORTED, f"no runtime knows the file {artifact.name}")
+    state = layouts.state_of(artifact.parent if artifact.is_file() and spec.config else artifact)
+    return replace(spec, artifact=str(artifact), runtime=runtime).with_revision(state)
+
+
+def _applied(base: ModelSpec, settings: ModelSettings) -> ModelSpec:
+    """The base spec with everything that the configuration says."""
+    signature = None
+    if settings.inputs or settings.outputs:
+        signature = Signature(inputs=settings.inputs, outputs=settings.outputs, batch=settings.max_batch_size > 0)
+    arguments: dict[str, Any] = {**base.arguments, **settings.arguments}
+    gpus = [g for g in settings.instances if g.device is Device.GPU]
+    if gpus:
+        arguments["device"] = f"cuda:{gpus[0].gpus[0]}" if gpus[0].gpus else "cuda"
+    batch = base.batch
+    if settings.batch is not None:
+        batch = replace(settings.batch, max_queue=min(settings.batch.max_queue, base.batch.max_queue))
+    return replace(
+        base,
+        runtime=settings.runtime,
+        platform=settings.platform,
+        batch=batch,
+        instances=settings.instance_count if settings.instances else base.instances,
+        arguments=arguments,
+        signature=signature,
+        input_reshapes=settings.input_reshapes,
+        output_reshapes=settings.output_reshapes,
+        steps=settings.steps,
+        warmup=settings.warmup,
+        warnings=settings.warnings,
+    )
+
+
+def _chosen(folders: dict[str, Path], settings: ModelSettings) -> list[str]:
+    """The versions that the policy serves. Raises INVALID_INPUT when there is none, or not one that it names."""
+    if not folders:
+        raise invalid(f"{settings.source}: the model has no version folder (1, 2, ...)")
+    match settings.version_policy:
+        case Every():
+            return list(folders)
+        case Specific(versions):
+            missing = [v for v in versions if v not in folders]
+            if missing:
+                raise invalid(f"{settings.source}: version_policy names version {missing[0]}, for which there is no folder")
+            return list(versions)
+        case Latest(count):
+            return sorted(folders, key=version_order, reverse=True)[:count]
