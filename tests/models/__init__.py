@@ -1,0 +1,1 @@
+"""Tiny models that tests serve, built by code so that nothing binary is kept in the repository."""
