@@ -7,23 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import ModelSpec
-from dragoman.core.plugins import artifact_runtime
 from dragoman.core.tensors import Signature
 from dragoman.serving import layouts
 from dragoman.serving.mlserver import read_settings
-from dragoman.serving.paths import confine, read_bounded
+from dragoman.serving.paths import read_bounded
 from dragoman.serving.settings import LARGEST_FILE, Device, Every, Latest, ModelSettings, Specific
+from dragoman.serving.triton import config_from_json, config_json, read_config, translate
 
 Versions = dict[str, ModelSpec]
 
 
 def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
     """The specs of a Triton model folder, by its version policy. `override` is a configuration in JSON that stands for the file."""
-    from dragoman.serving.triton import config_from_json, config_json, read_config, translate  # needs protobuf, an extra
-
     if override:
         config = config_from_json(override, base.name)
     else:
@@ -37,10 +36,8 @@ def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
     chosen = _chosen(folders, settings)
     specs: Versions = {}
     for version in chosen:
-        named = settings.filename if settings.filename and (folders[version] / settings.filename).exists() else ""
-        if settings.filename and not named and config.message.default_model_filename:  # type: ignore[attr-defined] # made at run time
-            raise invalid(f"{settings.source}: there is no {settings.filename} in {folders[version]}")
-        artifact = confine(folders[version], named, settings.source) if named else layouts.one_artifact(folders[version])
+        conventional = settings.filename if (folders[version] / settings.filename).exists() else ""
+        artifact = layouts.one_artifact(folders[version], common.config.get("default_model_filename") or conventional)
         specs[version] = complete(replace(common, version=version), artifact)
     return specs
 
@@ -60,10 +57,11 @@ def complete(spec: ModelSpec, artifact: Path | None) -> ModelSpec:
     """Fill in the artifact, its runtime and the revision that the state of its files gives."""
     if artifact is None:
         return spec.with_revision("")
-    runtime = spec.runtime or artifact_runtime(artifact)
+    runtime = spec.runtime or detect(artifact)
     if not runtime:
         raise ServingError(Kind.UNSUPPORTED, f"no runtime knows the file {artifact.name}")
-    state = layouts.state_of(artifact.parent if artifact.is_file() and spec.config else artifact)
+    # A model may have more files than the one that is opened, such as weights beside it; a lone file in somebody's folder has not.
+    state = layouts.state_of(artifact.parent if artifact.parent.name == spec.version else artifact)
     return replace(spec, artifact=str(artifact), runtime=runtime).with_revision(state)
 
 

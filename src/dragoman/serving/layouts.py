@@ -1,14 +1,15 @@
 """What a folder is: one artifact, a model with numeric versions, a Triton or MLServer model, or a repository of any of these.
 
-Pure questions about a directory, asked by repository.py. Names that come from configuration files are checked with `inside`.
+Pure questions about a directory, asked by repository.py and configured.py.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.plugins import artifact_runtime
+from dragoman.serving.paths import confine
 
 TRITON_CONFIG = "config.pbtxt"
 MLSERVER_SETTINGS = "model-settings.json"
@@ -58,17 +59,17 @@ def version_folders(folder: Path, *, leading_zeros: bool = True) -> dict[str, Pa
 
 
 def artifacts(folder: Path) -> list[Path]:
-    """The entries of a folder that some runtime can load."""
-    return [p for p in sorted(visible(folder)) if artifact_runtime(p)] if folder.is_dir() else []
+    """The files of a folder that some runtime can load."""
+    return [p for p in sorted(visible(folder)) if p.is_file() and detect(p)] if folder.is_dir() else []
 
 
 def one_artifact(folder: Path, wanted: str = "") -> Path:
     """The artifact of a model or version folder: the file that its configuration names, else model.*, else the only one there is."""
     if wanted:
-        path = inside(folder, wanted)
+        path = confine(folder, wanted, f"the model in {folder}")
         if not path.exists():
             raise invalid(f"there is no {wanted} in {folder}")
-        return path
+        return path if path.is_file() else one_artifact(path)
     found = artifacts(folder)
     if len(found) > 1:
         found = [p for p in found if p.name.split(".")[0] == "model"] or found
@@ -80,17 +81,6 @@ def one_artifact(folder: Path, wanted: str = "") -> Path:
         raise ServingError(Kind.UNSUPPORTED, f"{folder} is a TensorFlow SavedModel, which this version cannot load yet")
     names = ", ".join(p.name for p in sorted(visible(folder))[:5]) or "nothing"
     raise invalid(f"no runtime knows what lies in {folder}: it holds {names}")
-
-
-def inside(folder: Path, name: str) -> Path:
-    """A path that a configuration file names, which must stay in its folder. Raises INVALID_INPUT otherwise."""
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise invalid(f"the path {name!r} leaves the folder {folder}")
-    full = folder / path
-    if full.exists() and not full.resolve().is_relative_to(folder.resolve()):
-        raise invalid(f"the path {name!r} leads out of the folder {folder}")
-    return full
 
 
 def state_of(path: Path) -> str:

@@ -4,6 +4,7 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
 from dragoman.serving import layouts
-from dragoman.serving.configured import mlserver_model, triton_model
+from dragoman.serving.configured import complete, mlserver_model, triton_model
+from dragoman.serving.mlserver import read_settings
+from dragoman.serving.paths import confine, read_bounded
 from dragoman.serving.registry import check_name
+from dragoman.serving.settings import LARGEST_FILE
 
 _NO_BATCH_POLICY = BatchPolicy()
 
@@ -46,6 +50,8 @@ class _Place:
 
     name: str
     path: Path
+    named: bool = False
+    """Whether the user gave the name."""
 
 
 class Repository:
@@ -123,14 +129,22 @@ class Repository:
         if not path.exists():
             raise invalid(f"there is no {path}")
         if path.is_file() or layouts.is_model(path):
-            return [_Place(name, path)]
+            named = name not in (path.name, path.stem)
+            return [_Place(name if named else self._own_name(path), path, named)]
         models = list(layouts.models_below(path))
         if not models:
             layouts.one_artifact(path)  # says what is wrong with the folder
         return [_Place(self._own_name(model), model) for model in models]
 
-    def _own_name(self, folder: Path) -> str:
-        return folder.name
+    def _own_name(self, path: Path) -> str:
+        """What a model calls itself: MLServer's settings name it, everything else goes by its folder or file."""
+        settings = path / layouts.MLSERVER_SETTINGS
+        if path.is_dir() and settings.is_file() and not (path / layouts.TRITON_CONFIG).is_file():
+            try:
+                return read_settings(read_bounded(settings, LARGEST_FILE, str(settings)), path).name
+            except ServingError:
+                return path.name  # reading the model says what is wrong
+        return path.stem if path.is_file() else path.name
 
     # --- from place to specs ---
 
@@ -146,11 +160,12 @@ class Repository:
     def _layout(self, place: _Place, config: str) -> Found:
         path = place.path
         base = self._base(place.name)
-        if path.is_dir() and ((path / layouts.TRITON_CONFIG).is_file() or config):
-            name, specs = triton_model(path, base, config)
-            return Found(name if not place.name else place.name, specs)
+        if path.is_dir() and (config or (path / layouts.TRITON_CONFIG).is_file()):
+            return Found(place.name, triton_model(path, base, config))
         if (path / layouts.MLSERVER_SETTINGS).is_file():
             name, specs = mlserver_model(path, base)
+            if place.named:  # the user's name wins over the file's
+                name, specs = place.name, {v: replace(s, name=place.name) for v, s in specs.items()}
             return Found(name, specs)
         if path.is_dir() and (folders := layouts.version_folders(path)):
             # TensorFlow Serving's default policy: the highest version only.
@@ -162,3 +177,29 @@ class Repository:
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults
         return ModelSpec(name, batch=defaults.batch, instances=defaults.instances, arguments=dict(defaults.arguments))
+
+
+class _Uploads:
+    """Model files that load requests brought, in a folder of this process that ends with it."""
+
+    def __init__(self) -> None:
+        self._root: tempfile.TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def write(self, name: str, files: Mapping[str, bytes]) -> Path:
+        """Write the files of one model below a fresh folder of its name. Raises INVALID_INPUT for a path that leaves it."""
+        if self._root is None:
+            self._root = tempfile.TemporaryDirectory(prefix="dragoman-models-")
+        self._count += 1
+        folder = Path(self._root.name) / str(self._count) / name
+        folder.mkdir(parents=True)
+        for relative, content in files.items():
+            path = confine(folder, relative, f"the file '{relative}' of model '{name}'")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return folder
+
+    def remove(self) -> None:
+        if self._root is not None:
+            self._root.cleanup()
+            self._root = None
