@@ -1,0 +1,76 @@
+"""The guard at the door of the application: reads the key of a request, applies `access.py`, and answers CORS. Called by app.py.
+
+It holds what does not change while a listener lives (rules, key ring, CORS); every decision itself is a pure function elsewhere.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dragoman.core.errors import ServingError
+from dragoman.dialects import Access, Answer, Request, Route
+from dragoman.server.access import Rules, cors_headers, preflight, refusal
+from dragoman.server.keys import Key, KeyRing, ensure_admin_key, tokens_from
+from dragoman.server.settings import Settings
+
+_ACCESS = "dragoman.access"
+"""Where `admit` leaves the access of the route in the scope for `decorate`, which also sees answers to errors."""
+
+
+class Guard:
+    """`active`: whether inference has to be admitted at all; calls that change the server always are."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+        self._ring = KeyRing.load(key_file(settings)) if settings.api_key_file else KeyRing(key_file(settings))
+        self._cors = settings.cors
+        self.active = self._rules.keys_in_force or self._cors
+
+    def admit(self, request: Request, access: Access) -> Key | None:
+        """The key that the call was made with, None for one without; raises UNAUTHENTICATED or FORBIDDEN for a call that is not allowed."""
+        scope = request.scope
+        scope[_ACCESS] = access
+        if access is Access.PUBLIC:
+            return None
+        token = tokens_from(scope["headers"])
+        key = self._ring.verify(token) if token is not None else None
+        error = refusal(self._rules, access, request.method, scope["headers"], token, key)
+        if error is not None:
+            raise error
+        return key
+
+    def decorate(self, request: Request, answer: Answer) -> None:
+        """Adds the CORS headers to an answer of inference, errors included: a page must be able to read what it did wrong."""
+        if self._cors:
+            answer.headers.extend(cors_headers(request.scope.get(_ACCESS, Access.PUBLIC), enabled=True))
+
+    def preflight(self, request: Request, route: Callable[[], Route]) -> Answer | None:
+        """The answer to a browser that asks whether a page may call; None where the request is an ordinary OPTIONS.
+
+        `route` matches the request, for which its method is for that moment the one the browser wants to use.
+        """
+        origin = request.header(b"origin")
+        if origin is None:
+            return None
+        wanted = request.header(b"access-control-request-method") or b"POST"
+        request.method = wanted.decode("latin-1")
+        try:
+            access = route().access
+        except ServingError:
+            return None
+        finally:
+            request.method = "OPTIONS"
+        headers = preflight(origin, access, enabled=self._cors)
+        return None if headers is None else Answer(200, b"", b"", headers)
+
+
+def key_file(settings: Settings) -> Path:
+    """Where the keys of this server are."""
+    return Path(settings.api_key_file) if settings.api_key_file else settings.data_path / "keys.toml"
+
+
+def first_key(settings: Settings) -> str | None:
+    """Makes an admin key where keys count, no file was named and there is none yet; the caller shows it once. To be called before workers start."""
+    rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+    if settings.api_key_file or not rules.keys_in_force:
+        return None
+    return ensure_admin_key(key_file(settings))
