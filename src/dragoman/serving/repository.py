@@ -1,24 +1,12 @@
 """Find models in the places that a user names: single artifacts, folders, and the layouts of TensorFlow Serving, Triton and MLServer.
 
-Reads disks, never loads a model; blocking, so call it off the event loop. Called at start for the targets of the command line, and again
-for each load request, so that what is served is what lies on disk then.
+Reads disks, never loads a model. Called at start for the targets of the command line, and again for each load request.
 """
 
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import version_order
-from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
-from dragoman.core.plugins import artifact_runtime
-from dragoman.serving import layouts
-from dragoman.serving.configured import mlserver_model, triton_model
-from dragoman.serving.registry import check_name
-
-_NO_BATCH_POLICY = BatchPolicy()
+from dragoman.core.model import EMPTY, ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,141 +14,14 @@ class Found:
     """One model as it lies on disk now: the specs of the versions that its policy serves, or why it cannot be read."""
 
     name: str
-    versions: Mapping[str, ModelSpec] = EMPTY
+    versions: Mapping[str, ModelSpec]
     labels: Mapping[str, str] = EMPTY
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What holds for every model whose own files do not say otherwise. `name` is for a single target without one."""
-
-    name: str = ""
-    batch: BatchPolicy = _NO_BATCH_POLICY
-    instances: int = 1
-    arguments: Mapping[str, Any] = EMPTY
-    """Passed to every runtime: threads, trust_pickle, device."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where one model lies."""
-
-    name: str
-    path: Path
-
-
 class Repository:
-    """The targets of this run: each PATH or NAME=PATH."""
+    """The targets of this run."""
 
-    def __init__(self, targets: Sequence[str], defaults: Defaults) -> None:
-        self._targets = list(targets)
-        self._defaults = defaults
-        self._uploads = _Uploads()
-
-    def discover(self) -> list[Found]:
-        """Read every target now. What cannot be read is a Found with its error; of two models of one name the second is an error."""
-        found: list[Found] = []
-        for target in self._targets:
-            try:
-                places = self._places(target)
-            except ServingError as error:
-                found.append(Found(self._name_of(target)[0], error=error.message))
-                continue
-            found += [self._read(place) for place in places]
-        seen: set[str] = set()
-        for index, each in enumerate(found):
-            if each.name in seen:
-                found[index] = Found(each.name, error=f"two targets are called '{each.name}'; name one of them differently with NAME=PATH")
-            seen.add(each.name)
-        return found
-
-    def names(self) -> list[str]:
-        """Every model name that the targets have now, loaded or not."""
-        names: dict[str, None] = {}
-        for target in self._targets:
-            try:
-                names.update((p.name, None) for p in self._places(target))
-            except ServingError:
-                names[self._name_of(target)[0]] = None
-        return list(names)
-
-    def find(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY) -> Found | None:
-        """Read one model from disk again; None when no target has it and no files bring it.
-
-        `config` (JSON of a Triton model configuration) and `files` ("1/model.onnx" -> content) stand for what lies on disk, for this load.
-        """
-        check_name(name)
-        if files:
-            return self._read(_Place(name, self._uploads.write(name, files)), config)
-        for target in self._targets:
-            try:
-                places = self._places(target)
-            except ServingError as error:
-                if self._name_of(target)[0] == name:
-                    return Found(name, error=error.message)
-                continue
-            for place in places:
-                if place.name == name:
-                    return self._read(place, config)
+    def find(self, name: str) -> Found | None:
+        """Read one model from disk again; None when no target has it."""
         return None
-
-    def close(self) -> None:
-        """Remove what load requests brought."""
-        self._uploads.remove()
-
-    # --- from target to places ---
-
-    def _name_of(self, target: str) -> tuple[str, Path]:
-        name, separator, rest = target.partition("=")
-        if separator and name and "/" not in name and not Path(target).exists():
-            return name, Path(rest).expanduser().absolute()
-        path = Path(target).expanduser().absolute()
-        if len(self._targets) == 1 and self._defaults.name:
-            return self._defaults.name, path
-        return (path.stem if path.is_file() else path.name), path
-
-    def _places(self, target: str) -> list[_Place]:
-        name, path = self._name_of(target)
-        if not path.exists():
-            raise invalid(f"there is no {path}")
-        if path.is_file() or layouts.is_model(path):
-            return [_Place(name, path)]
-        models = list(layouts.models_below(path))
-        if not models:
-            layouts.one_artifact(path)  # says what is wrong with the folder
-        return [_Place(self._own_name(model), model) for model in models]
-
-    def _own_name(self, folder: Path) -> str:
-        return folder.name
-
-    # --- from place to specs ---
-
-    def _read(self, place: _Place, config: str = "") -> Found:
-        try:
-            check_name(place.name)
-            return self._layout(place, config)
-        except ServingError as error:
-            return Found(place.name, error=error.message)
-        except OSError as error:
-            return Found(place.name, error=f"{place.path} cannot be read: {error.strerror or error}")
-
-    def _layout(self, place: _Place, config: str) -> Found:
-        path = place.path
-        base = self._base(place.name)
-        if path.is_dir() and ((path / layouts.TRITON_CONFIG).is_file() or config):
-            name, specs = triton_model(path, base, config)
-            return Found(name if not place.name else place.name, specs)
-        if (path / layouts.MLSERVER_SETTINGS).is_file():
-            name, specs = mlserver_model(path, base)
-            return Found(name, specs)
-        if path.is_dir() and (folders := layouts.version_folders(path)):
-            # TensorFlow Serving's default policy: the highest version only.
-            version = max(folders, key=version_order)
-            return Found(place.name, {version: complete(replace(base, version=version), layouts.one_artifact(folders[version]))})
-        artifact = path if path.is_file() else layouts.one_artifact(path)
-        return Found(place.name, {base.version: complete(base, artifact)})
-
-    def _base(self, name: str) -> ModelSpec:
-        defaults = self._defaults
-        return ModelSpec(name, batch=defaults.batch, instances=defaults.instances, arguments=dict(defaults.arguments))
