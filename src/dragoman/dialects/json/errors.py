@@ -22,6 +22,19 @@ class JsonSyntaxError(ValueError):
         self.reason = reason
 
 
+def syntax_error(exc: orjson.JSONDecodeError, text: bytes) -> JsonSyntaxError:
+    """orjson's error for `text`, with an offset in bytes: it counts characters, and does not say where UTF-8 is invalid."""
+    if not text:
+        return JsonSyntaxError(0, "the document is empty")
+    if exc.doc:
+        return JsonSyntaxError(len(exc.doc[: exc.pos].encode()), exc.msg)
+    try:
+        text.decode()
+    except UnicodeDecodeError as fault:
+        return JsonSyntaxError(fault.start, "invalid UTF-8")
+    return JsonSyntaxError(exc.pos, exc.msg)
+
+
 @unique
 class Fault(Enum):
     """Why a JSON value cannot become an array."""

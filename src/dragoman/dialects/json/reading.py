@@ -9,98 +9,100 @@ from typing import Any
 
 import orjson
 
-from dragoman.dialects.json.errors import JsonSyntaxError
+from dragoman.dialects.json.errors import JsonSyntaxError, syntax_error
+from dragoman.dialects.json.packed import NumberList
+from dragoman.dialects.json.tokens import parse_with_tokens, replace_strings
 
-_TOKENS = {b"NaN": float("nan"), b"Infinity": float("inf"), b"Inf": float("inf"), b"-Infinity": float("-inf"), b"-Inf": float("-inf")}
+_PACK_FROM = 8_192
+"""Bytes of a text from which packing is tried, and below which orjson and Python lists are as fast (benchmarks/json_decode.py)."""
+_LONG = 4_096
+"""Bytes of a list that is worth packing, and least bytes per string in a text that is worth searching for such lists."""
+_FEW_STRINGS = 64
+"""Strings beside those that any envelope may have."""
+_MAX_BRACKETS = 900
+"""Together with the levels of a packed list this stays below the nesting that orjson would refuse."""
 
-# Strings first, so that what looks like a token inside one is passed over; a token before a colon would be a key, and stays an error.
-# Possessive, so that a string which never ends costs one pass and not one per character.
-_STRING_OR_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|(?<![\w.+-])-?(?:NaN|Infinity|Inf)(?![\w.+-])(?!\s*+:)', re.DOTALL)
+# What stands between a key and the first number of its list, and what may stand behind the last one until the next string.
+_LIST_OPENS = re.compile(rb"\s*+:\s*+(\[[\[\s]*+)[-0-9NI]")
+_BEHIND_LISTS = b"[]{},: \t\r\n"
 
 
 def loads(body: bytes | bytearray | memoryview, *, nonfinite: bool = False, ignore_rest: bool = False) -> Any:
-    """Parse JSON in UTF-8: no number beyond a double, at most 1,024 levels, of duplicate keys the last wins. Raises JsonSyntaxError.
+    """Parse JSON in UTF-8: no number beyond a double, at most some 1,024 levels, of duplicate keys the last wins. Raises JsonSyntaxError.
 
-    Long lists of nothing but numbers may come back as NumberList. Integers over 64 bits come back as floats.
-    `nonfinite`: NaN, Infinity, -Infinity, Inf and -Inf are numbers too; a text that holds any is read some four times slower.
-    `ignore_rest`: what follows the first complete value is ignored, as TensorFlow Serving does.
+    A list that is long and holds no strings may come back as NumberList. Integers over 64 bits come back as floats.
+    `nonfinite`: NaN, Infinity, -Infinity, Inf and -Inf are numbers too. `ignore_rest`: what follows the first complete value is ignored.
     """
-    try:
-        return _complete(body, ignore_rest)
-    except JsonSyntaxError:
-        if not nonfinite:
-            raise
-    return _with_tokens(bytes(body), ignore_rest)
-
-
-def _complete(body: bytes | bytearray | memoryview, ignore_rest: bool) -> Any:
+    if len(body) >= _PACK_FROM:
+        body = bytes(body)
+        packed = _packed(body, nonfinite)
+        if packed is not None:
+            return packed
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        error = _syntax_error(exc, body)
-    if ignore_rest and error.offset:
-        # What stands before an error is a complete value only when the error is that the text goes on.
-        try:
-            return orjson.loads(memoryview(body)[: error.offset])
-        except orjson.JSONDecodeError:
-            pass
-    raise error
-
-
-def _syntax_error(exc: orjson.JSONDecodeError, body: bytes | bytearray | memoryview) -> JsonSyntaxError:
-    """orjson counts characters, and does not say where invalid UTF-8 is."""
-    if len(body) == 0:
-        return JsonSyntaxError(0, "the document is empty")
-    if exc.doc:
-        return JsonSyntaxError(len(exc.doc[: exc.pos].encode()), exc.msg)
+        fault = exc
+    text = bytes(body)
     try:
-        bytes(body).decode()
-    except UnicodeDecodeError as fault:
-        return JsonSyntaxError(fault.start, "invalid UTF-8")
-    return JsonSyntaxError(exc.pos, exc.msg)
-
-
-def _with_tokens(text: bytes, ignore_rest: bool) -> Any:
-    """Put strings in the place of the tokens, let orjson parse (so that its rules hold), and floats in the place of those strings."""
-    marker = os.urandom(16).hex()  # made after the text had come, so no string in it can equal a stand-in
-    stand_ins = {f"{marker}{index}": value for index, value in enumerate(_TOKENS.values())}
-    words = {token: f'"{name}"'.encode() for token, name in zip(_TOKENS, stand_ins, strict=True)}
-    pieces: list[bytes] = []
-    shifts: list[tuple[int, int]] = []  # offset behind a stand-in, and how much longer the text has become by then
-    start = grown = 0
-    for match in _STRING_OR_TOKEN.finditer(text):
-        word = words.get(match[0])
-        if word is not None:
-            pieces += (text[start : match.start()], word)
-            start = match.end()
-            grown += len(word) - len(match[0])
-            shifts.append((start + grown, grown))
-    pieces.append(text[start:])
-    try:
-        tree = _complete(b"".join(pieces), ignore_rest)
+        if nonfinite:
+            return parse_with_tokens(text)
+        raise syntax_error(fault, text)
     except JsonSyntaxError as exc:
-        shift = max((grown for end, grown in shifts if end <= exc.offset), default=0)
-        raise JsonSyntaxError(exc.offset - shift, exc.reason) from None
-    return replace_strings(tree, stand_ins)
+        if not ignore_rest:
+            raise
+        error = exc
+    try:  # what stands before an error is a complete value only when the error is that the text goes on
+        return parse_with_tokens(text[: error.offset]) if nonfinite else orjson.loads(text[: error.offset])
+    except ValueError:
+        raise error from None
 
 
-def replace_strings(tree: Any, replacements: dict[str, Any]) -> Any:
-    """`tree` with every string value that is a key of `replacements` replaced, in place. Not recursive: depth costs no stack."""
-    holder = [tree]
-    waiting: list[Any] = [holder]
-    while waiting:
-        node = waiting.pop()
-        if type(node) is dict:
-            for key, value in node.items():
-                if type(value) is str:
-                    if value in replacements:
-                        node[key] = replacements[value]
-                elif type(value) is dict or type(value) is list:
-                    waiting.append(value)
+def _packed(text: bytes, nonfinite: bool) -> Any:
+    """Parse with long number lists cut out: the rest by orjson with a string in the place of each, each list by itself.
+
+    The text is valid exactly if the rest and every list are, since a value was exchanged for a value. Returns None when there is no such
+    list or anything is odd, and so leaves the verdict to orjson.
+    """
+    lists: dict[str, bytes] = {}
+    marker = os.urandom(6).hex()  # made after the text had come, so that no string in it is taken for a list
+    pieces: list[bytes] = []
+    done = 0
+    for start, end in _long_gaps(text):
+        opening = _LIST_OPENS.match(text, start, end)
+        if opening is None:
             continue
-        types = set(map(type, node))
-        if str in types:
-            node[:] = [replacements.get(item, item) if type(item) is str else item for item in node]
-        if list in types or dict in types:
-            waiting.extend(item for item in node if type(item) is list or type(item) is dict)
-    return holder[0]
+        first = opening.start(1)
+        window = max(first, end - _LONG)
+        last = window + len(text[window:end].rstrip(_BEHIND_LISTS))  # behind the last number; its list ends as deep as it began
+        for _ in range(opening[1].count(b"[")):
+            last = text.find(b"]", last, end) + 1 or end
+        name = f"{marker}{first}"
+        lists[name] = text[first:last]
+        pieces += (text[done:first], f'"{name}"'.encode())
+        done = last
+    pieces.append(text[done:])
+    rest = b"".join(pieces)
+    if not lists or rest.count(b"[") + rest.count(b"{") > _MAX_BRACKETS:
+        return None
+    try:
+        tree = parse_with_tokens(rest) if nonfinite else orjson.loads(rest)
+        return replace_strings(tree, {name: NumberList(found, nonfinite) for name, found in lists.items()})
+    except (ValueError, RuntimeError):
+        return None
+
+
+def _long_gaps(text: bytes) -> list[tuple[int, int]]:
+    """Stretches of at least _LONG bytes outside strings, behind the first string. None at all for a text with escapes or many strings."""
+    gaps: list[tuple[int, int]] = []
+    if b"\\" in text:
+        return gaps
+    opening = text.find(b'"')
+    for _ in range(_FEW_STRINGS + len(text) // _LONG):
+        close = text.find(b'"', opening + 1)
+        if opening < 0 or close < 0:
+            return gaps
+        opening = text.find(b'"', close + 1)
+        end = opening if opening >= 0 else len(text)
+        if end - close > _LONG:
+            gaps.append((close + 1, end))
+    return gaps if opening < 0 else []

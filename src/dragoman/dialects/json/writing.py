@@ -36,7 +36,7 @@ def array_json(
         made = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:  # 0-d, not contiguous, or of the other byte order
         made = _in_order_json(array, datatype)
-    if b"null" in made:  # only a float that is not finite is written so; this search costs less than np.isfinite, which it replaces
+    if b"n" in made:  # only null has an n: one memchr, no numpy call for small arrays
         if nonfinite == "error":
             raise NotJsonError("it holds NaN or infinity, which JSON cannot carry")
         if nonfinite == "tokens":

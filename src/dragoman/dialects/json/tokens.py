@@ -1,0 +1,106 @@
+"""Bare NaN and Infinity, which JSON does not have but TensorFlow Serving and many clients write. Used by reading.py and packed.py."""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+import orjson
+
+from dragoman.core.tensors import Array
+from dragoman.dialects.json.errors import JsonSyntaxError, syntax_error
+
+NAN, INFINITY = float("nan"), float("inf")
+_TOKENS = {b"NaN": NAN, b"Infinity": INFINITY, b"Inf": INFINITY, b"-Infinity": -INFINITY, b"-Inf": -INFINITY}
+
+# Strings first, so that what looks like a token inside one is passed over; a token before a colon would be a key, and stays an error.
+# Possessive, so that a string which never ends costs one pass and not one per character. Each branch begins with a letter of its own,
+# which makes the search five times faster than one that begins with an optional sign.
+_STRING_OR_TOKEN = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"?|-(?:NaN|Inf(?:inity)?+)(?!\s*+:)|NaN(?!\s*+:)|Inf(?:inity)?+(?!\s*+:)',
+    re.DOTALL,
+)
+
+# Numbers to stand for tokens where only numbers are. Each begins with a sign, so that a token stuck to something else stays an error; the
+# same number written by a client is noticed by counting.
+_NUMBERS = {NAN: -3.7159265358979325e-287, INFINITY: -3.7159265358979325e-288, -INFINITY: -3.7159265358979325e-289}
+_NUMBERS_BY_LENGTH = [(token, _NUMBERS[_TOKENS[token]]) for token in (b"-Infinity", b"Infinity", b"-Inf", b"Inf", b"NaN")]
+
+
+def parse_with_tokens(text: bytes) -> Any:
+    """What orjson would parse if the tokens were JSON: all its other rules hold. Raises JsonSyntaxError with offsets in `text`.
+
+    Strings are put in the place of tokens, orjson parses, and floats are put in the place of those strings.
+    """
+    marker = os.urandom(6).hex()  # made after the text had come, so that no string in it is taken for a token
+    stand_ins = {f"{marker}{index}": value for index, value in enumerate(_TOKENS.values())}
+    words = {token: f'"{name}"'.encode() for token, name in zip(_TOKENS, stand_ins, strict=True)}
+    pieces: list[bytes] = []
+    places: list[re.Match[bytes]] = []
+    start = 0
+    for match in _STRING_OR_TOKEN.finditer(text):
+        word = words.get(match[0])
+        if word is not None:
+            pieces += (text[start : match.start()], word)
+            places.append(match)
+            start = match.end()
+    pieces.append(text[start:])
+    replaced = b"".join(pieces)
+    try:
+        tree = orjson.loads(replaced)
+    except orjson.JSONDecodeError as exc:
+        error = syntax_error(exc, replaced)
+    else:
+        return replace_strings(tree, stand_ins) if places else tree
+    shift = 0
+    for match in places:
+        grown = shift + len(words[match[0]]) - len(match[0])
+        if match.end() + grown > error.offset:
+            break
+        shift = grown
+    raise JsonSyntaxError(error.offset - shift, error.reason)
+
+
+def without_tokens(text: bytes) -> tuple[bytes, dict[float, int]]:
+    """A list of numbers with its tokens written as numbers, and how often each of those was written. For `put_back`."""
+    counts: dict[float, int] = {}
+    if b"N" in text or b"I" in text:
+        for token, number in _NUMBERS_BY_LENGTH:
+            found = text.count(token)
+            if found:
+                counts[number] = counts.get(number, 0) + found
+                text = text.replace(token, repr(number).encode())
+    return text, counts
+
+
+def put_back(numbers: Array, counts: dict[float, int]) -> bool:
+    """Undo `without_tokens` in the parsed numbers, in place. False if a client wrote one of the numbers too: then they are of no use."""
+    for value, number in _NUMBERS.items():
+        if number in counts:
+            places = numbers == number
+            if np.count_nonzero(places) != counts[number]:
+                return False
+            numbers[places] = value
+    return True
+
+
+def replace_strings(tree: Any, replacements: dict[str, Any]) -> Any:
+    """`tree` with every string value that is a key of `replacements` replaced, in place. Not recursive: depth costs no stack."""
+    holder = [tree]
+    waiting: list[Any] = [holder]
+    while waiting:
+        node = waiting.pop()
+        if type(node) is dict:
+            for key, value in node.items():
+                if type(value) is str:
+                    if value in replacements:
+                        node[key] = replacements[value]
+                elif type(value) is dict or type(value) is list:
+                    waiting.append(value)
+            continue
+        types = set(map(type, node))
+        if str in types:
+            node[:] = [replacements.get(item, item) if type(item) is str else item for item in node]
+        if list in types or dict in types:
+            waiting.extend(item for item in node if type(item) is list or type(item) is dict)
+    return holder[0]
