@@ -1,4 +1,4 @@
-"""A long list of numbers inside a parsed document, kept as text until an array of a known datatype is asked for.
+"""A long list of numbers inside a parsed document, held as one flat array until its datatype is known.
 
 Python objects for 150,000 floats cost three times what simdjson needs to put them into a buffer. simdjson flattens nested lists without
 looking whether they form a box, so the box is proved here. Made by reading.py, taken apart by arrays.py.
@@ -11,8 +11,7 @@ import numpy as np
 import orjson
 import simdjson
 
-from dragoman.core import tensors
-from dragoman.core.tensors import Array, Datatype, Shape
+from dragoman.core.tensors import Array, Datatype, Shape, element_count
 from dragoman.dialects.json.tokens import parse_with_tokens, put_back, without_tokens
 
 _LONG_ROW = 16
@@ -21,15 +20,12 @@ rows of 224, 7 against 1.6 for rows of 3; 150,000 numbers)."""
 
 _NOT_STRUCTURE = b"0123456789+-.eE \t\r\n"
 
-# How simdjson is asked (double, signed, unsigned), what it then fills. Integers are exact to 64 bits, and a decimal makes it refuse.
-_READ: dict[Datatype, tuple[str, str]] = {
-    tensors.FP32: ("d", "f8"),
-    tensors.FP64: ("d", "f8"),
-    tensors.UINT64: ("u", "u8"),
-    **dict.fromkeys(
-        (tensors.UINT8, tensors.UINT16, tensors.UINT32, tensors.INT8, tensors.INT16, tensors.INT32, tensors.INT64), ("i", "i8")
-    ),
-}
+# Integers first: exact to 64 bits, while as doubles they would be rounded. A list of decimals refuses at its first one.
+_BUFFERS = (("i", np.int64), ("u", np.uint64), ("d", np.float64))
+
+_spare: list[Any] = []
+_SPARE_BYTES = 4 << 20
+"""A parser that has read at most this much is kept: its memory is a few times that, and the pages of a new one cost as much as the work."""
 
 
 class NumberList:
@@ -39,78 +35,96 @@ class NumberList:
     `nonfinite` the tokens for NaN and infinities are valid.
     """
 
-    __slots__ = ("_counts", "_plain", "_text", "_tree")
+    __slots__ = ("_length", "_numbers", "_shape", "_text", "_tokens")
 
     def __init__(self, text: bytes, nonfinite: bool = False) -> None:
         self._text = text
-        self._plain, self._counts = without_tokens(text) if nonfinite else (text, {})
-        self._tree: Any = simdjson.Parser().parse(self._plain)
+        plain, counts = without_tokens(text) if nonfinite else (text, {})
+        self._tokens = bool(counts)
+        try:
+            parser = _spare.pop()
+        except IndexError:
+            parser = simdjson.Parser()
+        tree: Any = parser.parse(plain)
+        self._length = len(tree)
+        self._numbers = _numbers(tree)
+        self._shape: Shape | None = None
+        if self._numbers is not None and put_back(self._numbers, counts):
+            self._shape = _box(tree, plain, self._numbers.size)
+        del tree  # a parser is free again when nothing points into its document
+        if len(plain) <= _SPARE_BYTES and not _spare:
+            _spare.append(parser)
 
     def __len__(self) -> int:
-        return len(self._tree)
+        return self._length
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.tolist())
 
     def tolist(self) -> list[Any]:
         """The list as plain Python objects, as if it had been parsed so at once."""
-        made: list[Any] = parse_with_tokens(self._text) if self._counts else orjson.loads(self._text)
+        made: list[Any] = parse_with_tokens(self._text) if self._tokens else orjson.loads(self._text)
         return made
 
     def array(self, datatype: Datatype) -> Array | None:
-        """A writable array, or None when this way cannot prove that every element fits and the lists form a box: then ask `tolist`."""
-        if datatype not in _READ:
+        """A new writable array, or None unless the lists are known to form a box of numbers that fit: then `tolist` shows what is wrong."""
+        numbers, shape = self._numbers, self._shape
+        if numbers is None or shape is None:
             return None
-        code, wide = _READ[datatype]
-        try:
-            numbers: Array = np.frombuffer(self._tree.as_buffer(of_type=code), wide)
-        except (TypeError, ValueError, RuntimeError):
-            return None
-        shape = self._shape(numbers.size)
-        if shape is None or not put_back(numbers, self._counts):
-            return None
-        if numbers.dtype != datatype.numpy:
-            if datatype.kind != "float":
-                limits = np.iinfo(datatype.numpy)
-                if numbers.size and (numbers.min() < limits.min or numbers.max() > limits.max):
-                    return None
-            with np.errstate(over="ignore"):  # beyond FP32 is infinity, as with short lists
-                numbers = numbers.astype(datatype.numpy)
-        return numbers.reshape(shape)
-
-    def _shape(self, count: int) -> Shape | None:
-        """The shape, or None if the lists do not form a box. `count` numbers were found in them."""
-        shape = [len(self._tree)]
-        nodes = self._tree
-        while isinstance(node := nodes[0] if len(nodes) else None, simdjson.Array):
-            nodes = node
-            shape.append(len(nodes))
-        if len(shape) == 1:
-            shape = [count]  # simdjson's len stops at 2**24; that there is no list inside is proved below
-        if tensors.element_count(shape) != count:
-            return None
-        proved = self._walked(shape) if shape[-1] >= _LONG_ROW else self._skeleton_fits(shape)
-        return tuple(shape) if proved else None
-
-    def _walked(self, shape: list[int]) -> bool:
-        """Compare every list's length, and then the number of lists with that of brackets, so that no further list hides in a row."""
-        nodes = [self._tree]
-        lists = 1
-        for length in shape[1:]:
-            nodes = [child for node in nodes for child in node]
-            if set(map(type, nodes)) != {simdjson.Array} or set(map(len, nodes)) != {length}:
-                return False
-            lists += len(nodes)
-        return lists == np.count_nonzero(np.frombuffer(self._plain, np.uint8) == ord("["))
-
-    def _skeleton_fits(self, shape: list[int]) -> bool:
-        """Compare what is left of the text without its numbers with what the shape would leave."""
-        skeleton = b"[" + b"," * (shape[-1] - 1) + b"]"
-        for length in reversed(shape[:-1]):
-            skeleton = b"[" + b",".join([skeleton] * length) + b"]"
-        return self._plain.translate(None, _NOT_STRUCTURE) == skeleton
+        if datatype.kind == "float" and datatype.size > 2:
+            with np.errstate(over="ignore"):  # beyond FP32 is infinity, as with short lists; over FP64, as Python rounds integers
+                return numbers.astype(np.float64, copy=False).astype(datatype.numpy).reshape(shape)
+        if datatype.kind in ("int", "uint") and numbers.dtype.kind != "f":
+            limits = np.iinfo(datatype.numpy)
+            if int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max:
+                return numbers.astype(datatype.numpy).reshape(shape)
+        return None
 
 
 def is_list(value: object) -> bool:
     """Whether a value that `loads` returned was written as a JSON list."""
     return type(value) is list or type(value) is NumberList
+
+
+def _numbers(tree: Any) -> Array | None:
+    """Every number below `tree` in order as int64, uint64 or float64, whichever is exact. None if there is anything else, or nothing."""
+    for code, dtype in _BUFFERS:
+        try:
+            buffer = tree.as_buffer(of_type=code)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        return np.frombuffer(buffer, dtype) if buffer.size else None
+    return None
+
+
+def _box(tree: Any, text: bytes, count: int) -> Shape | None:
+    """The shape of the lists below `tree`, which hold `count` numbers; None if they do not form a box."""
+    shape = [len(tree)]
+    node = tree
+    while isinstance(node := node[0] if len(node) else None, simdjson.Array):
+        shape.append(len(node))
+    if len(shape) == 1:
+        shape = [count]  # simdjson's len stops at 2**24; that there is no list inside is proved below
+    if element_count(shape) != count:
+        return None
+    return tuple(shape) if (_walked(tree, text, shape) if shape[-1] >= _LONG_ROW else _skeleton_fits(text, shape)) else None
+
+
+def _walked(tree: Any, text: bytes, shape: list[int]) -> bool:
+    """Compare every list's length, and then the number of lists with that of brackets, so that no further list hides in a row."""
+    nodes = [tree]
+    lists = 1
+    for length in shape[1:]:
+        nodes = [child for node in nodes for child in node]
+        if set(map(type, nodes)) != {simdjson.Array} or set(map(len, nodes)) != {length}:
+            return False
+        lists += len(nodes)
+    return lists == int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("[")))
+
+
+def _skeleton_fits(text: bytes, shape: list[int]) -> bool:
+    """Compare what is left of the text without its numbers with what the shape would leave."""
+    skeleton = b"[" + b"," * (shape[-1] - 1) + b"]"
+    for length in reversed(shape[:-1]):
+        skeleton = b"[" + b",".join([skeleton] * length) + b"]"
+    return text.translate(None, _NOT_STRUCTURE) == skeleton

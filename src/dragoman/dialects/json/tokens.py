@@ -23,8 +23,16 @@ _STRING_OR_TOKEN = re.compile(
 
 # Numbers to stand for tokens where only numbers are. Each begins with a sign, so that a token stuck to something else stays an error; the
 # same number written by a client is noticed by counting.
-_NUMBERS = {NAN: -3.7159265358979325e-287, INFINITY: -3.7159265358979325e-288, -INFINITY: -3.7159265358979325e-289}
-_NUMBERS_BY_LENGTH = [(token, _NUMBERS[_TOKENS[token]]) for token in (b"-Infinity", b"Infinity", b"-Inf", b"Inf", b"NaN")]
+_FOR_NAN, _FOR_PLUS, _FOR_MINUS = -3.7159265358979325e-287, -3.7159265358979325e-288, -3.7159265358979325e-289
+_VALUES = {_FOR_NAN: NAN, _FOR_PLUS: INFINITY, _FOR_MINUS: -INFINITY}
+# Longer tokens first; the letter is looked for before the token, since one memchr costs a fiftieth of a search for several letters.
+_NUMBERS = (
+    (b"-Infinity", b"I", _FOR_MINUS),
+    (b"Infinity", b"I", _FOR_PLUS),
+    (b"-Inf", b"I", _FOR_MINUS),
+    (b"Inf", b"I", _FOR_PLUS),
+    (b"NaN", b"N", _FOR_NAN),
+)
 
 
 def parse_with_tokens(text: bytes) -> Any:
@@ -64,23 +72,23 @@ def parse_with_tokens(text: bytes) -> Any:
 def without_tokens(text: bytes) -> tuple[bytes, dict[float, int]]:
     """A list of numbers with its tokens written as numbers, and how often each of those was written. For `put_back`."""
     counts: dict[float, int] = {}
-    if b"N" in text or b"I" in text:
-        for token, number in _NUMBERS_BY_LENGTH:
-            found = text.count(token)
+    for token, letter, number in _NUMBERS:
+        if letter in text:
+            written = repr(number).encode()
+            shorter, text = text, text.replace(token, written)
+            found = (len(text) - len(shorter)) // (len(written) - len(token))
             if found:
                 counts[number] = counts.get(number, 0) + found
-                text = text.replace(token, repr(number).encode())
     return text, counts
 
 
 def put_back(numbers: Array, counts: dict[float, int]) -> bool:
     """Undo `without_tokens` in the parsed numbers, in place. False if a client wrote one of the numbers too: then they are of no use."""
-    for value, number in _NUMBERS.items():
-        if number in counts:
-            places = numbers == number
-            if np.count_nonzero(places) != counts[number]:
-                return False
-            numbers[places] = value
+    for number, count in counts.items():
+        places = numbers == number
+        if np.count_nonzero(places) != count:
+            return False
+        numbers[places] = _VALUES[number]
     return True
 
 
