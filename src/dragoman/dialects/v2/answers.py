@@ -3,7 +3,6 @@
 Statuses follow Triton where clients may look at them; its 500 for wrong input and KServe's 422 are 400 here.
 """
 
-import math
 from collections.abc import Mapping
 
 import orjson
@@ -35,17 +34,16 @@ _UNSUPPORTED = {"method": 405, "encoding": 415}
 
 
 def refusal(error: ServingError) -> Answer:
-    """The answer to an error. KServe's client reads `error` only if the content type is exactly application/json."""
+    """The answer to an error. KServe's client reads `error` only if the content type is exactly application/json.
+
+    Headers that mean the same in every dialect (Retry-After, WWW-Authenticate) are the server's to add.
+    """
     status = STATUS[error.kind]
     headers: list[tuple[bytes, bytes]] = []
     if error.kind is Kind.UNSUPPORTED:
         status = _UNSUPPORTED.get(error.what, status)
         if error.what == "encoding":
             headers.append((b"accept-encoding", b"gzip, deflate"))
-    elif error.kind is Kind.UNAUTHENTICATED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
     return Answer(status, error_body(error.message), headers=headers)
 
 
