@@ -112,7 +112,7 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
             progress(report["text"])
         elif report["event"] == "loaded" and not announced:
             announced = True
-            loaded = Loaded(tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]))
+            loaded = Loaded(tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]), tuple(report["samples"]))
             if not _served(settings, sockets, loaded):
                 supervisor.stop(1)
 

@@ -248,10 +248,10 @@ def pack_bytes(array: Array) -> bytes:
 
 def unpack_bytes(buffer: memoryview | bytes, count: int) -> Array:
     """The inverse of pack_bytes: a flat object array of exactly `count` elements. Raises ValueError unless the prefixes end at the last byte."""
-    array: Array = np.empty(count, dtype=object)
     offset, end = 0, len(buffer)
-    if count * 4 > end:
+    if count * 4 > end:  # before allocating: the count is the client's word
         raise ValueError(f"{end} bytes cannot hold {count} length-prefixed elements")
+    array: Array = np.empty(count, dtype=object)
     for index in range(count):
         if offset + 4 > end:
             raise ValueError(f"data ends inside the length of element {index}")

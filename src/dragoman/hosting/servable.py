@@ -16,6 +16,7 @@ from dragoman.core.plugins import find
 from dragoman.core.tensors import Rows, Signature, batch_length
 from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, execute
 from dragoman.hosting.batcher import ALONE, Batcher
+from dragoman.hosting.reshaped import inner_spec, outer_model
 from dragoman.hosting.warmup import warm_up
 
 LOOP_BOUND_NS = 300_000
@@ -80,9 +81,9 @@ class LocalServable:
         models: list[Model] = []
         cost = Cost()
         try:
-            models.append(runtime(spec))
+            models.append(outer_model(runtime(inner_spec(spec)), spec))
             while len(models) < spec.instances:
-                models.append(models[0] if models[0].concurrent else runtime(spec))
+                models.append(models[0] if models[0].concurrent else outer_model(runtime(inner_spec(spec)), spec))
             for model in dict.fromkeys(models):
                 warm_up(model, spec, cost.record)
         except BaseException:

@@ -40,7 +40,7 @@ async def serve(line: socket.socket) -> int:
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             loaded = serving.result()
-            report("loaded", ready=loaded.ready, failed=loaded.failed)
+            report("loaded", ready=loaded.ready, failed=loaded.failed, samples=loaded.samples)
             await ended
         else:
             serving.cancel()

@@ -9,31 +9,36 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dragoman import __version__
 from dragoman.core.errors import ServingError
 from dragoman.core.lifecycle import State
-from dragoman.core.model import BatchPolicy
+from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
+from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Dialect, ServerInfo, Services
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer
 from dragoman.server.settings import Settings
 from dragoman.server.tls import server_context
+from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.meters import Meters
-from dragoman.serving.reconciler import Reconciler
+from dragoman.serving.reconciler import Reconciler, open_with_engine
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
 
 log = logging.getLogger("dragoman")
 
 Progress: TypeAlias = Callable[[str], None]
+
+
+Sample: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Loaded:
     ready: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     """(name, reason)"""
+    samples: tuple[Sample, ...] = ()
+    """Example inputs of models that are ready: name, inputs (Open Inference Protocol), instances (TensorFlow Serving)."""
 
 
 class Worker:
@@ -53,7 +60,7 @@ class Worker:
         self.meters = Meters(Path(run_dir) if run_dir else None, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf)
         self.registry = Registry()
-        self.reconciler = Reconciler(self.registry, self.gateway, drain_timeout_s=settings.drain_timeout)
+        self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings))
         self.services = Services(self.gateway, self.registry, self.repository, self.meters, ServerInfo("dragoman", __version__))
         self.dialects: list[Dialect] = [find("dialects", name)(self.services) for name in names("dialects")]
@@ -73,14 +80,33 @@ class Worker:
             await self.listen(sockets)
         return loaded
 
+    async def _open(self, spec: ModelSpec) -> Servable:
+        """Composed models are made of what this worker serves; everything else is loaded by its engine."""
+        if not spec.steps:
+            return await open_with_engine(spec)
+        ensemble = Ensemble(spec, self.gateway)
+        ensemble.check_members()
+        return ensemble
+
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
-        """Load every target side by side; one bad model does not stop the others."""
+        """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
-        reasons = await asyncio.gather(*(self._load_one(f, progress) for f in found))
+        reasons: dict[int, str] = {}
+        for wave in waves(found):
+            results = await asyncio.gather(*(self._load_one(found[i], progress) for i in wave))
+            reasons |= dict(zip(wave, results, strict=True))
         return Loaded(
-            tuple(f.name for f, reason in zip(found, reasons, strict=True) if not reason),
-            tuple((f.name, reason) for f, reason in zip(found, reasons, strict=True) if reason),
+            tuple(f.name for i, f in enumerate(found) if not reasons[i]),
+            tuple((f.name, reasons[i]) for i, f in enumerate(found) if reasons[i]),
+            tuple(self._samples()),
         )
+
+    def _samples(self) -> Iterator[Sample]:
+        """An example request of each model that is small enough to show."""
+        for entry in self.gateway.entries():
+            inputs, rows = v2_inputs(entry.signatures[""]), instances(entry.signatures[""])
+            if inputs is not None and rows is not None:
+                yield {"name": entry.name, "inputs": inputs, "instances": rows}
 
     async def _load_one(self, found: Found, progress: Progress) -> str:
         """Deploy one model; returns the reason when it cannot be served, "" when it is."""
@@ -112,6 +138,20 @@ class Worker:
             if aborted:
                 log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
         await self.reconciler.close()
+
+
+def waves(found: Sequence[Found]) -> list[list[int]]:
+    """Indexes of models in the order in which to load them: each wave needs only members of earlier ones, as far as there are any."""
+    names_of = {f.name for f in found}
+    waiting = {i: {s.model for spec in f.versions.values() for s in spec.steps} & names_of - {f.name} for i, f in enumerate(found)}
+    done: set[str] = set()
+    result: list[list[int]] = []
+    while waiting:
+        wave = [i for i, needs in waiting.items() if needs <= done] or list(waiting)  # a circle fails by itself, with its reason
+        result.append(wave)
+        done |= {found[i].name for i in wave}
+        waiting = {i: needs for i, needs in waiting.items() if i not in wave}
+    return result
 
 
 def defaults(settings: Settings) -> Defaults:

@@ -7,7 +7,7 @@ The table is a plain dict that the reconciler swaps whole, with an entry under (
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 
 from dragoman.core.checks import check
@@ -138,7 +138,7 @@ class Gateway:
         meter.succeeded(time.monotonic_ns() - begin, response.timings)
         return response
 
-    async def stream(self, entry: Entry, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """Like infer, for models that answer in parts; a model that does not gives one part."""
         signature = entry.signatures.get(request.signature)
         if signature is None:

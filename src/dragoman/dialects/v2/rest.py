@@ -1,0 +1,212 @@
+"""The Open Inference Protocol over REST: which path means what, and the handlers in the order of a request. Called by the server's app.
+
+A request reads straight down: route, handler, codec.decode, gateway, codec.encode. The inference route is matched before all others.
+"""
+
+import asyncio
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import State, version_order
+from dragoman.core.tensors import TensorSpec
+from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.dialects.compression import choose_encoding, deflate, inflate
+from dragoman.dialects.v2 import codec, generate
+from dragoman.dialects.v2.answers import error_body, refusal
+from dragoman.dialects.v2.binary import LENGTH_HEADER
+from dragoman.dialects.v2.routes import Endpoint, Table
+from dragoman.serving.gateway import Entry
+
+EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy")
+"""What this module and its codec implement of the extensions that clients may ask /v2 for."""
+
+_READ = frozenset({LENGTH_HEADER, b"content-encoding", b"accept-encoding"})
+_OFF_LOOP_FROM = 16 << 10
+"""Bytes from which (de)compression goes to a thread: 16 KiB may inflate to 16 MiB, which takes the loop away from everyone for 40 ms."""
+
+
+class V2:
+    """The dialect. Handlers are called as `await handler(request, *route.args)`."""
+
+    name = "v2"
+    prefixes = ("/v2",)
+
+    def __init__(self, services: Services) -> None:
+        self._gateway = services.gateway
+        self._info = services.info
+        self._max_inflated = services.max_inflated
+        # What other parts of the protocol add belongs into these two lines: their endpoints, and the extensions that they implement.
+        self._table = Table([*self._inference()])
+        self._extensions = [*EXTENSIONS]
+
+    def _inference(self) -> list[Endpoint]:
+        return [
+            Endpoint("GET", "", self._server_metadata, Access.PUBLIC),
+            Endpoint("GET", "health/live", self._live, Access.PUBLIC),
+            Endpoint("GET", "health/ready", self._ready, Access.PUBLIC),
+            Endpoint("GET", "models", self._models, Access.PUBLIC),
+            Endpoint("GET", "models/{}[/versions/{}]", self._model_metadata, Access.PUBLIC),
+            Endpoint("GET", "models/{}[/versions/{}]/ready", self._model_ready, Access.PUBLIC),
+            Endpoint("POST", "models/{}[/versions/{}]/infer", self._infer, Access.INFER),
+            Endpoint("POST", "models/{}[/versions/{}]/generate", self._generate, Access.INFER),
+            Endpoint("POST", "models/{}[/versions/{}]/generate_stream", self._generate_stream, Access.INFER),
+        ]
+
+    # --- the seam ---
+
+    def route(self, request: Request) -> Route:
+        segments = _segments(request)
+        if len(segments) == 5 and segments[4] == "infer" and request.method == "POST" and segments[2] == "models" and segments[3]:
+            return Route(self._infer, Access.INFER, (segments[3],))
+        return self._table.match(request, _below(segments))
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        answer = refusal(error)
+        if answer.status == 405:
+            answer.headers.append((b"allow", ", ".join(self._table.methods(_below(_segments(request)))).encode()))
+        return answer
+
+    # --- inference ---
+
+    async def _infer(self, request: Request, model: str, version: str = "") -> Answer:
+        json_size = encoding = accept = None
+        for key, value in request.scope["headers"]:
+            if key in _READ:
+                if key == LENGTH_HEADER:
+                    json_size = value
+                elif key == b"accept-encoding":
+                    accept = value
+                else:
+                    encoding = value
+        body = await request.body()
+        if encoding is not None:
+            body = await self._inflated(body, encoding)
+        entry = self._find(model, version)  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
+        asked, plan = codec.decode(entry, body, json_size)
+        response = await self._gateway.infer(entry, asked)
+        answer = codec.encode(entry, asked, response, plan)
+        return answer if accept is None else await _compressed(answer, accept)
+
+    async def _generate(self, request: Request, model: str, version: str = "") -> Answer:
+        _refuse_encoding(request)
+        body = await request.body()
+        entry = self._find(model, version)
+        asked = generate.decode(entry, body)
+        response = await self._gateway.infer(entry, asked)
+        answer = Answer(200, generate.encode(entry, asked, response))
+        accept = request.header(b"accept-encoding")
+        return answer if accept is None else await _compressed(answer, accept)
+
+    async def _generate_stream(self, request: Request, model: str, version: str = "") -> Answer:
+        _refuse_encoding(request)
+        body = await request.body()
+        entry = self._find(model, version)
+        asked = generate.decode(entry, body)
+        events = generate.events(self._gateway, entry, asked)
+        return Answer(200, events, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")])
+
+    def _find(self, model: str, version: str) -> Entry:
+        if version[:1] == "@":  # how the gateway's table spells labels, which this protocol does not have
+            raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
+        return self._gateway.find(model, version)
+
+    async def _inflated(self, body: bytes, encoding: bytes) -> bytes:
+        if len(body) < _OFF_LOOP_FROM:
+            return inflate(body, encoding, self._max_inflated)
+        return await asyncio.to_thread(inflate, body, encoding, self._max_inflated)
+
+    # --- health and metadata ---
+
+    async def _live(self, request: Request) -> Answer:
+        return _json({"live": True})
+
+    async def _ready(self, request: Request) -> Answer:
+        if self._gateway.ready():
+            return _json({"ready": True})
+        return _json({"ready": False, "error": self._why_not_ready()}, 503)
+
+    def _why_not_ready(self) -> str:
+        if self._gateway.draining:
+            return "the server is shutting down"
+        waiting = [s for s in self._gateway.statuses() if s.state not in (State.READY, State.GONE)]
+        return "not ready: " + ", ".join(f"model '{s.name}' version {s.version} is {s.state.value}" for s in waiting)
+
+    async def _model_ready(self, request: Request, model: str, version: str = "") -> Answer:
+        try:
+            entry = self._find(model, version)
+        except ServingError as error:
+            if error.kind in (Kind.NOT_READY, Kind.UNAVAILABLE):
+                # 408 is MLRun's word for "not yet", a 4xx as in Triton; probes and clients only look whether it is 200.
+                return Answer(408, error_body(error.message))
+            raise
+        return _json({"name": entry.name, "ready": True})
+
+    async def _server_metadata(self, request: Request) -> Answer:
+        return _json({"name": self._info.name, "version": self._info.version, "extensions": self._extensions})
+
+    async def _models(self, request: Request) -> Answer:
+        return _json({"models": list(dict.fromkeys(entry.name for entry in self._gateway.entries()))})
+
+    async def _model_metadata(self, request: Request, model: str, version: str = "") -> Answer:
+        entry = self._find(model, version)
+        signature = entry.signatures.get("")
+        return _json(
+            {
+                "name": entry.name,
+                "versions": [entry.version] if version else self._versions(entry),
+                "platform": entry.servable.platform,
+                "inputs": [_described(spec) for spec in signature.inputs] if signature else [],
+                "outputs": [_described(spec) for spec in signature.outputs] if signature else [],
+            }
+        )
+
+    def _versions(self, entry: Entry) -> list[str]:
+        ready = {s.version for s in self._gateway.statuses(entry.name) if s.state is State.READY}
+        return sorted(ready | {entry.version}, key=version_order)
+
+
+def _segments(request: Request) -> list[str]:
+    """The path cut at its slashes, then percent-decoded: an encoded slash belongs to the name it stands in. The first one is empty."""
+    if b"%" not in request.raw_path:
+        return request.path.split("/")
+    return [unquote_to_bytes(segment).decode("utf-8", "replace") for segment in request.raw_path.split(b"/")]
+
+
+def _below(segments: list[str]) -> list[str]:
+    """What follows /v2; "/v2/" is "/v2", as the protocol's own description writes it."""
+    return [] if segments[2:] == [""] else segments[2:]
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor of the metadata. Of a tensor whose rank is not known the shape is [-1]; of one that takes any datatype it is empty."""
+    return {
+        "name": spec.name,
+        "datatype": spec.datatype.name if spec.datatype else "",
+        "shape": [-1] if spec.shape is None else spec.shape,
+    }
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, orjson.dumps(value))
+
+
+def _refuse_encoding(request: Request) -> None:
+    encoding = request.header(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+        raise ServingError(
+            Kind.UNSUPPORTED, f"generate takes no Content-Encoding, not '{encoding.decode('latin-1')[:40]}'", what="encoding"
+        )
+
+
+async def _compressed(answer: Answer, accept: bytes) -> Answer:
+    """The answer as its client asked for it. Like Triton without a least size: whoever asks for compression may test for it."""
+    encoding = choose_encoding(accept)
+    body = answer.body
+    if encoding is None or not isinstance(body, bytes):
+        return answer
+    answer.body = deflate(body, encoding) if len(body) < _OFF_LOOP_FROM else await asyncio.to_thread(deflate, body, encoding)
+    answer.headers.append((b"content-encoding", encoding))
+    return answer
