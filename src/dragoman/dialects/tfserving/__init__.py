@@ -1,1 +1,1 @@
-"""TensorFlow Serving's REST dialect."""
+"""TensorFlow Serving's REST protocol, and Gradient's deployments, which speak it under another prefix."""

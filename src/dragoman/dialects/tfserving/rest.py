@@ -1,0 +1,161 @@
+"""TensorFlow Serving's REST protocol under /v1/models/NAME, and Gradient's deployments, the same under /model-serving/ID.
+
+Routes and handlers, for models of every runtime. A deployment's id is the name of the served model. Made by the server, once.
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import State
+from dragoman.core.model import InferRequest
+from dragoman.core.tensors import Form, Signature, Tensors
+from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.dialects.compression import inflate
+from dragoman.dialects.tfserving import answers, decode, encode, messages
+from dragoman.serving.gateway import Entry
+
+_PATH = re.compile(
+    rb"/(?:v1/models|model-serving)/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata|:predict|:classify|:regress)?",
+    re.IGNORECASE,
+)
+_NAMELESS = re.compile(rb"/(?:v1/models|model-serving)", re.IGNORECASE)
+_HOT_START, _HOT_END = b"/v1/models/", b":predict"
+_INT64 = 2**63 - 1
+
+
+class TFServing:
+    """A Dialect."""
+
+    name = "tfserving"
+    prefixes: tuple[str, ...] = ("/v1", "/model-serving")
+
+    def __init__(self, services: Services) -> None:
+        self._gateway = services.gateway
+        self._max_inflated = services.max_inflated
+
+    def route(self, request: Request) -> Route:
+        """Match method and path; every pair that this protocol does not have is INVALID_INPUT, not NOT_FOUND."""
+        path = request.raw_path
+        if request.method == "POST" and path.startswith(_HOT_START) and path.endswith(_HOT_END):
+            name = path[len(_HOT_START) : -len(_HOT_END)]
+            if name and b"/" not in name and b":" not in name:
+                return Route(self._predict, Access.INFER, (_text(name), "", ""))
+        return self._match(request.method, path)
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        return messages.refusal(error)
+
+    def _match(self, method: str, path: bytes) -> Route:
+        found = _PATH.fullmatch(path)
+        if found is None:
+            if method == "GET" and _NAMELESS.fullmatch(path):
+                raise messages.no_model_name()
+            raise messages.malformed(method, path)
+        name, version, label, verb = found.groups(b"")
+        where = (_text(name), _version(version.decode()), _text(label))
+        match method, verb.lower():
+            case "GET", b"":
+                return Route(self._status, Access.PUBLIC, where)
+            case "GET", b"/metadata":
+                return Route(self._metadata, Access.PUBLIC, where)
+            case "POST", b":predict":
+                return Route(self._predict, Access.INFER, where)
+            case "POST", b":classify" | b":regress" as asked:
+                return Route(self._examples, Access.INFER, (*where, asked[1:].decode()))
+        raise messages.malformed(method, path)
+
+    # --- handlers ---
+
+    async def _predict(self, request: Request, name: str, version: str, label: str) -> Answer:
+        body = self._inflated(await request.body(), request.header(b"content-encoding"))
+        tree = decode.document(body)
+        wanted = decode.signature_name(tree, body)
+        entry = self._find(name, version, label)
+        key, signature = _signature(entry, wanted)
+        asked = decode.asked(tree, body, signature)
+        response = await self._gateway.infer(entry, InferRequest(Tensors(asked.tensors), signature=key, strict=False, dialect=self.name))
+        outputs = response.outputs
+        if not isinstance(outputs, Tensors):
+            raise ServingError(Kind.MODEL_FAILED, f"model '{name}' answered rows, but its signature declares tensors", what="model")
+        if asked.widened:
+            encode.narrow(outputs.items, signature, asked.widened)
+        return Answer(body=encode.predictions(outputs.items) if asked.rows else encode.columns(outputs.items))
+
+    async def _examples(self, request: Request, name: str, version: str, label: str, method: str) -> Answer:
+        await request.body()
+        raise messages.no_method(self._find(name, version, label).name, method)
+
+    async def _status(self, request: Request, name: str, version: str, label: str) -> Answer:
+        known = self._gateway.statuses(name)
+        if label and known:
+            version = self._gateway.labels(name).get(label, "")
+            if not version:
+                raise messages.no_label(label)
+        if version:
+            known = [each for each in known if _same(each.version, version)]
+        if not known:
+            raise messages.no_status(name, version)
+        return Answer(body=orjson.dumps(answers.status(known)))
+
+    async def _metadata(self, request: Request, name: str, version: str, label: str) -> Answer:
+        return Answer(body=orjson.dumps(answers.metadata(self._find(name, version, label))))
+
+    # --- what they share ---
+
+    def _inflated(self, body: bytes, encoding: bytes | None) -> bytes:
+        """The body as its sender meant it. Other encodings than gzip are not looked at, as in TensorFlow Serving."""
+        if encoding is None or b"gzip" not in encoding.lower():
+            return body
+        try:
+            return inflate(body, b"gzip", self._max_inflated)
+        except ServingError as error:
+            if error.kind is Kind.TOO_LARGE:
+                raise
+            raise messages.empty_document(error.message) from None
+
+    def _find(self, name: str, version: str, label: str) -> Entry:
+        """The entry that answers. No await may follow before `Gateway.infer`."""
+        try:
+            return self._gateway.find(name, version, label)
+        except ServingError as error:
+            known = self._gateway.statuses(name)
+            if label and error.what == "label":
+                raise messages.no_label(label) from None
+            if version:
+                known = [each for each in known if _same(each.version, version)]
+                if known and known[0].version != version:
+                    return self._gateway.find(name, known[0].version)
+            if all(each.state is State.GONE for each in known):  # unloaded versions are no servables any more
+                raise messages.no_servable(name, version) from None
+            raise
+
+
+def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
+    """The key and the signature that a request names; "serving_default" is another name of the default."""
+    key = "" if wanted == answers.DEFAULT_SIGNATURE and wanted not in entry.signatures else wanted
+    signature = entry.signatures.get(key) if not key.startswith("@") else None
+    if signature is None:
+        raise messages.no_signature(wanted)
+    if signature.form is not Form.TENSORS:
+        raise messages.takes_rows(entry.name)
+    return key, signature
+
+
+def _text(part: bytes) -> str:
+    return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")
+
+
+def _version(digits: str) -> str:
+    """A version as a number is written. Raises INVALID_INPUT beyond 64 bits, before the digits become a number that costs time."""
+    plain = digits.lstrip("0") or digits[:1]
+    if len(plain) > 19 or (plain and int(plain) > _INT64):
+        raise messages.version_too_large(digits)
+    return plain
+
+
+def _same(version: str, asked: str) -> bool:
+    """Whether a served version is the one that a path asked for; a folder 00000123 holds version 123."""
+    return answers.number(version) == asked
