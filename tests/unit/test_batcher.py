@@ -32,7 +32,7 @@ def ask(*values: float, **fields: Any) -> InferRequest:
     return InferRequest(row(*values), **fields)
 
 
-def numbers(response: InferResponse) -> list[list[float]]:
+def numbers(response: InferResponse) -> list[Any]:
     assert isinstance(response.outputs, Tensors)
     return response.outputs.items[0].array.tolist()  # type: ignore[no-any-return]
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.meters import Meters
+from dragoman.serving.operations import Operations
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 
@@ -115,6 +116,7 @@ class Services:
     gateway: Gateway
     registry: Registry
     repository: Repository
+    operations: Operations
     meters: Meters
     info: ServerInfo
     extensions: tuple[str, ...] = ()

@@ -23,12 +23,12 @@ _EAGER_ENDINGS = ("/infer", ":predict")
 
 
 class App:
-    """`dialects` are asked by longest prefix; the last one answers for every path that no prefix claims."""
+    """`dialects` are asked by longest prefix; the one called "console" answers for every path that no prefix claims."""
 
     def __init__(self, dialects: Sequence[Dialect], guard: Guard, max_body: int) -> None:
         self._guard = guard
         self._max_body = max_body
-        self._default = dialects[-1]
+        self._default = next(d for d in dialects if d.name == "console")
         self._by_segment: dict[str, list[tuple[str, Dialect]]] = {}
         for dialect in dialects:
             for prefix in dialect.prefixes:

@@ -21,7 +21,8 @@ async def serve(line: socket.socket) -> int:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     reader, writer = await asyncio.open_connection(sock=line)
     order: dict[str, Any] = json.loads(await reader.readline())
-    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in order["settings"].items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in order["settings"].items()}
+    settings = Settings(**values)
     configure_logging(settings.log_level, settings.log_format)
     sockets = [socket.socket(fileno=fd) for fd in order["sockets"]]
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dragoman import __version__
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
-from dragoman.dialects import Dialect, ServerInfo, Services
+from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer
@@ -29,6 +29,7 @@ from dragoman.server.tls import server_context
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.meters import Meters
+from dragoman.serving.operations import Operations
 from dragoman.serving.reconciler import Reconciler, open_with_engine
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
@@ -62,7 +63,14 @@ class Worker:
         self.registry = Registry()
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings))
-        self.services = Services(self.gateway, self.registry, self.repository, self.meters, ServerInfo("dragoman", __version__))
+        fixed = (  # changes at run time need a store that all workers share
+            f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
+            " start it with --workers 1"
+            if settings.workers > 1
+            else ""
+        )
+        operations = Operations(self.registry, self.repository, self.gateway, fixed)
+        self.services = Services(self.gateway, self.registry, self.repository, operations, self.meters, ServerInfo("dragoman", __version__))
         self.dialects: list[Dialect] = [find("dialects", name)(self.services) for name in names("dialects")]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
         self._http: HttpServer | None = None
@@ -126,9 +134,19 @@ class Worker:
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Answer on these sockets, every dialect on each."""
         settings = self.settings
-        limits = HttpLimits(max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_s=settings.keep_alive)
+        limits = HttpLimits(
+            max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_timeout_s=settings.keep_alive
+        )
         self._http = HttpServer(self.app, limits=limits, error_body=self._error_body)
         await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+
+    def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
+        """An error that the HTTP server found itself, in the words of whoever owns the path."""
+        kind = {413: Kind.TOO_LARGE, 408: Kind.TIMEOUT, 503: Kind.OVERLOADED}.get(status, Kind.INVALID_INPUT)
+        scope = {"method": "", "path": path, "headers": []}
+        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body"))
+        assert isinstance(answer.body, bytes)
+        return answer.media_type, answer.body
 
     async def close(self) -> None:
         """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed."""
@@ -138,6 +156,11 @@ class Worker:
             if aborted:
                 log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
         await self.reconciler.close()
+        self.repository.close()
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.disconnect"}
 
 
 def waves(found: Sequence[Found]) -> list[list[int]]:

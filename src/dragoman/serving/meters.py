@@ -1,5 +1,7 @@
 """Counters per model, version and dialect: what statistics and metrics are made of. Written by the gateway only."""
 
+from pathlib import Path
+
 from dragoman.core.errors import Kind
 from dragoman.core.model import Timings
 
@@ -23,7 +25,7 @@ class Meter:
 class Meters:
     """All meters of this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None, worker: int = 0) -> None:
         self._meters: dict[tuple[str, str, str], Meter] = {}
 
     def open(self, model: str, version: str, dialect: str) -> Meter:

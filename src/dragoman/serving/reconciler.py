@@ -6,8 +6,10 @@ after every change of state.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from dragoman.core.errors import ServingError
@@ -57,7 +59,7 @@ class Reconciler:
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads = asyncio.Semaphore(parallel)
-        registry.watch(self._step)
+        registry.watch(self._wished)
 
     async def close(self) -> None:
         """Drain and close everything that is open; wishes stay as they are."""
@@ -70,6 +72,14 @@ class Reconciler:
         await asyncio.gather(*(self._shut(e) for e in entries))
 
     # --- plan and act ---
+
+    def _wished(self, name: str) -> None:
+        """A new wish is a reason to try again what failed."""
+        model = self._models.setdefault(name, _Model())
+        for key, have in model.have.items():
+            if have.state is State.FAILED:
+                model.have[key] = replace(have, retry_at=-math.inf)
+        self._step(name)
 
     def _step(self, name: str) -> None:
         desired = self._registry.desired(name)

@@ -1,0 +1,190 @@
+"""The Open Inference Protocol's extensions around models: repository, configuration, statistics, logging and trace settings.
+
+Contributes endpoints to the router in rest.py. Shared memory is answered with a plain refusal and not listed as an extension.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import State
+from dragoman.dialects import Access, Answer, Request, Services
+from dragoman.dialects.compression import inflate
+from dragoman.dialects.v2.routes import Endpoint
+from dragoman.dialects.v2.statistics import model_statistics
+from dragoman.serving.gateway import VersionStatus
+from dragoman.serving.triton import describe
+
+EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)", "model_configuration", "statistics", "trace", "logging")
+"""What this module implements of the extensions that clients may ask /v2 for."""
+
+_STATES: Mapping[State, str] = {
+    State.LOADING: "LOADING",
+    State.READY: "READY",
+    State.FAILED: "UNAVAILABLE",
+    State.DRAINING: "UNLOADING",
+    State.GONE: "UNAVAILABLE",
+}
+_FILE = "file:"
+
+
+class Admin:
+    """The handlers. Each is called as `await handler(request, *segments)`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._gateway = services.gateway
+
+    def endpoints(self) -> list[Endpoint]:
+        """What this module adds to the routes of the dialect."""
+        refused = [
+            Endpoint(method, f"{kind}sharedmemory{path}", self._no_shared_memory, access)
+            for kind in ("system", "cuda")
+            for method, path, access in (
+                ("GET", "/status", Access.PUBLIC),
+                ("GET", "/region/{}/status", Access.PUBLIC),
+                ("POST", "/region/{}/register", Access.ADMIN),
+                ("POST", "/region/{}/unregister", Access.ADMIN),
+                ("POST", "/unregister", Access.ADMIN),
+            )
+        ]
+        return [
+            Endpoint("POST", "repository/index", self._index, Access.PUBLIC),
+            Endpoint("POST", "repository/models/{}/load", self._load, Access.ADMIN),
+            Endpoint("POST", "repository/models/{}/unload", self._unload, Access.ADMIN),
+            Endpoint("GET", "models/{}[/versions/{}]/config", self._config, Access.PUBLIC),
+            Endpoint("GET", "models/{}[/versions/{}]/stats", self._statistics, Access.PUBLIC),
+            Endpoint("GET", "models/stats", self._statistics, Access.PUBLIC),
+            Endpoint("GET", "logging", self._logging, Access.PUBLIC),
+            Endpoint("POST", "logging", self._set_logging, Access.ADMIN),
+            Endpoint("GET", "trace/setting", self._tracing, Access.PUBLIC),
+            Endpoint("POST", "trace/setting", self._set_tracing, Access.ADMIN),
+            Endpoint("GET", "models/{}/trace/setting", self._tracing, Access.PUBLIC),
+            Endpoint("POST", "models/{}/trace/setting", self._set_tracing, Access.ADMIN),
+            *refused,
+        ]
+
+    # --- repository ---
+
+    async def _index(self, request: Request) -> Answer:
+        body = await self._object(request)
+        only_ready = body.get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise invalid(f"'ready' is {_shown(only_ready)}, expected true or false")
+        rows = [_row(s) for s in self._gateway.statuses() if not only_ready or s.state is State.READY]
+        if not only_ready:
+            known = {row["name"] for row in rows}
+            names = await asyncio.to_thread(self._services.repository.names)
+            rows += [{"name": name, "state": "UNAVAILABLE", "reason": "not loaded"} for name in names if name not in known]
+        return _json(rows)
+
+    async def _load(self, request: Request, name: str) -> Answer:
+        body = await self._object(request)
+        config, files = _overrides(body.get("parameters", {}))
+        await self._services.operations.load(name, config, files)
+        return _json({"name": name, "load": True})
+
+    async def _unload(self, request: Request, name: str) -> Answer:
+        body = await self._object(request)
+        parameters = body.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise invalid(f"'parameters' is {_shown(parameters)}, expected an object")
+        members_too = parameters.get("unload_dependents", False)
+        if not isinstance(members_too, bool):
+            raise invalid(f"'unload_dependents' is {_shown(members_too)}, expected true or false")
+        self._services.operations.unload(name, members_too=members_too)
+        return _json({"name": name, "unload": True})
+
+    # --- facts about models ---
+
+    async def _config(self, request: Request, name: str, version: str = "") -> Answer:
+        entry = self._gateway.find(name, version)
+        return _json(describe(entry.spec, entry.signatures[""], entry.servable.platform))
+
+    async def _statistics(self, request: Request, name: str = "", version: str = "") -> Answer:
+        if name:
+            self._gateway.find(name, version)  # unknown models and versions are errors, not empty lists
+        totals = [t for t in self._services.meters.totals() if (not name or t.model == name) and (not version or t.version == version)]
+        return _json(model_statistics(totals))
+
+    # --- settings ---
+
+    async def _logging(self, request: Request) -> Answer:
+        return _json(self._services.log_settings.read())
+
+    async def _set_logging(self, request: Request) -> Answer:
+        return _json(self._services.log_settings.update(await self._object(request)))
+
+    async def _tracing(self, request: Request, name: str = "") -> Answer:
+        if name:
+            self._gateway.find(name)
+        return _json(self._services.trace_settings.read(name))
+
+    async def _set_tracing(self, request: Request, name: str = "") -> Answer:
+        if name:
+            self._gateway.find(name)
+        return _json(self._services.trace_settings.update(await self._object(request), name))
+
+    async def _no_shared_memory(self, request: Request, region: str = "") -> Answer:
+        raise ServingError(
+            Kind.UNSUPPORTED,
+            "this server has no shared memory extension; send tensors in the request, as JSON or binary data",
+            what="operation",
+        )
+
+    async def _object(self, request: Request) -> dict[str, Any]:
+        """The body as a JSON object; an empty one is {}."""
+        body = inflate(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
+        if not body.strip():
+            return {}
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise invalid(f"the body is not valid JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise invalid(f"the body is {_shown(value)}, expected a JSON object")
+        return value
+
+
+def _row(status: VersionStatus) -> dict[str, str]:
+    row = {"name": status.name, "state": _STATES[status.state]}
+    if status.version:
+        row["version"] = status.version
+    if status.state is not State.READY:
+        row["reason"] = status.reason
+    return row
+
+
+def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
+    """The configuration and the files of a load request: `config` is JSON text, `file:1/model.onnx` is base64."""
+    if not isinstance(parameters, dict):
+        raise invalid(f"'parameters' is {_shown(parameters)}, expected an object")
+    config = parameters.get("config", "")
+    if not isinstance(config, str):
+        raise invalid(f"the parameter 'config' is {_shown(config)}, expected the JSON text of a model configuration")
+    files: dict[str, bytes] = {}
+    for key, value in parameters.items():
+        if not key.startswith(_FILE):
+            continue
+        if not isinstance(value, str):
+            raise invalid(f"the parameter '{key}' is {_shown(value)}, expected base64 text")
+        try:
+            files[key.removeprefix(_FILE)] = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            raise invalid(f"the parameter '{key}' is not valid base64") from None
+    if files and not config:
+        raise invalid("a load request with files needs the parameter 'config' too")
+    return config, files
+
+
+def _shown(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "text", bool: str(value).lower(), type(None): "null"}.get(type(value), str(value)[:40])
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, orjson.dumps(value))
