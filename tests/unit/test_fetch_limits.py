@@ -63,8 +63,11 @@ def test_a_gzip_bomb_is_too_large() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"not gzip", gzip.compress(b"x" * 500)[:-4], gzip.compress(b"x")[:5], gzip.compress(b"x") + b"rest"),
-        *(gzip.compress(b"a") + gzip.compress(b"b")[:-1],),
+        pytest.param(b"not gzip", id="text"),
+        pytest.param(gzip.compress(b"x" * 500)[:-4], id="no length at its end"),
+        pytest.param(gzip.compress(b"x")[:5], id="half a head"),
+        pytest.param(gzip.compress(b"x") + b"rest", id="text behind it"),
+        pytest.param(gzip.compress(b"a") + gzip.compress(b"b")[:-1], id="second member cut"),
     ],
 )
 def test_damaged_gzip_is_invalid(body: bytes) -> None:
