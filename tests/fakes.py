@@ -15,7 +15,9 @@ DOUBLER = Signature(inputs=(TensorSpec("x", FP32, (-1, 2)),), outputs=(TensorSpe
 class FakeModel:
     """Doubles `x`; a row that starts with a negative number fails the whole run, as real frameworks do."""
 
-    def __init__(self, *, signature: Signature = DOUBLER, run: Callable[[Call], Tensors | Rows] | None = None, gate: threading.Event | None = None) -> None:
+    def __init__(
+        self, *, signature: Signature = DOUBLER, run: Callable[[Call], Tensors | Rows] | None = None, gate: threading.Event | None = None
+    ) -> None:
         self.signatures: Mapping[str, Signature] = {"": signature}
         self.operations = frozenset({"predict"})
         self.platform = "fake"

@@ -532,5 +532,3 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait on the loop for a condition; the enclosing test bounds it."""
     while not condition():
         await asyncio.sleep(0.001)
-
-

@@ -23,7 +23,9 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
     ("wanted", "present", "expected"),
     [
         pytest.param({"1": spec("1")}, [], [Load(spec("1"))], id="load what is wanted"),
-        pytest.param({"1": spec("1"), "10": spec("10"), "9": spec("9")}, [], [Load(spec("10"))], id="the highest number first, one at a time"),
+        pytest.param(
+            {"1": spec("1"), "10": spec("10"), "9": spec("9")}, [], [Load(spec("10"))], id="the highest number first, one at a time"
+        ),
         pytest.param({"1": spec("1"), "2": spec("2")}, [have("2", State.LOADING)], [], id="one load at a time"),
         pytest.param({"1": spec("1")}, [have("1", State.READY)], [], id="settled"),
         pytest.param({}, [have("1", State.READY)], [Drain("1", "a")], id="nothing wanted: drain"),
@@ -33,7 +35,10 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
         pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.FAILED)], [], id="a failed new version leaves the old one"),
         pytest.param({"1": spec("1", "b")}, [have("1", State.READY)], [Load(spec("1", "b"))], id="a reload is another revision"),
         pytest.param(
-            {"1": spec("1", "b")}, [have("1", State.READY), have("1", State.READY, "b")], [Drain("1", "a")], id="whose readiness drains the old one"
+            {"1": spec("1", "b")},
+            [have("1", State.READY), have("1", State.READY, "b")],
+            [Drain("1", "a")],
+            id="whose readiness drains the old one",
         ),
         pytest.param(
             {"1": spec("1", "b"), "2": spec("2")},
@@ -43,7 +48,9 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
         ),
         pytest.param({}, [have("1", State.LOADING)], [Forget("1", "a")], id="an unwanted load is forgotten"),
         pytest.param({"1": spec("1")}, [have("1", State.FAILED)], [], id="a failure is final without a retry time"),
-        pytest.param({"1": spec("1")}, [have("1", State.FAILED, retry_at=5.0)], [Retry(spec("1"))], id="and is tried again when that has come"),
+        pytest.param(
+            {"1": spec("1")}, [have("1", State.FAILED, retry_at=5.0)], [Retry(spec("1"))], id="and is tried again when that has come"
+        ),
         pytest.param({"1": spec("1")}, [have("1", State.FAILED, retry_at=15.0)], [], id="not before"),
         pytest.param(
             {"3": spec("3")},

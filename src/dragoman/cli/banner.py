@@ -30,7 +30,9 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
     if not loaded.ready and not loaded.failed:
         lines.append("No model is served yet: give `dragoman serve` a file or a folder")
     if loaded.ready:
-        lines.append(f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else ""))
+        lines.append(
+            f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")
+        )
     lines.append("")
     for sample in loaded.samples[:1]:
         lines += requests_for(base, sample)

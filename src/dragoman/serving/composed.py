@@ -35,7 +35,9 @@ class Ensemble:
             try:
                 signature = self._gateway.find(step.model, step.version).signatures[""]
             except ServingError as error:
-                raise ServingError(Kind.UNAVAILABLE, f"ensemble '{self._spec.name}' needs a member that is not served: {error.message}") from error
+                raise ServingError(
+                    Kind.UNAVAILABLE, f"ensemble '{self._spec.name}' needs a member that is not served: {error.message}"
+                ) from error
             for name in step.inputs:
                 if signature.inputs and name not in signature.input_by_name:
                     raise invalid(f"ensemble '{self._spec.name}' feeds the input '{name}', which its member '{step.model}' does not have")
