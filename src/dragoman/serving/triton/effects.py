@@ -6,6 +6,8 @@ Called by serving/triton/translate.py, which adds the warnings that depend on va
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dragoman.serving.settings import quoted
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -92,7 +94,7 @@ def _items(value: Any, path: str) -> list[tuple[str, Any]]:
         return [(path, value)]
     pairs = sorted(value.items()) if hasattr(value, "items") else list(enumerate(value))
     if pairs and _is_message(pairs[0][1]):
-        return [(f"{path}[{key}]", item) for key, item in pairs]
+        return [(f"{path}[{quoted(key) if isinstance(key, str) else key}]", item) for key, item in pairs]
     return [(path, value)]
 
 

@@ -51,7 +51,7 @@ def read_config(text: str | bytes, model_name: str) -> TritonConfig:
         raise invalid(f"{source}: line {error.line}: more than {_DEEPEST} messages are nested into each other") from None
     except TextError as error:
         raise invalid(f"{source}: {_explain(error, content)}") from None
-    warnings = (f"{source}: line {u.line}, column {u.column}: the field '{u.path}' is not known and has no effect" for u in unknown)
+    warnings = (f"{source}: line {u.line}, column {u.column}: the field {quoted(u.path)} is not known and has no effect" for u in unknown)
     return _named(message, model_name, source, limited(warnings, source))
 
 

@@ -40,7 +40,7 @@ _DEVICES = (Device.AUTO, Device.GPU, Device.CPU, Device.MODEL)
 _MOST_INSTANCES = 256
 
 
-def settings(config: TritonConfig, folder: Path) -> ModelSettings:
+def translate(config: TritonConfig, folder: Path) -> ModelSettings:
     """What the configuration asks for. `folder` is the model's folder, in which the files that it names must lie.
 
     Blocks on the disk. Raises INVALID_INPUT for values that cannot be served, UNSUPPORTED for a backend that there is no runtime for.
