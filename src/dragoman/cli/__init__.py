@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, serve
+from dragoman.cli import client, keys, serve
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serve.add_to(commands)
     client.add_to(commands)
+    keys.add_to(commands)
     return root
 
 

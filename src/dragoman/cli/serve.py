@@ -13,7 +13,8 @@ from dataclasses import fields
 from typing import Any
 
 from dragoman.cli.banner import Progress, banner
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
+from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
@@ -68,7 +69,13 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(as_toml(settings))
         return 0
     configure_logging(settings.log_level, settings.log_format)
-    sockets = [bind(settings.host, port) for port in settings.port]
+    token = first_key(settings)
+    if token is not None:
+        sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
+    try:
+        sockets = [bind(settings.host, port) for port in settings.port]
+    except OSError as error:
+        raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
     progress = Progress(sys.stderr)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -150,6 +157,3 @@ def _on_signals(loop: asyncio.AbstractEventLoop, drain: Callable[[], None], kill
 
     loop.add_signal_handler(signal.SIGTERM, drain)
     loop.add_signal_handler(signal.SIGINT, interrupt)
-
-
-__all__ = ["ServingError", "add_to", "run"]

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -119,6 +120,7 @@ class Services:
     operations: Operations
     meters: Meters
     info: ServerInfo
+    fetching: FetchPolicy
     extensions: tuple[str, ...] = ()
     """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20

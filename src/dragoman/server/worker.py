@@ -27,6 +27,7 @@ from dragoman.server.http import HttpLimits, HttpServer
 from dragoman.server.settings import Settings
 from dragoman.server.tls import server_context
 from dragoman.serving.composed import Ensemble
+from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -70,7 +71,15 @@ class Worker:
             else ""
         )
         operations = Operations(self.registry, self.repository, self.gateway, fixed)
-        self.services = Services(self.gateway, self.registry, self.repository, operations, self.meters, ServerInfo("dragoman", __version__))
+        self.services = Services(
+            gateway=self.gateway,
+            registry=self.registry,
+            repository=self.repository,
+            operations=operations,
+            meters=self.meters,
+            info=ServerInfo("dragoman", __version__),
+            fetching=FetchPolicy.parse(settings.allow_fetch),
+        )
         self.dialects: list[Dialect] = [find("dialects", name)(self.services) for name in names("dialects")]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
         self._http: HttpServer | None = None
