@@ -149,7 +149,6 @@ class LocalServable:
 
     def _run_inline(self, request: InferRequest, signature: Signature, elements: int) -> InferResponse:
         inputs = request.inputs
-        size = batch_length(inputs, signature)
         begin = time.monotonic_ns()
         try:
             outputs = self._models[0].predict(Call(inputs, request.operation, request.signature, request.outputs, request.parameters))
@@ -157,6 +156,7 @@ class LocalServable:
             raise as_serving_error(error, self._spec.name) from error
         took = time.monotonic_ns() - begin
         self._cost.record(elements, took)
+        size = batch_length(inputs, signature)
         return InferResponse(outputs, Timings(0, 0, took, 0, 1 if size is None else size, True))
 
     def _start(self, batch: Batch) -> None:

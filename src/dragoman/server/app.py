@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Route, Scope
+from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Scope
 from dragoman.server.guard import Guard
 
 log = logging.getLogger("dragoman.http")
@@ -47,7 +47,13 @@ class App:
         request = Request(scope, receive, self._max_body)
         dialect = self.dialect_of(request.path)
         try:
-            answer = await self._answer(dialect, request)
+            if request.method == "OPTIONS" and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None:
+                answer = preflight
+            else:
+                route = dialect.route(request)
+                if self._guard.active or route.access is Access.ADMIN:
+                    self._guard.admit(request, route.access)
+                answer = await route.handler(request, *route.args)
             # A stream that fails before its first item is still an ordinary error: nothing has been sent.
             first = b"" if isinstance(answer.body, bytes) else await anext(answer.body, b"")
         except ServingError as error:
@@ -77,16 +83,6 @@ class App:
             if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
                 return dialect
         return self._default
-
-    async def _answer(self, dialect: Dialect, request: Request) -> Answer:
-        if request.method == "OPTIONS":
-            preflight = self._guard.preflight(request, lambda: dialect.route(request))
-            if preflight is not None:
-                return preflight
-        route: Route = dialect.route(request)
-        if self._guard.active or route.access is Access.ADMIN:
-            self._guard.admit(request, route.access)
-        return await route.handler(request, *route.args)
 
     def _refuse(self, dialect: Dialect, request: Request, error: ServingError) -> Answer:
         if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:

@@ -124,7 +124,7 @@ class Gateway:
             if request.operation != "predict" and request.operation not in entry.servable.operations:
                 raise unknown_operation(entry, request.operation)
             check(request, signature, entry.name, entry.max_size)
-            if self._timeout_s != math.inf and request.deadline == math.inf:
+            if request.deadline == math.inf:
                 request.deadline = begin / 1e9 + self._timeout_s
             response = await entry.servable.infer(request)
         except ServingError as error:

@@ -1,0 +1,1 @@
+"""The real command in a real process, over real sockets, with independent clients."""
