@@ -143,6 +143,8 @@ class Timings:
     output_ns: int = 0
     batch_size: int = 1
     leader: bool = True
+    rows: int = 1
+    """Of this request alone; `batch_size` is everybody's."""
 
 
 @dataclass(slots=True)

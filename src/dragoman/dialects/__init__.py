@@ -11,10 +11,12 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
+from dragoman.serving.trace_settings import TraceSettings
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -125,6 +127,8 @@ class Services:
     """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20
     """Bytes that a compressed request body may inflate to."""
+    log_settings: LogSettings = field(default_factory=LogSettings)
+    trace_settings: TraceSettings = field(default_factory=TraceSettings)
 
 
 class Dialect(Protocol):

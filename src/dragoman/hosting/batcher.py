@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import BatchPolicy, InferRequest, InferResponse
-from dragoman.hosting.batch import Batch, Member, Outcome
+from dragoman.hosting.batch import Batch, Member, Outcome, stand_in
 
 ALONE: Final = None
 """The key of requests that are never joined."""
@@ -114,6 +114,8 @@ class Batcher:
         """Resolve the members of a batch that ran and give its slot to the next."""
         self._free += 1
         self._running.pop(id(batch), None)
+        if batch[0].future.done():
+            stand_in(batch, outcomes)
         for member, outcome in zip(batch, outcomes, strict=True):
             member.settle(outcome)
         if self._waiting:

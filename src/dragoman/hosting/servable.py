@@ -157,7 +157,8 @@ class LocalServable:
         took = time.monotonic_ns() - begin
         self._cost.record(elements, took)
         size = batch_length(inputs, signature)
-        return InferResponse(outputs, Timings(0, 0, took, 0, 1 if size is None else size, True))
+        rows = 1 if size is None else size
+        return InferResponse(outputs, Timings(0, 0, took, 0, rows, True, rows))
 
     def _start(self, batch: Batch) -> None:
         elements = sum(_elements(member.request.inputs) for member in batch)

@@ -71,7 +71,9 @@ class Ensemble:
         signature = self.signatures[""]
         outputs = Tensors([pool[spec.name] for spec in signature.outputs if spec.name in pool])
         rows = batch_length(request.inputs, signature) or 1
-        return InferResponse(only(outputs, request.outputs), Timings(queue_ns, 0, time.monotonic_ns() - begin - queue_ns, 0, rows, True))
+        return InferResponse(
+            only(outputs, request.outputs), Timings(queue_ns, 0, time.monotonic_ns() - begin - queue_ns, 0, rows, True, rows)
+        )
 
     async def _step(self, step: Step, pool: Mapping[str, Tensor], request: InferRequest) -> InferResponse:
         try:

@@ -15,7 +15,8 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Servable
 from dragoman.core.tensors import Signature
-from dragoman.serving.meters import Meter, Meters
+from dragoman.serving.meters import Gauge, Meter, Meters
+from dragoman.serving.tracing import Tracer
 
 
 class Entry:
@@ -70,13 +71,14 @@ Table = Mapping[tuple[str, str], Entry]
 
 
 class Gateway:
-    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit."""
+    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit. Without a tracer no request can be traced."""
 
-    def __init__(self, meters: Meters, request_timeout_s: float = math.inf) -> None:
+    def __init__(self, meters: Meters, request_timeout_s: float = math.inf, tracer: Tracer | None = None) -> None:
         self._table: Table = {}
         self._statuses: dict[str, list[VersionStatus]] = {}
         self._labels: dict[str, Mapping[str, str]] = {}
         self._meters = meters
+        self._tracer = tracer
         self._timeout_s = request_timeout_s
         self.draining = False
 
@@ -108,6 +110,11 @@ class Gateway:
         """Whether every model that should be served is, and nothing is loading, unloading or failed; false while the server drains."""
         return not self.draining and all(s.state in (State.READY, State.GONE) for each in self._statuses.values() for s in each)
 
+    def gauges(self) -> list[Gauge]:
+        """What every known version is at this moment, for the meters."""
+        pending = {(e.name, e.version): e.servable.pending() for e in self.entries()}
+        return [Gauge(s.name, s.version, pending.get((s.name, s.version), 0), s.state is State.READY) for s in self.statuses()]
+
     # --- calls ---
 
     async def infer(self, entry: Entry, request: InferRequest) -> InferResponse:
@@ -133,35 +140,55 @@ class Gateway:
         except asyncio.CancelledError:
             meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
             raise
-        finally:
-            entry.left()
-        meter.succeeded(time.monotonic_ns() - begin, response.timings)
-        return response
-
-    async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """Like infer, for models that answer in parts; a model that does not gives one part."""
-        signature = entry.signatures.get(request.signature)
-        if signature is None:
-            raise unknown_signature(entry, request.signature)
-        check(request, signature, entry.name, entry.max_size)
-        meter = self._meter(entry, request.dialect)
-        entry.in_flight += 1
-        begin = time.monotonic_ns()
-        try:
-            async for response in entry.servable.stream(request):
-                meter.succeeded(time.monotonic_ns() - begin, response.timings)
-                yield response
-                begin = time.monotonic_ns()
-        except ServingError as error:
-            meter.failed(error.kind, time.monotonic_ns() - begin)
+        except Exception:
+            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
             raise
         finally:
             entry.left()
+        end = time.monotonic_ns()
+        meter.succeeded(begin, end, response.timings)
+        tracer = self._tracer
+        if tracer is not None and tracer.active:
+            tracer.sample(entry.name, entry.version, request.id, begin, end, response.timings)
+        return response
+
+    async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
+        """Like infer, for models that answer in parts; a model that does not gives one part.
+
+        Metered as one request that lasts until its last part is taken; a caller that stops before has cancelled it.
+        """
+        meter = self._meter(entry, request.dialect)
+        entry.in_flight += 1
+        begin = time.monotonic_ns()
+        timings = None
+        try:
+            signature = entry.signatures.get(request.signature)
+            if signature is None:
+                raise unknown_signature(entry, request.signature)
+            check(request, signature, entry.name, entry.max_size)
+            async for response in entry.servable.stream(request):
+                timings = response.timings
+                yield response
+        except ServingError as error:
+            meter.failed(error.kind, time.monotonic_ns() - begin)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
+            raise
+        except Exception:
+            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
+            raise
+        finally:
+            entry.left()
+        if timings is not None:
+            meter.succeeded(begin, time.monotonic_ns(), timings)
 
     # --- what the reconciler tells ---
 
     def swap(self, table: Table) -> None:
         """Put a new table in place: one assignment, so every request sees the old one or the new one."""
+        for entry in table.values():
+            self._meters.touch(entry.name, entry.version)
         self._table = table
 
     def table(self) -> Table:
