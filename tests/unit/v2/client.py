@@ -167,8 +167,9 @@ def tensor(name: str, datatype: Datatype, values: Any, shape: Sequence[int] | No
 def _iris(call: Call) -> Tensors:
     """Probabilities that tell which rows were asked: softmax-like, from the row's sum."""
     assert isinstance(call.inputs, Tensors)
-    total = call.inputs.items[0].array.sum(axis=1)
-    scores = np.stack([total, total * 2, total / 2], axis=1).astype("f4")
+    with np.errstate(all="ignore"):
+        total = call.inputs.items[0].array.sum(axis=1)
+        scores = np.stack([total, total * 2, total / 2], axis=1).astype("f4")
     return Tensors([Tensor("label", INT64, scores.argmax(axis=1)), Tensor("probabilities", FP32, scores)])
 
 
@@ -222,7 +223,7 @@ def _shout(call: Call) -> Tensors:
     text = call.inputs.get("text_input")
     assert text is not None
     times = call.inputs.get("times")
-    factor = (2 if call.parameters.get("twice") else 1) * (int(times.array.ravel()[0]) if times is not None else 1)
+    factor = (2 if call.parameters.get("twice") else 1) * (int(times.array.ravel().clip(0, 9)[0]) if times is not None else 1)
     made = np.empty_like(text.array)
     for index, item in np.ndenumerate(text.array):
         made[index] = item.upper() * factor
@@ -240,18 +241,13 @@ TEXT = Signature(
 class _Streaming(LocalServable):
     """One response per word of the text; the word "bad" fails instead."""
 
-    closed_streams = 0
-
     async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         assert isinstance(request.inputs, Tensors)
         words = request.inputs.items[0].array.ravel()[0].split()
-        try:
-            for word in words:
-                if word == b"bad":
-                    raise ServingError(Kind.MODEL_FAILED, "model 'words' failed: a bad word")
-                yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings())
-        finally:
-            type(self).closed_streams += 1
+        for word in words:
+            if word == b"bad":
+                raise ServingError(Kind.MODEL_FAILED, "model 'words' failed: a bad word")
+            yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings())
 
 
 def words() -> Entry:
@@ -261,6 +257,25 @@ def words() -> Entry:
 
 def _fail(call: Call) -> Tensors:
     raise ArithmeticError("it does not add up")
+
+
+class _Talking(LocalServable):
+    """Answers parameters beside its outputs."""
+
+    parameters: dict[str, Any]
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        response = await super().infer(request)
+        return InferResponse(response.outputs, response.timings, self.parameters)
+
+
+def talking(name: str, parameters: dict[str, Any]) -> Entry:
+    """Answers 1 and these response parameters."""
+    signature = Signature(inputs=(TensorSpec("x", FP32, (1,)),), outputs=(TensorSpec("y", INT64, (1,)),))
+    spec = ModelSpec(name)
+    servable = _Talking(spec, [FakeModel(signature=signature, run=lambda _: Tensors([tensor("y", INT64, [1])]))], Cost())
+    servable.parameters = parameters
+    return Entry(spec, servable)
 
 
 def everything() -> Client:
