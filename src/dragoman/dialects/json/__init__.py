@@ -1,7 +1,7 @@
 """Numeric JSON to arrays and back: shared by the codecs of the Open Inference Protocol and TensorFlow Serving.
 
-Reading. `loads` gives plain Python objects, except that a long list of numbers may be a `NumberList`, which only `array_of` needs to look
-into (`is_list` is true of both). `array_of` makes the array, with the nesting as its shape:
+Reading. `loads` gives plain Python objects, except that a long list of numbers may be a `NumberList`: ask `is_list(value)` where a list must
+be told from an object, never isinstance. `array_of` makes the array, with the nesting as its shape:
 
     body = loads(text)                                         # JsonSyntaxError(offset, reason)
     body = loads(text, nonfinite=True, ignore_rest=True)       # TensorFlow Serving: bare NaN and Infinity, text after the end ignored
@@ -10,7 +10,8 @@ into (`is_list` is true of both). `array_of` makes the array, with the nesting a
     array = array_of([row["x"] for row in rows], FP32)         # several inputs: one column (NumberLists in it are stacked)
 
 For base64 values a codec puts `bytes` objects in the place of `{"b64": ...}`; BYTES takes them beside strings. On NumbersError the codec
-words its own message from `fault`, `path`, `value`, `json_type`, `expected` and `got`, or takes `str(error)`.
+words its own message from `fault`, `path`, `value`, `json_type`, `expected` and `got`, or takes `str(error)`; for words about single rows it
+may call array_of again row by row.
 
 Writing. `fragment` gives a value for `orjson.dumps`:
 
@@ -18,9 +19,9 @@ Writing. `fragment` gives a value for `orjson.dumps`:
     orjson.dumps({"predictions": fragment(array, FP32, nested=True, nonfinite="tokens")})           # TensorFlow Serving
 """
 
-from dragoman.dialects.json.arrays import MAX_DEPTH, array_of
+from dragoman.dialects.json.arrays import array_of
 from dragoman.dialects.json.errors import RAGGED, Fault, JsonSyntaxError, NumbersError
-from dragoman.dialects.json.packed import NumberList, is_list
+from dragoman.dialects.json.packed import MAX_DEPTH, NumberList, is_list
 from dragoman.dialects.json.reading import loads
 from dragoman.dialects.json.writing import NotJsonError, array_json, fragment
 

@@ -4,18 +4,16 @@ The nesting gives the shape; the datatype decides which elements are taken. Call
 """
 
 from array import array
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
 
 from dragoman.core import tensors
-from dragoman.core.tensors import Array, Datatype
+from dragoman.core.tensors import BYTES, Array, Datatype
 from dragoman.dialects.json.errors import Fault, NumbersError
-from dragoman.dialects.json.packed import NumberList
-
-MAX_DEPTH = 32
-"""Levels of lists; the highest rank that every supported numpy can hold."""
+from dragoman.dialects.json.packed import MAX_DEPTH, NumberList, is_list
 
 _FLOAT = frozenset({float, int})
 _INT = frozenset({int})
@@ -36,7 +34,7 @@ _BUILDERS: dict[Datatype, tuple[frozenset[type], str]] = {
     tensors.INT64: (_INT, "q"),
     tensors.FP32: (_FLOAT, "f"),
     tensors.FP64: (_FLOAT, "d"),
-    tensors.BYTES: (_BYTES, ""),
+    BYTES: (_BYTES, ""),
 }
 
 
@@ -56,34 +54,30 @@ def array_of(value: object, datatype: Datatype) -> Array:
     if builder is None:
         raise NumbersError(Fault.DATATYPE, datatype, (), value)
     accepted, code = builder
-    shape: tuple[int, ...]
-    if type(value) is list:
-        flat, shape = value, (len(value),)
-    else:
-        flat, shape = [value], ()
-    types = set(map(type, flat))
-    while not types <= accepted:
-        if types == {NumberList}:
-            ready = _stacked(flat, shape, datatype)
-            if ready is not None:
-                return ready
-        if NumberList in types:
-            flat = [item.tolist() if type(item) is NumberList else item for item in flat]
-            types = set(map(type, flat))
-        if types != {list} or not shape or len(shape) >= MAX_DEPTH:
-            _refuse(value, datatype)
-        lengths = set(map(len, flat))
-        if len(lengths) != 1:
-            _refuse(value, datatype)
-        shape += (lengths.pop(),)
-        flat = list(chain.from_iterable(flat))
+    flat: list[Any] = [value]
+    shape: tuple[int, ...] = ()
+    while True:
+        while flat and type(flat[0]) is list:
+            if len(flat) == 1:  # the value itself, and every batch of one
+                flat = flat[0]
+                shape += (len(flat),)
+            elif set(map(type, flat)) == {list} and len(lengths := set(map(len, flat))) == 1:
+                flat = list(chain.from_iterable(flat))
+                shape += (lengths.pop(),)
+            else:
+                break
+        if accepted.issuperset(map(type, flat)) and len(shape) <= MAX_DEPTH:
+            try:
+                return np.ndarray(shape, datatype.numpy, array(code, flat)) if code else _bytes_array(flat).reshape(shape)
+            except (OverflowError, UnicodeEncodeError):
+                _refuse(value, datatype)
         types = set(map(type, flat))
-    try:
-        if code:
-            return np.ndarray(shape, datatype.numpy, array(code, flat))
-        return _bytes_array(flat).reshape(shape)
-    except (OverflowError, UnicodeEncodeError):
-        _refuse(value, datatype)
+        if NumberList not in types:
+            _refuse(value, datatype)
+        stacked = _stacked(flat, shape, datatype) if len(types) == 1 else None
+        if stacked is not None:
+            return stacked
+        flat = [item.tolist() if type(item) is NumberList else item for item in flat]
 
 
 def _bytes_array(flat: list[str | bytes]) -> Array:
@@ -96,7 +90,7 @@ def _bytes_array(flat: list[str | bytes]) -> Array:
 def _stacked(parts: list[NumberList], shape: tuple[int, ...], datatype: Datatype) -> Array | None:
     """Equal shapes joined along new first axes, or None when some part is not a plain box of fitting numbers."""
     arrays: list[Array] = []
-    for part in parts:
+    for part in parts:  # stops at the first that does not fit, so a faulty request costs little before the slow way
         made = part.array(datatype)
         if made is None or (arrays and made.shape != arrays[0].shape):
             return None
@@ -106,47 +100,84 @@ def _stacked(parts: list[NumberList], shape: tuple[int, ...], datatype: Datatype
 
 
 def _refuse(value: object, datatype: Datatype) -> NoReturn:
-    """Find the first offender in the order of the text, and raise. Slow, but one visit per element and MAX_DEPTH calls deep."""
-    shape: list[int] = []
-    node: Any = _plain(value)
-    root = node
-    while type(node) is list and len(shape) <= MAX_DEPTH:
-        shape.append(len(node))
-        if not node:
-            break
-        node = _plain(node[0])
+    """Find the first offender in the order of the text, and raise.
+
+    Level by level, so that the work is done in C and a hostile body costs no more than a few readings of it. A fault at one level leaves
+    only what stands before it for the levels below: what is found there comes earlier in the text.
+    """
+    shape = _first_path(value)
     if len(shape) > MAX_DEPTH:
-        raise NumbersError(Fault.DEPTH, datatype, (0,) * MAX_DEPTH, node, expected=MAX_DEPTH)
-    _visit(root, (), shape, datatype)
-    raise AssertionError("the value was refused but every element is valid")
+        raise NumbersError(Fault.DEPTH, datatype, (0,) * MAX_DEPTH, [], expected=MAX_DEPTH)
+    rank = len(shape)
+    error: NumbersError | None = None
+    flat: list[Any] = [value]
+    for level in range(rank + 1):
+        if NumberList in set(map(type, flat)):
+            flat = [item.tolist() if type(item) is NumberList else item for item in flat]
+        at = _first_fault(flat, _lists_of(shape[level]) if level < rank else _elements_of(datatype))
+        if at is not None:
+            path = tuple(int(index) for index in np.unravel_index(at, shape[:level])) if level else ()
+            error = _error(flat[at], path, shape, datatype)
+            flat = flat[:at]
+        if level < rank:
+            flat = list(chain.from_iterable(flat))
+    assert error is not None, "the value was refused but every element is valid"
+    raise error
 
 
-def _visit(value: Any, path: tuple[int, ...], shape: list[int], datatype: Datatype) -> None:
-    value = _plain(value)
-    level, rank = len(path), len(shape)
-    if type(value) is list:
-        if level >= rank:
-            raise NumbersError(Fault.LIST, datatype, path, value, expected=rank)
-        if len(value) != shape[level]:
-            raise NumbersError(Fault.LENGTH, datatype, path, value, expected=shape[level], got=len(value))
-        for index, item in enumerate(value):
-            _visit(item, (*path, index), shape, datatype)
-        return
-    if level != rank:
-        raise NumbersError(Fault.ELEMENT, datatype, path, value, expected=rank)
+def _first_path(value: object) -> list[int]:
+    """Lengths of the first lists, one inside the other; it stops behind MAX_DEPTH."""
+    shape: list[int] = []
+    node: Any = value
+    while is_list(node) and len(shape) <= MAX_DEPTH:
+        shape.append(len(node))
+        if not shape[-1]:
+            break
+        node = (node.tolist() if type(node) is NumberList else node)[0]
+    return shape
+
+
+def _first_fault(flat: list[Any], fits: Callable[[list[Any]], bool]) -> int | None:
+    """Index of the first item that does not fit, by halving; each item is looked at about twice."""
+    if fits(flat):
+        return None
+    good, bad = 0, len(flat)  # everything before `good` fits; something before `bad` does not
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if fits(flat[good:middle]):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _lists_of(length: int) -> Callable[[list[Any]], bool]:
+    return lambda items: set(map(type, items)) <= {list} and set(map(len, items)) <= {length}
+
+
+def _elements_of(datatype: Datatype) -> Callable[[list[Any]], bool]:
     accepted, code = _BUILDERS[datatype]
-    if type(value) not in accepted:
-        raise NumbersError(Fault.TYPE, datatype, path, value)
-    try:
-        if code:
-            array(code, (value,))
-        elif type(value) is str:
-            value.encode()
-    except OverflowError:
-        raise NumbersError(Fault.RANGE, datatype, path, value) from None
-    except UnicodeEncodeError:
-        raise NumbersError(Fault.TYPE, datatype, path, value) from None
+
+    def fit(items: list[Any]) -> bool:
+        if not accepted.issuperset(map(type, items)):
+            return False
+        try:
+            array(code, items) if code else _bytes_array(items)
+        except (OverflowError, UnicodeEncodeError):
+            return False
+        return True
+
+    return fit
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if type(value) is NumberList else value
+def _error(item: Any, path: tuple[int, ...], shape: list[int], datatype: Datatype) -> NumbersError:
+    """What is wrong with an item at this path, in a value whose first path has this shape."""
+    level, rank = len(path), len(shape)
+    if type(item) is list:
+        if level == rank:
+            return NumbersError(Fault.LIST, datatype, path, item, expected=rank)
+        return NumbersError(Fault.LENGTH, datatype, path, item, expected=shape[level], got=len(item))
+    if level != rank:
+        return NumbersError(Fault.ELEMENT, datatype, path, item, expected=rank)
+    held = type(item) in _BUILDERS[datatype][0] and datatype is not BYTES
+    return NumbersError(Fault.RANGE if held else Fault.TYPE, datatype, path, item)

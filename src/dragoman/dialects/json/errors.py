@@ -3,6 +3,7 @@
 The attributes carry everything that a message needs; `str(error)` is a plain sentence for codecs that have no wording to match.
 """
 
+import math
 from enum import Enum, unique
 
 import orjson
@@ -120,8 +121,10 @@ def _json_type(value: object) -> str:
 
 def _text(value: object) -> str:
     """JSON text of anything that a parsed document can hold, and of what codecs put into one (bytes)."""
+    if type(value) is float and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     try:
-        text = orjson.dumps(value, default=_stand_in).decode()
+        text = orjson.dumps(value, default=_stand_in)[: 4 * VALUE_LIMIT + 4].decode("utf-8", "ignore")
     except (TypeError, ValueError):  # an int over 64 bits, a lone surrogate, nesting beyond orjson's limit
         text = repr(value) if isinstance(value, int | str) else type(value).__name__
     return text if len(text) <= VALUE_LIMIT else text[: VALUE_LIMIT - 3] + "..."

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from dragoman.dialects.json.errors import JsonSyntaxError, syntax_error
-from dragoman.dialects.json.packed import NumberList
+from dragoman.dialects.json.packed import MAX_DEPTH, NumberList
 from dragoman.dialects.json.tokens import parse_with_tokens, replace_strings
 
 _PACK_FROM = 8_192
@@ -71,10 +71,12 @@ def _packed(text: bytes, nonfinite: bool) -> Any:
         opening = _LIST_OPENS.match(text, start, end)
         if opening is None:
             continue
-        first = opening.start(1)
+        first, levels = opening.start(1), opening[1].count(b"[")
+        if levels > MAX_DEPTH:
+            continue
         window = max(first, end - _LONG)
         last = window + len(text[window:end].rstrip(_BEHIND_LISTS))  # behind the last number; its list ends as deep as it began
-        for _ in range(opening[1].count(b"[")):
+        for _ in range(levels):
             last = text.find(b"]", last, end) + 1 or end
         name = f"{marker}{first}"
         lists[name] = text[first:last]

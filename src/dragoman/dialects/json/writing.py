@@ -31,7 +31,7 @@ def array_json(
     if datatype is BF16:
         array = (array.astype(np.uint32) << 16).view(np.float32)
     if not nested and array.ndim != 1:
-        array = array.reshape(-1)
+        array = array.ravel()
     try:
         made = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:  # 0-d, not contiguous, or of the other byte order
