@@ -124,7 +124,9 @@ def test_64_threads_get_their_own_answers(tmp_path: Path) -> None:
             for i in range(30):
                 a, b = [thread * 100 + i] * 16, [i] * 16
                 inputs = [{"name": n, "shape": [1, 16], "datatype": "INT32", "data": v} for n, v in (("INPUT0", a), ("INPUT1", b))]
-                answer = session.post(f"{server.url}/v2/models/sums/infer", json={"id": f"{thread}-{i}", "inputs": inputs}, timeout=60).json()
+                answer = session.post(
+                    f"{server.url}/v2/models/sums/infer", json={"id": f"{thread}-{i}", "inputs": inputs}, timeout=60
+                ).json()
                 assert answer["id"] == f"{thread}-{i}"
                 outputs = {o["name"]: o["data"] for o in answer["outputs"]}
                 assert outputs["OUTPUT0"] == [x + y for x, y in zip(a, b, strict=True)]

@@ -14,7 +14,8 @@ from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import Access, Answer, Request, Route, Services
 from dragoman.dialects.compression import choose_encoding, deflate, inflate
-from dragoman.dialects.v2 import codec, generate
+from dragoman.dialects.v2 import admin, codec, generate
+from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
 from dragoman.dialects.v2.binary import LENGTH_HEADER
 from dragoman.dialects.v2.routes import Endpoint, Table
@@ -39,8 +40,8 @@ class V2:
         self._info = services.info
         self._max_inflated = services.max_inflated
         # What other parts of the protocol add belongs into these two lines: their endpoints, and the extensions that they implement.
-        self._table = Table([*self._inference()])
-        self._extensions = [*EXTENSIONS]
+        self._table = Table([*self._inference(), *Admin(services).endpoints()])
+        self._extensions = [*EXTENSIONS, *admin.EXTENSIONS]
 
     def _inference(self) -> list[Endpoint]:
         return [
