@@ -13,14 +13,13 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.model import BatchPolicy, Call, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import BYTES, DATATYPES, FP32, INT64, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
-from dragoman.dialects import Request, ServerInfo, Services
+from dragoman.dialects import Request
 from dragoman.dialects.v2.rest import V2
 from dragoman.hosting.servable import Cost, LocalServable
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
-from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Repository
 from tests.fakes import FakeModel
+from tests.services import services
 
 Run = Callable[[Call], Tensors | Rows]
 Headers = Sequence[tuple[bytes, bytes]]
@@ -88,8 +87,7 @@ class Client:
                 name, [VersionStatus(name, e.version, State.READY, "", "fake") for e in versions], {"stable": versions[0].version}
             )
         self.gateway.swap(table)
-        services = Services(self.gateway, Registry(), Repository(), meters, ServerInfo("dragoman", "9.9"), max_inflated=max_inflated)
-        self.dialect = V2(services)
+        self.dialect = V2(services(self.gateway, meters, max_inflated=max_inflated))
         self._max_body = max_body
 
     def __enter__(self) -> Self:

@@ -1,0 +1,52 @@
+"""What every test shares: the check that docs/conformance.md tells the truth about this very run (`--conformance`)."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import Row, rows
+
+_ROWS = pytest.StashKey[list[Row]]()
+_OUTCOMES = pytest.StashKey[dict[str, set[str]]]()
+DOCUMENT = Path(__file__).parents[1] / "docs" / "conformance.md"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--conformance", action="store_true", help="fail unless every test that docs/conformance.md names ran and passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--conformance") and not hasattr(config, "workerinput"):
+        config.stash[_ROWS] = rows(DOCUMENT.read_text("utf-8"))
+        config.stash[_OUTCOMES] = {}
+        config.pluginmanager.register(_Watch(config), "conformance")
+
+
+class _Watch:
+    """Collects what became of each test and compares it with the document at the end. With several processes it sits in the main one."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._problems: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            name = report.nodeid.split("[")[0]
+            self._config.stash[_OUTCOMES].setdefault(name, set()).add(report.outcome)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        outcomes = self._config.stash[_OUTCOMES]
+        for row in self._config.stash[_ROWS]:
+            for test in row.tests:
+                if outcomes.get(test) != {"passed"}:
+                    what = ", ".join(sorted(outcomes.get(test, {"did not run"})))
+                    self._problems.append(f"{row.id} says '{row.status}' by {test}, which {what}")
+        if self._problems and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        proved = sum(1 for row in self._config.stash[_ROWS] if row.tests)
+        terminalreporter.section("conformance")
+        terminalreporter.write_line(f"{proved} requirements are proved by tests of this run; {len(self._problems)} claims are not true")
+        for problem in self._problems:
+            terminalreporter.write_line(problem, red=True)
