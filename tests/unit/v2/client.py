@@ -16,10 +16,12 @@ from dragoman.core.tensors import BYTES, DATATYPES, FP32, INT64, Datatype, Rows,
 from dragoman.dialects import Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import V2
 from dragoman.hosting.servable import Cost, LocalServable
+from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
+from dragoman.serving.operations import Operations
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Repository
+from dragoman.serving.repository import Defaults, Repository
 from tests.fakes import FakeModel
 
 Run = Callable[[Call], Tensors | Rows]
@@ -88,7 +90,18 @@ class Client:
                 name, [VersionStatus(name, e.version, State.READY, "", "fake") for e in versions], {"stable": versions[0].version}
             )
         self.gateway.swap(table)
-        services = Services(self.gateway, Registry(), Repository(), meters, ServerInfo("dragoman", "9.9"), max_inflated=max_inflated)
+        registry, repository = Registry(), Repository((), Defaults())
+        services = Services(
+            gateway=self.gateway,
+            registry=registry,
+            repository=repository,
+            operations=Operations(registry, repository, self.gateway),
+            meters=meters,
+            info=ServerInfo("dragoman", "9.9"),
+            fetching=FetchPolicy.parse(()),
+            extensions=("odd_extension",),
+            max_inflated=max_inflated,
+        )
         self.dialect = V2(services)
         self._max_body = max_body
 

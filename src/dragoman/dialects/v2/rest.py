@@ -40,7 +40,7 @@ class V2:
         self._max_inflated = services.max_inflated
         # What other parts of the protocol add belongs into these two lines: their endpoints, and the extensions that they implement.
         self._table = Table([*self._inference()])
-        self._extensions = [*EXTENSIONS]
+        self._extensions = [*dict.fromkeys((*EXTENSIONS, *services.extensions))]
 
     def _inference(self) -> list[Endpoint]:
         return [
