@@ -87,7 +87,7 @@ class Client:
                 name, [VersionStatus(name, e.version, State.READY, "", "fake") for e in versions], {"stable": versions[0].version}
             )
         self.gateway.swap(table)
-        self.dialect = V2(services(self.gateway, meters, max_inflated=max_inflated))
+        self.dialect = V2(services(self.gateway, meters, extensions=("odd_extension",), max_inflated=max_inflated))
         self._max_body = max_body
 
     def __enter__(self) -> Self:

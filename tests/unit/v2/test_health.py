@@ -89,10 +89,10 @@ def test_model_not_ready(state: State, reason: str, word: str) -> None:
 
 
 def test_server_metadata(server: Client) -> None:
-    """Name, version, and the extensions that are there."""
+    """Name, version, and the extensions that are there: this dialect's own and those that the server names."""
     reply = server.send("GET", "/v2").json
     assert (reply["name"], reply["version"]) == ("dragoman", "9.9")
-    assert {"binary_tensor_data", "classification"} <= set(reply["extensions"])
+    assert {"binary_tensor_data", "classification", "odd_extension"} <= set(reply["extensions"])
     assert not {"system_shared_memory", "cuda_shared_memory", "sequence"} & set(reply["extensions"])
     assert server.send("GET", "/v2/").json == reply
 

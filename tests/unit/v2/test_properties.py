@@ -54,6 +54,13 @@ def as_text(datatype: Datatype, array: np.ndarray[Any, Any], nested: bool) -> An
     return array.tolist()
 
 
+def from_text(datatype: Datatype, data: list[Any]) -> np.ndarray[Any, Any]:
+    """The array that a JSON output holds."""
+    array: np.ndarray[Any, Any] = np.empty(len(data), datatype.numpy)
+    array[:] = [item.encode() if datatype is BYTES else item for item in data]
+    return array
+
+
 def as_bytes(datatype: Datatype, array: np.ndarray[Any, Any]) -> bytes:
     return pack_bytes(array) if datatype is BYTES else array.tobytes()
 
@@ -67,9 +74,7 @@ def test_json_to_json(server: Client, case: tuple[Datatype, np.ndarray[Any, Any]
     output = server.infer(f"identity_{datatype.name.lower()}", {"inputs": [item]}).outputs["y"]
     assert output["shape"] == list(array.shape)
     assert output["datatype"] == datatype.name
-    back: np.ndarray[Any, Any] = np.empty(array.size, datatype.numpy)
-    back[:] = [item.encode() if datatype is BYTES else item for item in output["data"]]
-    assert as_bytes(datatype, back) == as_bytes(datatype, array)
+    assert as_bytes(datatype, from_text(datatype, output["data"])) == as_bytes(datatype, array)
 
 
 @QUIET
@@ -105,7 +110,7 @@ def test_mixed_forms_agree(server: Client, case: tuple[Datatype, np.ndarray[Any,
     if binary_out:
         assert reply.split()[1] == data
     else:
-        assert reply.outputs["y"]["data"] == json.loads(json.dumps(as_text(datatype, array, nested=False)))
+        assert as_bytes(datatype, from_text(datatype, reply.outputs["y"]["data"])) == data
 
 
 # --- nothing makes it a 5xx ---

@@ -21,8 +21,8 @@ from dragoman.dialects.v2.binary import LENGTH_HEADER
 from dragoman.dialects.v2.routes import Endpoint, Table
 from dragoman.serving.gateway import Entry
 
-EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy")
-"""What this module and its codec implement of the extensions that clients may ask /v2 for."""
+EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy", *admin.EXTENSIONS)
+"""What this dialect implements of the extensions that clients may ask /v2 for."""
 
 _READ = frozenset({LENGTH_HEADER, b"content-encoding", b"accept-encoding"})
 _OFF_LOOP_FROM = 16 << 10
@@ -41,7 +41,7 @@ class V2:
         self._max_inflated = services.max_inflated
         # What other parts of the protocol add belongs into these two lines: their endpoints, and the extensions that they implement.
         self._table = Table([*self._inference(), *Admin(services).endpoints()])
-        self._extensions = [*EXTENSIONS, *admin.EXTENSIONS]
+        self._extensions = [*dict.fromkeys((*EXTENSIONS, *services.extensions))]
 
     def _inference(self) -> list[Endpoint]:
         return [
