@@ -98,8 +98,11 @@ def beacon() -> Toy:
     def run(inputs: Tensors, _: str) -> list[Tensor]:
         by_name = {each.name: each.array for each in inputs.items}
         tag, signal, sensor = by_name["tag"], by_name["signal"], by_name["sensor"]
+        if not sensor.size:
+            raise invalid("the sensor has nothing to say")
         total = signal.sum(axis=-1) if signal.ndim else signal
-        mean = sensor.mean(axis=(-2, -1)) if sensor.ndim > 1 else sensor
+        with np.errstate(all="ignore"):
+            mean = sensor.mean(axis=(-2, -1)) if sensor.ndim > 1 else sensor
         raw = np.empty(tag.shape, object)
         raw[...] = tag
         return [Tensor("total", t.INT64, total), Tensor("mean", t.FP32, mean.astype("f4")), Tensor("tag_bytes", t.BYTES, raw)]

@@ -90,8 +90,10 @@ ROWS: dict[str, tuple[str, Any, str]] = {
     "missing-input": (
         "beacon",
         [ROW, {"signal": [1], "tag": "é"}],
-        ("Failed to process element: 1 of 'instances' list. "
-        'JSON object: {"signal":[1],"tag":"é"} keys must be equal to: sensor,signal,tag'),
+        (
+            "Failed to process element: 1 of 'instances' list. "
+            'JSON object: {"signal":[1],"tag":"é"} keys must be equal to: sensor,signal,tag'
+        ),
     ),
     "empty-row": ("half", [{}], "Failed to process element: 0 of 'instances' list. JSON object: {} keys must be equal to: x"),
     "list-among-objects": ("half", [{"x": 1}, 2], "Expecting object but got list at item 1 of input list"),
