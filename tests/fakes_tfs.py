@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
 from dragoman.dialects import Request, ServerInfo, Services
 from dragoman.dialects.tfserving.rest import TFServing
+from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
+from dragoman.serving.operations import Operations
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Repository
+from dragoman.serving.repository import Defaults, Repository
 
 Run = Callable[[Tensors, str], list[Tensor]]
 
@@ -155,7 +157,8 @@ class Client:
     def __init__(
         self, models: Mapping[str, Toy], *, labels: Mapping[str, Mapping[str, str]] | None = None, max_body: int = 1 << 26
     ) -> None:
-        self.gateway = Gateway(Meters())
+        meters = Meters()
+        self.gateway = Gateway(meters)
         self.labels = labels or {}
         self.max_body = max_body
         table: dict[tuple[str, str], Entry] = {}
@@ -172,7 +175,16 @@ class Client:
         self.gateway.swap(table)
         for name, statuses in self.statuses.items():
             self.gateway.publish(name, statuses, self.labels.get(name, {}))
-        services = Services(self.gateway, Registry(), cast("Repository", None), Meters(), ServerInfo("dragoman", "0"))
+        registry, repository = Registry(), Repository([], Defaults())
+        services = Services(
+            gateway=self.gateway,
+            registry=registry,
+            repository=repository,
+            operations=Operations(registry, repository, self.gateway),
+            meters=meters,
+            info=ServerInfo("dragoman", "0"),
+            fetching=FetchPolicy(),
+        )
         self.dialect = TFServing(services)
 
     def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
