@@ -30,21 +30,16 @@ def status(versions: Iterable[VersionStatus]) -> dict[str, Any]:
 def metadata(entry: Entry) -> dict[str, Any]:
     """GetModelMetadataResponse. The doubled key is the protocol's: a map inside a message of that name."""
     return {
-        "model_spec": {"name": entry.name, "signature_name": "", "version": number(entry.version)},
+        "model_spec": {"name": entry.name, "signature_name": "", "version": entry.version},
         "metadata": {"signature_def": {"signature_def": {name: _signature(each) for name, each in _named(entry.signatures)}}},
     }
-
-
-def number(version: str) -> str:
-    """A version as this protocol writes it: numbers without leading zeros; what is no number as it is."""
-    return version.lstrip("0") or "0" if version.isascii() and version.isdigit() else version
 
 
 def _version(each: VersionStatus) -> dict[str, Any]:
     # Why a load failed is known as a text only, so its canonical code is UNKNOWN.
     failed = each.state is State.FAILED
     return {
-        "version": number(each.version),
+        "version": each.version,
         "state": STATES[each.state],
         "status": {"error_code": "UNKNOWN" if failed else "OK", "error_message": each.reason if failed else ""},
     }

@@ -95,7 +95,7 @@ class TFServing:
             if not version:
                 raise messages.no_label(label)
         if version:
-            known = [each for each in known if _same(each.version, version)]
+            known = [each for each in known if each.version == version]
         if not known:
             raise messages.no_status(name, version)
         return Answer(body=orjson.dumps(answers.status(known)))
@@ -125,9 +125,7 @@ class TFServing:
             if label and error.what == "label":
                 raise messages.no_label(label) from None
             if version:
-                known = [each for each in known if _same(each.version, version)]
-                if known and known[0].version != version:
-                    return self._gateway.find(name, known[0].version)
+                known = [each for each in known if each.version == version]
             if all(each.state is State.GONE for each in known):  # unloaded versions are no servables any more
                 raise messages.no_servable(name, version) from None
             raise
@@ -154,8 +152,3 @@ def _version(digits: str) -> str:
     if len(plain) > 19 or (plain and int(plain) > _INT64):
         raise messages.version_too_large(digits)
     return plain
-
-
-def _same(version: str, asked: str) -> bool:
-    """Whether a served version is the one that a path asked for; a folder 00000123 holds version 123."""
-    return answers.number(version) == asked

@@ -1,0 +1,232 @@
+"""Toy models and a client without sockets, for tests of the TensorFlow Serving dialect."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+
+from dragoman.core import tensors as t
+from dragoman.core.errors import ServingError, invalid
+from dragoman.core.lifecycle import State
+from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
+from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
+from dragoman.dialects import Request, ServerInfo, Services
+from dragoman.dialects.tfserving.rest import TFServing
+from dragoman.serving.fetch import FetchPolicy
+from dragoman.serving.gateway import Entry, Gateway, VersionStatus
+from dragoman.serving.meters import Meters
+from dragoman.serving.operations import Operations
+from dragoman.serving.registry import Registry
+from dragoman.serving.repository import Defaults, Repository
+
+Run = Callable[[Tensors, str], list[Tensor]]
+
+
+def array(values: Any, code: str = "f4") -> Array:
+    """An ndarray; with code "O" it holds the elements as they are."""
+    return np.array(values, dtype=code)
+
+
+class Toy:
+    """A servable that runs a function at once; `seen` are the requests it got."""
+
+    platform = "toy"
+    operations = frozenset({"predict"})
+
+    def __init__(self, signatures: Mapping[str, Signature], run: Run) -> None:
+        self.signatures = signatures
+        self.seen: list[InferRequest] = []
+        self._run = run
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        self.seen.append(request)
+        assert isinstance(request.inputs, Tensors)
+        return InferResponse(Tensors(self._run(request.inputs, request.signature)), Timings())
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        yield await self.infer(request)
+
+    async def lost(self) -> str:
+        return "never"
+
+    async def drain(self, deadline: float) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def pending(self) -> int:
+        return 0
+
+
+def signature(inputs: list[TensorSpec], outputs: list[TensorSpec], method: str = "") -> Signature:
+    return Signature(inputs=tuple(inputs), outputs=tuple(outputs), batch=True, method=method)
+
+
+def echo(datatype: Datatype | None, shape: Shape | None = None, output: str = "y") -> Toy:
+    """Answers its one input `x` as its one output."""
+
+    def run(inputs: Tensors, _: str) -> list[Tensor]:
+        (x,) = inputs.items
+        return [Tensor(output, x.datatype, x.array)]
+
+    return Toy({"": signature([TensorSpec("x", datatype, shape)], [TensorSpec(output, datatype, shape)])}, run)
+
+
+def answering(*outputs: Tensor) -> Toy:
+    """Answers the same tensors whatever it is asked."""
+    specs = [TensorSpec(o.name, o.datatype, None) for o in outputs]
+    return Toy({"": signature([TensorSpec("x", t.FP32, None)], specs)}, lambda _, __: list(outputs))
+
+
+def half_plus(number: float) -> Toy:
+    """y = x / 2 + number, over any count of rows of one float; insists on its ranks, as most runtimes do."""
+
+    def run(inputs: Tensors, name: str) -> list[Tensor]:
+        (x,) = inputs.items
+        if x.array.ndim != 2 or x.array.shape[1] != 1:
+            raise invalid(f"input 'x' has shape {list(x.array.shape)}, expected [-1, 1]")
+        return [Tensor("y", t.FP32, x.array / np.float32(2) + np.float32(number + (name == "plus_one")))]
+
+    x = TensorSpec("x", t.FP32, (-1, 1), native="x:0")
+    y = TensorSpec("y", t.FP32, (-1, 1), native="y:0")
+    one = signature([x], [y])
+    return Toy({"": one, "plus_one": one}, run)
+
+
+def beacon() -> Toy:
+    """The three inputs of the protocol's own example: a text, five integers, a matrix. Three outputs, one of them bytes."""
+
+    def run(inputs: Tensors, _: str) -> list[Tensor]:
+        by_name = {each.name: each.array for each in inputs.items}
+        tag, signal, sensor = by_name["tag"], by_name["signal"], by_name["sensor"]
+        if not sensor.size:
+            raise invalid("the sensor has nothing to say")
+        total = signal.sum(axis=-1) if signal.ndim else signal
+        with np.errstate(all="ignore"):
+            mean = sensor.mean(axis=(-2, -1)) if sensor.ndim > 1 else sensor
+        raw = np.empty(tag.shape, object)
+        raw[...] = tag
+        return [Tensor("total", t.INT64, total), Tensor("mean", t.FP32, mean.astype("f4")), Tensor("tag_bytes", t.BYTES, raw)]
+
+    inputs = [TensorSpec("tag", t.BYTES, (-1,)), TensorSpec("signal", t.INT64, (-1, 5)), TensorSpec("sensor", t.FP32, (-1, 2, 2))]
+    outputs = [TensorSpec("total", t.INT64, (-1,)), TensorSpec("mean", t.FP32, (-1,)), TensorSpec("tag_bytes", t.BYTES, (-1,))]
+    return Toy({"": signature(inputs, outputs)}, run)
+
+
+def digits() -> Toy:
+    """Stands for the mnist sample: 784 floats to a class and ten probabilities."""
+
+    def run(inputs: Tensors, _: str) -> list[Tensor]:
+        (image,) = inputs.items
+        rows = image.array.shape[0]
+        probabilities = np.zeros((rows, 10), "f4")
+        probabilities[:, 7] = 1
+        return [Tensor("classes", t.INT64, probabilities.argmax(axis=1)), Tensor("probabilities", t.FP32, probabilities)]
+
+    outputs = [TensorSpec("classes", t.INT64, (-1,)), TensorSpec("probabilities", t.FP32, (-1, 10))]
+    return Toy({"": signature([TensorSpec("image", t.FP32, (-1, 784))], outputs)}, run)
+
+
+class Reply:
+    """What came back: the status, the body as it was sent, and that body read by Python's own JSON module."""
+
+    def __init__(self, status: int, body: bytes, media_type: bytes) -> None:
+        self.status = status
+        self.body = body
+        self.media_type = media_type
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The text of an error. Fails unless the body is what every error of this protocol is."""
+        assert self.status >= 400, self.body
+        document = self.json
+        assert list(document) == ["error"], document
+        text: str = document["error"]
+        assert type(text) is str
+        return text
+
+
+class Client:
+    """Holds a dialect over toy models, and calls it as the server does. Every model is version 1 unless its name is "NAME/VERSION"."""
+
+    def __init__(
+        self, models: Mapping[str, Toy], *, labels: Mapping[str, Mapping[str, str]] | None = None, max_body: int = 1 << 26
+    ) -> None:
+        meters = Meters()
+        self.gateway = Gateway(meters)
+        self.labels = labels or {}
+        self.max_body = max_body
+        table: dict[tuple[str, str], Entry] = {}
+        self.statuses: dict[str, list[VersionStatus]] = {}
+        for key, toy in models.items():
+            name, _, version = key.partition("/")
+            version = version or "1"
+            entry = Entry(ModelSpec(name, version), toy)
+            table[name, version] = table[name, ""] = entry  # the last one listed is the default
+            for label, labelled in self.labels.get(name, {}).items():
+                if labelled == version:
+                    table[name, f"@{label}"] = entry
+            self.statuses.setdefault(name, []).append(VersionStatus(name, version, State.READY, ""))
+        self.gateway.swap(table)
+        for name, statuses in self.statuses.items():
+            self.gateway.publish(name, statuses, self.labels.get(name, {}))
+        registry, repository = Registry(), Repository([], Defaults())
+        services = Services(
+            gateway=self.gateway,
+            registry=registry,
+            repository=repository,
+            operations=Operations(registry, repository, self.gateway),
+            meters=meters,
+            info=ServerInfo("dragoman", "0"),
+            fetching=FetchPolicy(),
+        )
+        self.dialect = TFServing(services)
+
+    def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
+        """Publish one more version of a model, which does not answer."""
+        statuses = [s for s in self.statuses.setdefault(name, []) if s.version != version]
+        self.statuses[name] = [*statuses, VersionStatus(name, version, state, reason)]
+        self.gateway.publish(name, self.statuses[name], self.labels.get(name, {}))
+
+    def request(
+        self, method: str, path: str | bytes, body: Any = b"", headers: Mapping[str, str] | None = None, *, query: bytes = b""
+    ) -> Request:
+        """`body` is bytes, text, or anything that JSON can carry; None for a client that goes away before it sends one."""
+        raw = path.encode() if isinstance(path, str) else path
+        content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        scope: MutableMapping[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": raw.decode("latin-1"),
+            "raw_path": raw,
+            "query_string": query,
+            "headers": [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()],
+        }
+        messages = [{"type": "http.request", "body": content, "more_body": False}] if body is not None else []
+
+        async def receive() -> MutableMapping[str, Any]:
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        return Request(scope, receive, self.max_body)
+
+    async def ask(self, request: Request) -> Reply:
+        try:
+            route = self.dialect.route(request)
+            answer = await route.handler(request, *route.args)
+        except ServingError as error:
+            answer = self.dialect.refuse(request, error)
+        assert isinstance(answer.body, bytes)
+        return Reply(answer.status, answer.body, answer.media_type)
+
+    def send(
+        self, method: str, path: str | bytes, body: Any = b"", headers: Mapping[str, str] | None = None, *, query: bytes = b""
+    ) -> Reply:
+        return asyncio.run(self.ask(self.request(method, path, body, headers, query=query)))
+
+    def predict(self, name: str, body: Any) -> Reply:
+        return self.send("POST", f"/v1/models/{name}:predict", body)
