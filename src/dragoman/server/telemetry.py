@@ -43,8 +43,8 @@ check_table(_STATUS)
 class Telemetry:
     """`version` is the server's. Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended."""
 
-    name = "metrics"
-    prefixes = ("/metrics", "/monitoring")
+    name: str = "metrics"
+    prefixes: tuple[str, ...] = ("/metrics", "/monitoring")
 
     def __init__(self, meters: Meters, gateway: Gateway, tracer: Tracer, live: LiveSettings, version: str) -> None:
         self._meters = meters

@@ -11,6 +11,8 @@ from pathlib import Path
 from dragoman.serving.meters import Vitals
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_ENOUGH_TICKS = 50
+"""Half a second of one processor, on machines that count hundredths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,17 @@ class Processor:
         self._path = proc / "stat"
         self._last = self._look()
         self.utilization: float | None = None
-        """0 to 1, over the time between the last two looks. None: not known, or not yet."""
+        """0 to 1, over the time between two looks. None: not known, or not yet."""
 
     def look(self) -> None:
-        before, self._last = self._last, self._look()
-        if before is None or self._last is None:
-            self.utilization = None
-        elif self._last[1] > before[1]:
-            idle, passed = (now - then for now, then in zip(self._last, before, strict=True))
+        """Look again. Too soon after the last time, nothing changes: a few ticks say nothing."""
+        now, before = self._look(), self._last
+        if now is None or before is None:
+            self._last, self.utilization = now, None
+            return
+        idle, passed = now[0] - before[0], now[1] - before[1]
+        if passed >= _ENOUGH_TICKS:
+            self._last = now
             self.utilization = min(1.0, max(0.0, 1 - idle / passed))
 
     def _look(self) -> tuple[int, int] | None:
