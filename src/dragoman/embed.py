@@ -160,7 +160,7 @@ class TestClient:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        await self._worker.app(scope, receive, send)
+        await self._worker.asgi(scope, receive, send)
         answered = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in sent[0]["headers"]}
         return TestResponse(sent[0]["status"], answered, b"".join(bytes(m.get("body", b"")) for m in sent[1:]))
 

@@ -24,16 +24,22 @@ from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer
+from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
+from dragoman.server.telemetry import Telemetry
 from dragoman.server.tls import server_context
+from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.reconciler import Reconciler, open_with_engine
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
+from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
 
@@ -59,8 +65,15 @@ class Worker:
 
     def __init__(self, settings: Settings, *, run_dir: str = "", serial: int = 0) -> None:
         self.settings = settings
-        self.meters = Meters(Path(run_dir) if run_dir else None, serial)
-        self.gateway = Gateway(self.meters, settings.timeout or math.inf)
+        shared = Path(run_dir) if run_dir else None
+        live = LiveSettings(shared)
+        logs = log_settings()
+        logs.share(live)
+        traces = TraceSettings(live)
+        tracer = Tracer(traces, settings.data_path / "traces", serial)
+        self.meters = Meters(shared, serial)
+        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer)
+        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings))
@@ -79,9 +92,14 @@ class Worker:
             meters=self.meters,
             info=ServerInfo("dragoman", __version__),
             fetching=FetchPolicy.parse(settings.allow_fetch),
+            log_settings=logs,
+            trace_settings=traces,
         )
-        self.dialects: list[Dialect] = [find("dialects", name)(self.services) for name in names("dialects")]
+        self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
+        """The application as the world sees it: what a test client calls, too."""
+        self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
 
     async def serve(self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None) -> Loaded:
@@ -107,6 +125,7 @@ class Worker:
 
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
         """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
+        self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
         reasons: dict[int, str] = {}
         for wave in waves(found):
@@ -146,7 +165,9 @@ class Worker:
         limits = HttpLimits(
             max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_timeout_s=settings.keep_alive
         )
-        self._http = HttpServer(self.app, limits=limits, error_body=self._error_body)
+        self._http = HttpServer(
+            self.asgi, limits=limits, error_body=self._error_body, on_response=AccessLog() if settings.access_log else None
+        )
         await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
     def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
@@ -164,6 +185,10 @@ class Worker:
             aborted = await self._http.drain(self.settings.drain_timeout)
             if aborted:
                 log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
+        if self._pulse is not None:
+            self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
+        await self.telemetry.close()
         await self.reconciler.close()
         self.repository.close()
 

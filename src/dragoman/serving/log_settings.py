@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import invalid
 from dragoman.serving.live_settings import LiveSettings
 
 ACCESS = "dragoman.access"
@@ -86,7 +86,7 @@ class LogSettings(logging.Filter):
         """Change the given ones, in every worker, and return all. Raises INVALID_INPUT and changes nothing when one cannot be had."""
         self._live.refresh()
         if self._fixed and any(value is not None and value != self._values.get(name) for name, value in values.items()):
-            raise ServingError(Kind.UNSUPPORTED, self._fixed, what="log")
+            raise invalid(self._fixed, "log")
         for name, value in values.items():
             if name not in self._start:
                 raise invalid(f"there is no log setting '{name[:100]}'; there are {', '.join(self._start)}", "log")

@@ -1,0 +1,106 @@
+"""The metrics page, and the pulse that keeps what workers know of each other fresh. Made by the worker; the page is a dialect like any other.
+
+The page is made from counters that all workers share, so it does not matter which worker a scrape reaches.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.dialects import Access, Answer, Request, Route, check_table, method_error, path_error
+from dragoman.server import vitals
+from dragoman.server.exposition import MEDIA_TYPE
+from dragoman.server.metrics import exposition
+from dragoman.serving.gateway import Gateway
+from dragoman.serving.live_settings import LiveSettings
+from dragoman.serving.meters import Meters
+from dragoman.serving.tracing import Tracer
+
+log = logging.getLogger("dragoman")
+
+PATHS = frozenset({"/metrics", "/monitoring/prometheus/metrics"})
+_PERIOD_S = 1.0
+_STATUS: Mapping[Kind, int] = {
+    Kind.INVALID_INPUT: 400,
+    Kind.NOT_FOUND: 404,
+    Kind.NOT_READY: 503,
+    Kind.CONFLICT: 409,
+    Kind.OVERLOADED: 503,
+    Kind.TIMEOUT: 504,
+    Kind.CANCELLED: 499,
+    Kind.MODEL_FAILED: 500,
+    Kind.UNSUPPORTED: 501,
+    Kind.UNAVAILABLE: 503,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.INTERNAL: 500,
+}
+check_table(_STATUS)
+
+
+class Telemetry:
+    """`version` is the server's. Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended."""
+
+    name: str = "metrics"
+    prefixes: tuple[str, ...] = ("/metrics", "/monitoring")
+
+    def __init__(self, meters: Meters, gateway: Gateway, tracer: Tracer, live: LiveSettings, version: str) -> None:
+        self._meters = meters
+        self._gateway = gateway
+        self._tracer = tracer
+        self._live = live
+        self._version = version
+        self._processor = vitals.Processor()
+        self._one_at_a_time = asyncio.Lock()
+
+    # --- the page ---
+
+    def route(self, request: Request) -> Route:
+        if request.path.rstrip("/") not in PATHS:
+            raise path_error(request)
+        if request.method not in ("GET", "HEAD"):
+            raise method_error(request, ["GET"])
+        return Route(self._page, Access.PUBLIC)
+
+    def refuse(self, request: Request, error: ServingError) -> Answer:
+        status = 405 if error.what == "method" else _STATUS[error.kind]
+        headers = [(b"allow", b"GET, HEAD")] if status == 405 else []
+        return Answer(status, (error.message + "\n").encode("utf-8", "replace"), b"text/plain; charset=utf-8", headers)
+
+    async def _page(self, request: Request) -> Answer:
+        return Answer(200, await self.page(), MEDIA_TYPE)
+
+    async def page(self) -> bytes:
+        """The metrics of all workers. Made in a thread, one at a time: with many models it takes milliseconds."""
+        self._refresh()
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(self._make)
+
+    def _make(self) -> bytes:
+        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine())
+
+    # --- the pulse ---
+
+    async def pulse(self, period_s: float = _PERIOD_S) -> None:
+        """Until cancelled: show this worker's gauges, obey settings that another worker changed, write traces."""
+        while True:
+            try:
+                self._refresh()
+                self._processor.look()
+                self._live.refresh()
+                due = self._tracer.take()
+                if due:
+                    await asyncio.to_thread(self._tracer.write, due)
+            except Exception:  # the pulse is what the other workers see of this one: it goes on
+                log.exception("a round of the pulse failed")
+            await asyncio.sleep(period_s)
+
+    async def close(self) -> None:
+        """Write the traces that are left; the gauges of this worker go, its counts stay."""
+        await asyncio.to_thread(self._tracer.write, self._tracer.take(everything=True))
+        self._meters.close()
+
+    def _refresh(self) -> None:
+        self._meters.refresh(self._gateway.gauges(), vitals.of_process())
