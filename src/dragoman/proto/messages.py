@@ -46,11 +46,11 @@ def new(full_name: str) -> "Message":
 
 
 def parse_text(text: str, message: "Message") -> None:
-    """Fill the message from text format; fields that it does not have are skipped. Raises TextError."""
+    """Fill the message from text format. Raises TextError, also for fields that it does not have."""
     from google.protobuf import text_format
 
     try:
-        text_format.Parse(text, message, allow_unknown_field=True)
+        text_format.Parse(text, message)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
         # The library puts "line:column : " before its message, which then says it twice.

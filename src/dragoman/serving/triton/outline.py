@@ -1,7 +1,8 @@
-"""Walks the text form of a message before it is parsed: bounds its nesting, and finds the fields that the message does not have.
+"""Walks the text form of a message before it is parsed: bounds its nesting, and takes out the fields that the message does not have.
 
-The parser skips unknown fields without a word, and recurses as deep as the text does. This walk is neither: a loop over tokens with its own
-stack. It is no validator: what it does not understand, it leaves for the parser to refuse. Called by serving/triton/text.py.
+The parser could skip unknown fields itself, but says nothing about them, and needs minutes for a long line full of them; it also recurses as
+deep as the text does. This walk is a loop over tokens with its own stack. It is no validator: what it does not understand, it leaves for the
+parser to refuse. Called by serving/triton/text.py.
 """
 
 import re
@@ -20,6 +21,7 @@ _TOKEN = re.compile(
     r"""|(?P<string>"(?:[^"\\\n]++|\\.)*+"?|'(?:[^'\\\n]++|\\.)*+'?)"""
     r"|(?P<sign>.)"
 )
+_NOT_LINE_FEED = re.compile(r"[^\n]")
 _MOST = 100
 
 
@@ -40,6 +42,16 @@ class Unknown:
     column: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """`known` is the text with blanks in place of unknown fields: what is left stands where it stood."""
+
+    known: str
+    unknown: tuple[Unknown, ...]
+    """In order, a hundred at most."""
+    unknown_count: int
+
+
 @dataclass(slots=True)
 class _Level:
     """One message that is open. `descriptor` is None inside a field that is itself unknown or no message."""
@@ -51,13 +63,49 @@ class _Level:
     """A colon was read, so a word is a value and not the name of a field."""
     items: bool = False
     """Between [ and ]."""
+    unknown_from: int = -1
+    """Where the unknown field begins that has not ended yet."""
 
 
-def unknown_fields(text: str, root: _Descriptor, depth: int) -> list[Unknown]:
-    """The fields that `root` does not have, in order, a hundred at most. Raises TooDeepError beyond `depth` nested messages."""
-    found: list[Unknown] = []
-    lines = [0, *(match.end() for match in re.finditer("\n", text))]
-    levels = [_Level(root, "")]
+class _Walk:
+    """The state of one walk: open messages, and what was found so far."""
+
+    def __init__(self, text: str, root: _Descriptor) -> None:
+        self.text = text
+        self.levels = [_Level(root, "")]
+        self.lines = [0, *(match.end() for match in re.finditer("\n", text))]
+        self.unknown: list[Unknown] = []
+        self.count = 0
+        self.kept: list[str] = []
+        self.kept_until = 0
+
+    def name(self, level: _Level, name: str, start: int) -> None:
+        """A field begins here, and with it ends the one before."""
+        self.end_unknown(level, start)
+        level.field = name
+        if level.descriptor is None or name in level.descriptor.fields_by_name:
+            return
+        level.unknown_from = start
+        self.count += 1
+        if self.count <= _MOST:
+            line = self.line(start)
+            self.unknown.append(Unknown(_join(level.path, name), line, start - self.lines[line - 1] + 1))
+
+    def end_unknown(self, level: _Level, end: int) -> None:
+        """Put blanks over the unknown field that this level is in, if any."""
+        if level.unknown_from >= 0:
+            self.kept.append(self.text[self.kept_until : level.unknown_from])
+            self.kept.append(_NOT_LINE_FEED.sub(" ", self.text[level.unknown_from : end]))
+            self.kept_until, level.unknown_from = end, -1
+
+    def line(self, position: int) -> int:
+        return bisect_right(self.lines, position)
+
+
+def outline(text: str, root: _Descriptor, depth: int) -> Outline:
+    """Find and take out the fields that `root` does not have. Raises TooDeepError beyond `depth` nested messages."""
+    walk = _Walk(text, root)
+    levels = walk.levels
     for token in _TOKEN.finditer(text):
         kind, level = token.lastgroup, levels[-1]
         if kind == "space":
@@ -68,21 +116,20 @@ def unknown_fields(text: str, root: _Descriptor, depth: int) -> list[Unknown]:
             if level.value or level.items:
                 level.value = False
             else:
-                level.field = token.group()
-                if level.descriptor is not None and level.field not in level.descriptor.fields_by_name and len(found) < _MOST:
-                    line = bisect_right(lines, token.start())
-                    found.append(Unknown(_join(level.path, level.field), line, token.start() - lines[line - 1] + 1))
+                walk.name(level, token.group(), token.start())
         elif token.group() in "{<":
             level.value = False
             levels.append(_Level(_inner(level), _join(level.path, level.field)))
             if len(levels) > depth:
-                raise TooDeepError(bisect_right(lines, token.start()))
+                raise TooDeepError(walk.line(token.start()))
         elif token.group() in "}>":
             if len(levels) > 1:
-                levels.pop()
+                walk.end_unknown(levels.pop(), token.start())
         else:
             _sign(level, token.group())
-    return found
+    for level in levels:
+        walk.end_unknown(level, len(text))
+    return Outline("".join([*walk.kept, text[walk.kept_until :]]), tuple(walk.unknown), walk.count)
 
 
 def _sign(level: _Level, sign: str) -> None:

@@ -4,6 +4,7 @@ The two differ in what an unknown field does: in a file it may belong to a newer
 refused, as Triton does, because the caller is there to correct it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,8 +12,8 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.proto.messages import TextError, new, parse_json, parse_text
-from dragoman.serving.settings import LARGEST_FILE, check_name, limited, quoted
-from dragoman.serving.triton.outline import TooDeepError, unknown_fields
+from dragoman.serving.settings import LARGEST_FILE, check_name, quoted
+from dragoman.serving.triton.outline import Outline, TooDeepError, outline
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -45,14 +46,13 @@ def read_config(text: str | bytes, model_name: str) -> TritonConfig:
     content = _text(text, source)
     message = new("inference.ModelConfig")
     try:
-        unknown = unknown_fields(content, message.DESCRIPTOR, _DEEPEST)
-        parse_text(content, message)
+        found = outline(content, message.DESCRIPTOR, _DEEPEST)
+        parse_text(found.known, message)
     except TooDeepError as error:
         raise invalid(f"{source}: line {error.line}: more than {_DEEPEST} messages are nested into each other") from None
     except TextError as error:
         raise invalid(f"{source}: {_explain(error, content)}") from None
-    warnings = (f"{source}: line {u.line}, column {u.column}: the field {quoted(u.path)} is not known and has no effect" for u in unknown)
-    return _named(message, model_name, source, limited(warnings, source))
+    return _named(message, model_name, source, tuple(_unknown(found, source)))
 
 
 def config_from_json(text: str | bytes, model_name: str) -> TritonConfig:
@@ -74,6 +74,13 @@ def config_from_json(text: str | bytes, model_name: str) -> TritonConfig:
     except ValueError as error:
         raise invalid(f"{source}: {_cut(str(error))}") from None
     return _named(message, model_name, source, ())
+
+
+def _unknown(found: Outline, source: str) -> Iterator[str]:
+    for field in found.unknown:
+        yield f"{source}: line {field.line}, column {field.column}: the field {quoted(field.path)} is not known and has no effect"
+    if found.unknown_count > len(found.unknown):
+        yield f"{source}: {found.unknown_count - len(found.unknown)} more fields are not known and have no effect"
 
 
 def _named(message: "Message", model_name: str, source: str, unknown: tuple[str, ...]) -> TritonConfig:
