@@ -417,7 +417,7 @@ def test_tells_a_waiting_application_of_the_hang_up(loop: str, wrap: Any, caplog
 
 def test_callbacks_are_not_called_after_the_answer(loop: str, wrap: Any) -> None:
     """A hang-up behind a complete answer is no hang-up."""
-    called = []
+    called: list[object] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["extensions"]["dragoman.disconnect"].add_callback(lambda: called.append(1))
