@@ -286,6 +286,7 @@ class Connection(asyncio.Protocol):
         if incoming is not None and incoming.buffered >= self.service.limits.buffer_bytes:
             self._pause_reading()
             self.deadline = inf
+            incoming.wake()
         else:
             self.deadline = self.service.now + self.service.limits.body_timeout_s
 

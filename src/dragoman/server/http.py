@@ -127,6 +127,7 @@ class HttpServer:
         rest = [task for task in service.tasks if task.cancel()]
         if rest:
             await asyncio.wait(rest, timeout=DRAIN_GRACE_S)
+        await self._wait_empty(DRAIN_GRACE_S)
         if self._ticker is not None:
             self._ticker.cancel()
         return cut

@@ -145,7 +145,10 @@ class Reader:
         if len(self._url) > limits.max_url_bytes:
             self.refuse(None, Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes"))
         elif self.head_bytes > limits.max_header_bytes:
-            self.refuse(None, Refusal(431, f"the request head is longer than {limits.max_header_bytes} bytes"))
+            self.refuse(None, self._too_long())
+
+    def _too_long(self) -> Refusal:
+        return Refusal(431, f"the request head is longer than {self._service.limits.max_header_bytes} bytes")
 
     # -- called by the parser
 
@@ -165,7 +168,7 @@ class Reader:
         limits = service.limits
         url, self._url = self._url, b""
         headers, self._headers = self._headers, []
-        self.head_bytes = 0
+        in_parts, self.head_bytes = self.head_bytes > 0, 0
         method: str = parser.get_method().decode()
         keep_alive: bool = parser.should_keep_alive()
         named = dict(headers)
@@ -175,7 +178,7 @@ class Reader:
         version = "1.1" if keep_alive and b"connection" not in named else parser.get_http_version()
         expecting = False
         refusal = None
-        if not (keep_alive and UNUSUAL.isdisjoint(named) and b"host" in named and len(named) == len(headers)):
+        if not (keep_alive and method != "CONNECT" and UNUSUAL.isdisjoint(named) and b"host" in named and len(named) == len(headers)):
             refusal = framing(version, method, headers, named)
             if refusal is None and parser.should_upgrade():
                 self._detour = without_upgrade(method, url, version, headers)
@@ -195,6 +198,8 @@ class Reader:
                 refusal = Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes")
         if len(headers) > limits.max_headers:
             refusal = Refusal(431, f"the request has more than {limits.max_headers} headers")
+        elif (in_parts or limits.max_header_bytes < SLICE_BYTES) and _size(url, headers) > limits.max_header_bytes:
+            refusal = refusal or self._too_long()
         exchange.scope = {
             "type": "http",
             "asgi": ASGI,
@@ -240,3 +245,8 @@ class Reader:
             self.deaf = True
         if not self.queue or self.queue[-1] is not incoming:
             self._conn.completed(incoming)
+
+
+def _size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """Return about how many bytes a head had."""
+    return len(url) + sum([len(name) + len(value) + 4 for name, value in headers])

@@ -62,7 +62,7 @@ class Refusal:
     text: str
 
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus if status >= 200}
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 FIELD = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
