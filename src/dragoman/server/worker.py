@@ -21,6 +21,7 @@ from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
+from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer
@@ -92,6 +93,7 @@ class Worker:
             meters=self.meters,
             info=ServerInfo("dragoman", __version__),
             fetching=FetchPolicy.parse(settings.allow_fetch),
+            extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
         )
