@@ -60,7 +60,7 @@ SLOT_WORDS = 1024
 SLOT_BYTES = SLOT_WORDS * 8
 SLOTS = 128
 
-# Words of a record, in the order in which they are written. The last three are zero for requests that never waited.
+# Words of a record, in the order in which they are written. The last three need no writing while they stay zero.
 COUNT, TOOK, ROWS, INFER, LAST, WAITED, INPUT, OUTPUT = range(RECORD_WORDS)
 
 _HEADER_BYTES = 4096

@@ -87,7 +87,7 @@ class Meter:
         record.rows = rows = record.rows + timings.rows
         record.infer = infer_sum = record.infer + infer
         waited = timings.queue_ns
-        if waited:
+        if waited or timings.input_ns or timings.output_ns:
             record.waited = waited_sum = record.waited + waited
             record.input = input_sum = record.input + timings.input_ns
             record.output = output_sum = record.output + timings.output_ns
