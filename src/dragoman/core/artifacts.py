@@ -100,7 +100,9 @@ def locate(artifact: str, runtime: str, model: str) -> Path:
     if not head:
         raise invalid(f"the file '{path.name}' of model '{model}' is empty", what="model")
     if head.startswith(_LFS):
-        raise invalid(f"the file '{path.name}' of model '{model}' is a Git LFS pointer: fetch the model itself with 'git lfs pull'", what="model")
+        raise invalid(
+            f"the file '{path.name}' of model '{model}' is a Git LFS pointer: fetch the model itself with 'git lfs pull'", what="model"
+        )
     return path
 
 
@@ -115,4 +117,6 @@ def _inside(folder: Path, runtime: str, model: str) -> Path:
         names = ", ".join(f"'{path.name}'" for path in candidates[:10])
         raise invalid(f"the folder of model '{model}' holds several files for the runtime '{runtime}', expected one: {names}", what="model")
     expected = " or ".join(f"'{name}'" for name in CONVENTIONAL.get(runtime, ())) or "a file"
-    raise ServingError(Kind.NOT_FOUND, f"the folder of model '{model}' holds no file for the runtime '{runtime}', such as {expected}", what="model")
+    raise ServingError(
+        Kind.NOT_FOUND, f"the folder of model '{model}' holds no file for the runtime '{runtime}', such as {expected}", what="model"
+    )
