@@ -11,8 +11,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "runtimes": {
         "onnx": "dragoman.runtimes.onnx:load",
         "sklearn": "dragoman.runtimes.estimators:load_sklearn",
-        "xgboost": "dragoman.runtimes.estimators:load_xgboost",
-        "lightgbm": "dragoman.runtimes.estimators:load_lightgbm",
+        "xgboost": "dragoman.runtimes.boosters:load_xgboost",
+        "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
     },
     "dialects": {

@@ -17,7 +17,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.plugins import missing
 from dragoman.core.tensors import BF16, BYTES, DATATYPES, FP32, FP64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
-from dragoman.runtimes import memory, onnx_errors, onnx_file
+from dragoman.runtimes import arrays, memory, onnx_errors, onnx_file
 from dragoman.runtimes.options import Options, processors
 from dragoman.runtimes.signatures import settle
 
@@ -110,8 +110,8 @@ class OnnxModel:
         feeds: dict[str, Any] = {t.name: t.array for t in inputs.items}
         if self._text:
             for tensor in inputs.items:
-                if tensor.datatype is BYTES:
-                    feeds[tensor.name] = _decode(tensor, self._name)
+                if tensor.datatype is BYTES:  # given `bytes`, onnxruntime would read their Python spelling without a word
+                    feeds[tensor.name] = arrays.text(tensor, self._name)
         names = self._wanted(call.outputs) if call.outputs else self._names
         try:
             results = self._run_bits(session, feeds, inputs, names) if self._bits else session.run(names, feeds)
@@ -124,7 +124,7 @@ class OnnxModel:
                 if isinstance(output.array, list):
                     output.array = _columns(output.array, self._labels[output.name], output.datatype)
                 elif output.datatype is BYTES:
-                    output.array = _encode(output.array)
+                    output.array = arrays.encoded(output.array)
         return Tensors(outputs)
 
     def close(self) -> None:
@@ -291,26 +291,6 @@ def _joins(session: Any, own: Signature) -> bool:
     names |= {node.shape[0] for node in session.get_outputs() if node.name in served and node.name not in dicts}
     known = {name for name in names if isinstance(name, str) and _MADE_UP.fullmatch(name) is None}
     return len(known) <= 1
-
-
-def _decode(tensor: Tensor, model: str) -> Array:
-    """Text for onnxruntime, which would turn `bytes` into their Python spelling without a word."""
-    texts: Array = np.empty(tensor.array.shape, dtype=object)
-    flat = texts.reshape(-1)
-    for index, element in enumerate(tensor.array.ravel()):
-        try:
-            flat[index] = element.decode()
-        except UnicodeDecodeError:
-            raise invalid(f"input '{tensor.name}' of model '{model}' must be UTF-8 text; element {index} is not") from None
-    return texts
-
-
-def _encode(array: Array) -> Array:
-    encoded: Array = np.empty(array.shape, dtype=object)
-    flat = encoded.reshape(-1)
-    for index, element in enumerate(array.ravel()):
-        flat[index] = element.encode()
-    return encoded
 
 
 def _columns(rows: list[dict[Any, float]], labels: tuple[str, ...], datatype: Datatype) -> Array:

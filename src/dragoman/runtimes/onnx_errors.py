@@ -7,10 +7,9 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.runtimes import onnx_file
 
 _LOADING = re.compile(r"^Load model from .*? failed: ?", re.DOTALL)
-_PLACE = re.compile(
-    r"(?:\S*/)?\w+\.(?:cc|h):\d+ (?:(?:(?! was false).)*\)(?:::\S+|const)* .*? was false\. |[^()]*\((?:[^()]|\([^()]*\))*\)(?:::\S+)* |\w+ )?"
-)
-"""Where in onnxruntime's sources an error comes from: file and line, function with its types, and the condition that did not hold."""
+_PLACE = re.compile(r"(?:\S*/)?\w+\.(?:cc|h):\d+ ")
+"""Where in onnxruntime's sources an error comes from. What follows is a function, with its types or without, and maybe a condition."""
+_FUNCTION = re.compile(r"(?:[^()]{0,200}\((?:[^()]{0,500}|\([^()]{0,200}\)){0,20}\)(?:::\S+)?|\w+) ")
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _RESOLVED = re.compile(r" resolved path: .*", re.DOTALL)
 _IR = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
@@ -78,8 +77,22 @@ def plain(text: str) -> str:
     """onnxruntime's message without codes, source files and C++ types; one line."""
     text = _LOADING.sub("", _CODE.sub("", text.strip())).removeprefix("Exception during initialization: ")
     node, status, reason = text.partition("Status Message: ")
-    text = _PLACE.sub("", reason if status else text)
+    text = _without_place(reason if status else text)
     if status and (match := re.search(r"while running (\w+) node", node)):
         text = f"{match[1]}: {text}"
     text = _RESOLVED.sub("", text).replace(" Please fix either the inputs/outputs or the model.", "")
     return " ".join(text.split())[:500]
+
+
+def _without_place(text: str) -> str:
+    text = text[:4000]
+    places = list(_PLACE.finditer(text))
+    if not places:
+        return text
+    before = text[: places[0].start()] if len(places) == 1 else ""
+    after = text[places[-1].end() :]
+    _, was_false, reason = after.partition(" was false. ")
+    if was_false:
+        return before + reason
+    function = _FUNCTION.match(after)
+    return before + (after[function.end() :] if function else after)
