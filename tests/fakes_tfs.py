@@ -119,7 +119,9 @@ def digits() -> Toy:
 
     def run(inputs: Tensors, _: str) -> list[Tensor]:
         (image,) = inputs.items
-        rows = image.array.shape[0]
+        if image.array.ndim != 2 or image.array.shape[1] != 784:
+            raise invalid(f"input 'image' has shape {list(image.array.shape)}, expected [-1, 784]")
+        rows = len(image.array)
         probabilities = np.zeros((rows, 10), "f4")
         probabilities[:, 7] = 1
         return [Tensor("classes", t.INT64, probabilities.argmax(axis=1)), Tensor("probabilities", t.FP32, probabilities)]
