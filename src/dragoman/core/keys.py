@@ -1,11 +1,17 @@
 """The batch key: requests with equal keys may run as one batch. Computed once per request, in the worker."""
 
+import hashlib
 import json
 from collections.abc import Hashable
 from typing import Any
 
+import numpy as np
+
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Blob, Rows, Signature
+
+_TAG = "\ud800"
+"""The key of what stands for a value that JSON does not have. No request can bring it: readers of JSON refuse half a surrogate pair."""
 
 
 def canonical_json(value: Any) -> str:
@@ -36,9 +42,9 @@ def batch_key(request: InferRequest, signature: Signature) -> Hashable:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Blob):
-        return [value.media_type, value.data.hex()]
+        return {_TAG: ["file", value.media_type, value.name, hashlib.sha256(value.data).hexdigest()]}
     if isinstance(value, bytes):
-        return ["bytes", value.hex()]
-    if hasattr(value, "tolist"):
-        return value.tolist()
+        return {_TAG: ["bytes", value.hex()]}
+    if isinstance(value, np.ndarray):
+        return {_TAG: [value.dtype.str, value.shape, value.tolist()]}
     raise TypeError(f"{type(value).__name__} cannot be part of a batch key")

@@ -139,10 +139,19 @@ class TensorSpec:
 
 
 class _All(frozenset[str]):
-    """A signature's `reads` when the model may look at any request parameter."""
+    """A signature's `reads` when the model may look at any request parameter. It has no members to list, and is not the empty set."""
 
     def __contains__(self, item: object) -> bool:
         return True
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
 
 ALL_PARAMETERS: frozenset[str] = _All()

@@ -1,0 +1,31 @@
+"""Packages that exist for one test: modules with entry points, found as if somebody had installed them."""
+
+import importlib
+import itertools
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def installed(folder: Path, group: str, name: str, source: str, attribute: str = "load") -> Iterator[ModuleType]:
+    """A package in `folder` whose module has this source, with one entry point; yields the imported module."""
+    number = next(_numbers)
+    module = f"package_of_a_test_{number}"
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / f"{module}.py").write_text(source, "utf-8")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", "utf-8")
+    (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:{attribute}\n", "utf-8")
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield importlib.import_module(module)
+    finally:
+        sys.path.remove(str(folder))
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
