@@ -19,7 +19,7 @@ class Progress:
 
 
 def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
-    """The start banner: addresses, models, and a ready-made request per protocol for the first model that has a sample."""
+    """The start banner: addresses, models, and a ready-made request per protocol for the model with the smallest sample."""
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
@@ -34,8 +34,8 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")
         )
     lines.append("")
-    for sample in loaded.samples[:1]:
-        lines += requests_for(base, sample)
+    if loaded.samples:
+        lines += requests_for(base, min(loaded.samples, key=lambda sample: len(json.dumps(sample))))
     return "\n".join([*lines, f"Pages: {base}/   Metrics: {base}/metrics   Stop: Ctrl-C", ""])
 
 

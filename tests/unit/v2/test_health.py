@@ -121,7 +121,7 @@ def test_metadata_of_what_is_not_known() -> None:
     signature = Signature(inputs=(TensorSpec("x", None, None),), outputs=(TensorSpec("y", BYTES, ()),))
     with Client([entry("odd", signature, lambda _: Tensors([]))]) as server:
         reply = server.send("GET", "/v2/models/odd").json
-    assert reply["inputs"] == [{"name": "x", "datatype": "", "shape": [-1]}]
+    assert reply["inputs"] == [{"name": "x", "datatype": "FP64", "shape": [-1]}]
     assert reply["outputs"] == [{"name": "y", "datatype": "BYTES", "shape": []}]
 
 

@@ -182,10 +182,10 @@ def _below(segments: list[str]) -> list[str]:
 
 
 def _described(spec: TensorSpec) -> dict[str, Any]:
-    """A tensor of the metadata. Of a tensor whose rank is not known the shape is [-1]; of one that takes any datatype it is empty."""
+    """A tensor of the metadata. Of a tensor whose rank is not known the shape is [-1]; one that takes any number says FP64, which fits all."""
     return {
         "name": spec.name,
-        "datatype": spec.datatype.name if spec.datatype else "",
+        "datatype": spec.datatype.name if spec.datatype else "FP64",
         "shape": [-1] if spec.shape is None else spec.shape,
     }
 
