@@ -215,7 +215,7 @@ def adder() -> Entry:
     return entry("adder", signature, _sum)
 
 
-def _shout(call: Call) -> Tensors:
+def shout(call: Call) -> Tensors:
     """Upper-case text; with the parameter `twice` everything twice; `times` values of the input `times` more often."""
     assert isinstance(call.inputs, Tensors)
     text = call.inputs.get("text_input")
@@ -250,7 +250,7 @@ class _Streaming(LocalServable):
 
 def words() -> Entry:
     spec = ModelSpec("words")
-    return Entry(spec, _Streaming(spec, [FakeModel(signature=TEXT, run=_shout)], Cost()))
+    return Entry(spec, _Streaming(spec, [FakeModel(signature=TEXT, run=shout)], Cost()))
 
 
 def _fail(call: Call) -> Tensors:
@@ -279,7 +279,7 @@ def talking(name: str, parameters: dict[str, Any]) -> Entry:
 def everything() -> Client:
     """A server with all of these models."""
     broken = entry("broken", IRIS, _fail)
-    return Client([iris(), iris("2"), adder(), entry("text", TEXT, _shout), words(), broken, *(identity(d) for d in WIRE_DATATYPES)])
+    return Client([iris(), iris("2"), adder(), entry("text", TEXT, shout), words(), broken, *(identity(d) for d in WIRE_DATATYPES)])
 
 
 def one_input(data: Any, datatype: str = "FP32", shape: Any = (1, 4), name: str = "input", **fields: Any) -> dict[str, Any]:

@@ -89,11 +89,13 @@ def test_model_not_ready(state: State, reason: str, word: str) -> None:
 
 
 def test_server_metadata(server: Client) -> None:
-    """Name, version, and the extensions that are there: this dialect's own and those that the server names."""
+    """Name, version, and the extensions that are there, each once; none that is not."""
     reply = server.send("GET", "/v2").json
     assert (reply["name"], reply["version"]) == ("dragoman", "9.9")
-    assert {"binary_tensor_data", "classification", "odd_extension"} <= set(reply["extensions"])
+    ours = {"binary_tensor_data", "classification", "model_repository", "statistics", "model_configuration"}
+    assert ours <= set(reply["extensions"])
     assert not {"system_shared_memory", "cuda_shared_memory", "sequence"} & set(reply["extensions"])
+    assert len(set(reply["extensions"])) == len(reply["extensions"])
     assert server.send("GET", "/v2/").json == reply
 
 

@@ -1,7 +1,8 @@
 """Inference bodies to requests and responses to bodies: the JSON form, and where it refers to binary data. Called by the router.
 
 `decode` runs between finding the model and calling it, so nothing here awaits. The common case (few inputs, JSON only) is the straight
-path: 3 us to decode and 1.5 us to encode the iris request; what is rare is in functions of its own.
+path, and what is rare is in functions of its own: the iris request takes 3.6 us to decode and 2.0 us to encode where its bare
+orjson.loads takes 0.5.
 """
 
 from collections.abc import Mapping
