@@ -1,5 +1,6 @@
 """Reading model-settings.json: what people write, where the artifact lies, what has no effect, what is refused."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -263,13 +264,13 @@ def test_what_is_no_settings_file(folder: Path, text: str | bytes, expected: str
     ("values", "expected"),
     [
         ({"name": 3}, "name: expected text, not a whole number"),
-        ({"name": "a/b"}, "'a/b' cannot be a model's name"),
-        ({"name": "a\nb"}, "cannot be a model's name"),
         ({"platform": ["x"]}, "platform: expected text, not a list"),
         ({"parameters": "x"}, "parameters: expected a JSON object, not text"),
         ({"parameters": {"uri": 1}}, "uri: expected text"),
         ({"parameters": {"version": True}}, "version: expected text, not true or false"),
-        ({"parameters": {"version": "a/b"}}, "parameters.version: 'a/b' cannot be"),
+        ({"parameters": {"version": "a/b"}}, "parameters.version: 'a/b' cannot stand in a URL"),
+        ({"parameters": {"version": "a\nb"}}, "cannot stand in a URL"),
+        ({"parameters": {"version": "v" * 256}}, "cannot stand in a URL"),
         ({"parameters": {"extra": [1]}}, "parameters.extra: expected a JSON object, not a list"),
         ({"max_batch_size": -1}, "max_batch_size is -1"),
         ({"max_batch_size": True}, "max_batch_size: expected a whole number, not true or false"),
@@ -323,8 +324,11 @@ KEYS = st.sampled_from(
         "parameters",
         "uri",
         "extra",
+        "version",
+        "datatype",
+        "shape",
+        "content_type",
     ]
-    + ["version", "datatype", "shape", "content_type"]
 )
 VALUES = st.recursive(
     st.none()
@@ -343,7 +347,5 @@ VALUES = st.recursive(
 def test_no_input_does_more_than_refuse(folder: Path, value: Any) -> None:
     """Any JSON, and any bytes: settings, or a ServingError; nothing else."""
     text = value if isinstance(value, bytes) else json.dumps(value).encode("utf-8", "surrogatepass")
-    try:
+    with contextlib.suppress(ServingError):
         assert read_settings(text, folder).name
-    except ServingError as error:
-        assert error.kind in {Kind.INVALID_INPUT, Kind.UNSUPPORTED}

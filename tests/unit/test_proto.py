@@ -113,17 +113,15 @@ def test_a_client_in_the_same_process_does_not_collide(ours_first: bool) -> None
 
 def test_the_process_wide_pool_stays_clean() -> None:
     """Our names are not registered where everybody's are."""
-    code = "\n".join(
-        [
-            "from dragoman.proto import messages",
-            "from google.protobuf import descriptor_pool",
-            "messages.new('inference.ModelConfig')",
-            "try:",
-            "    descriptor_pool.Default().FindMessageTypeByName('inference.ModelConfig')",
-            "except KeyError:",
-            "    print('clean')",
-        ]
-    )
+    code = """
+from dragoman.proto import messages
+from google.protobuf import descriptor_pool
+messages.new("inference.ModelConfig")
+try:
+    descriptor_pool.Default().FindMessageTypeByName("inference.ModelConfig")
+except KeyError:
+    print("clean")
+"""
     assert python(code) == "clean"
     pool = cast("Any", messages.new("inference.ModelConfig")).DESCRIPTOR.file.pool
     assert pool is not descriptor_pool.Default()
@@ -137,18 +135,16 @@ def test_protobuf_is_not_imported_until_asked() -> None:
 
 def test_without_protobuf_the_error_names_the_extra() -> None:
     """UNSUPPORTED with the command that installs it, and no traceback of an import."""
-    code = "\n".join(
-        [
-            "import sys",
-            "sys.modules['google.protobuf'] = None",
-            "from dragoman.core.errors import ServingError",
-            "from dragoman.serving.triton import read_config",
-            "try:",
-            "    read_config('', 'm')",
-            "except ServingError as error:",
-            "    print(error.kind.name, error.message)",
-        ]
-    )
+    code = """
+import sys
+sys.modules["google.protobuf"] = None
+from dragoman.core.errors import ServingError
+from dragoman.serving.triton import read_config
+try:
+    read_config("", "m")
+except ServingError as error:
+    print(error.kind.name, error.message)
+"""
     answer = python(code)
     assert answer.startswith("UNSUPPORTED")
     assert "dragoman[triton]" in answer

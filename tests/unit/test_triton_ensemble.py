@@ -110,9 +110,6 @@ def test_ensembles_that_can_run(text: str) -> None:
             id="no datatype",
         ),
         pytest.param(ensemble(["x"], ["y"], A, step("", {"in": "t"}, {"out": "y"})), "step[1]: expected model_name", id="no model"),
-        pytest.param(
-            ensemble(["x"], ["y"], step("a/b", {"in": "x"}, {"out": "y"})), "step[0]: 'a/b' cannot be a model's name", id="no name"
-        ),
         pytest.param(ensemble(["x"], ["y"], A, step("e", {"in": "t"}, {"out": "y"})), "step[1]: the ensemble calls itself", id="itself"),
         pytest.param(ensemble(["x"], ["y"], A, step("b", {}, {"out": "y"})), "step[1]: expected input_map", id="reads nothing"),
         pytest.param(ensemble(["x"], ["y"], A, step("b", {"in": "t"}, {})), "step[1]: expected output_map", id="writes nothing"),

@@ -15,7 +15,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import BatchPolicy
 from dragoman.core.tensors import DATATYPES, Shape, TensorSpec
 from dragoman.serving.paths import confine
-from dragoman.serving.settings import LARGEST_FILE, ModelSettings, check_name, limited, quoted
+from dragoman.serving.settings import LARGEST_FILE, ModelSettings, limited, quoted
 
 FILE = "model-settings.json"
 
@@ -34,6 +34,7 @@ _ARRAYS = {"content_type": "np"}
 """Asks for what is done anyway: numbers as they are."""
 _MOST_DIMENSIONS = 32
 _LONGEST_DELAY_S = 3600.0
+_LONGEST_VERSION = 255
 _LARGEST_BATCH = (1 << 31) - 1
 
 _T = TypeVar("_T")
@@ -48,13 +49,13 @@ def read_settings(text: str | bytes, folder: Path) -> ModelSettings:
     folder = folder.absolute()
     source = f"{FILE} in '{folder.name}'"
     written = _object(_parse(text, source), "the file", source)
-    name = check_name(_value(written, "name", str, "", source) or folder.name, source)
-    source = f"{FILE} of model '{name}'"
+    name = _value(written, "name", str, "", source) or folder.name
+    source = f"{FILE} of model {quoted(name)}"
     parameters = _object(written.get("parameters") or {}, "parameters", source)
     runtime, files = _runtime(written, source)
     version = _value(parameters, "version", str, "", source)
-    if version:
-        check_name(version, f"{source}: parameters.version")
+    if "/" in version or not version.isprintable() or len(version) > _LONGEST_VERSION:
+        raise invalid(f"{source}: parameters.version: {quoted(version)} cannot stand in a URL", what="version")
     batch = _batch(written, source)
     return ModelSettings(
         name=name,

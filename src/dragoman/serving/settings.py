@@ -10,14 +10,12 @@ from enum import Enum, unique
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY, BatchPolicy, Step
 from dragoman.core.tensors import Shape, TensorSpec
 
 LARGEST_FILE = 1 << 20
 """A configuration file above this many bytes is refused: real ones have a few kilobytes."""
 _MOST_WARNINGS = 100
-_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +118,6 @@ def limited(warnings: Iterable[str], source: str) -> tuple[str, ...]:
     if len(kept) <= _MOST_WARNINGS:
         return kept
     return (*kept[:_MOST_WARNINGS], f"{source}: {len(kept) - _MOST_WARNINGS} more fields have no effect")
-
-
-def check_name(name: str, source: str) -> str:
-    """The name again. Raises INVALID_INPUT for one that cannot stand in a URL path, a metric label or a log line."""
-    if not name or len(name) > _LONGEST_NAME or "/" in name or name in {".", ".."} or not name.isprintable():
-        expected = f"1 to {_LONGEST_NAME} printable characters without '/'"
-        raise invalid(f"{source}: {quoted(name)} cannot be a model's name: expected {expected}", what="model")
-    return name
 
 
 def quoted(text: str, longest: int = 100) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.core.model import Step
-from dragoman.serving.settings import check_name, quoted
+from dragoman.serving.settings import quoted
 
 _MOST_STEPS = 1000
 
@@ -35,7 +35,6 @@ def _step(step: Any, index: int, ensemble: str, source: str) -> Step:
     where = f"{source}: ensemble_scheduling.step[{index}]"
     if not step.model_name:
         raise invalid(f"{where}: expected model_name")
-    check_name(step.model_name, where)
     if step.model_name == ensemble:
         raise invalid(f"{where}: the ensemble calls itself")
     for field in ("input_map", "output_map"):

@@ -10,6 +10,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from dragoman.proto.messages import TextError
+
 _Descriptor: TypeAlias = Any
 """Of a message; protobuf has two classes for it, one of them private."""
 
@@ -21,16 +23,10 @@ _TOKEN = re.compile(
     r"""|(?P<string>"(?:[^"\\\n]++|\\.)*+"?|'(?:[^'\\\n]++|\\.)*+'?)"""
     r"|(?P<sign>.)"
 )
+_ESCAPED = re.compile(r"""(?:[^\\]++|\\(?:[abfnrtvxuU\\'"]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])))*+""")
+"""A string up to the first escape sequence that is none. The parser would only complain of those to the developer, as Python does."""
 _NOT_LINE_FEED = re.compile(r"[^\n]")
 _MOST = 100
-
-
-class TooDeepError(ValueError):
-    """The text nests more messages into each other than allowed; `line` counts from 1."""
-
-    def __init__(self, line: int) -> None:
-        super().__init__(line)
-        self.line = line
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +94,26 @@ class _Walk:
             self.kept.append(_NOT_LINE_FEED.sub(" ", self.text[level.unknown_from : end]))
             self.kept_until, level.unknown_from = end, -1
 
+    def check_escapes(self, string: str, start: int) -> None:
+        """Raise TextError for a backslash that begins no escape sequence; one at the very end is an open string, which the parser refuses."""
+        match = _ESCAPED.match(string)
+        good = match.end() if match else 0
+        if good < len(string) - 1:
+            raise self.error(f"{string[good : good + 2]!r} is not an escape sequence", start + good)
+
+    def error(self, message: str, position: int) -> TextError:
+        line = self.line(position)
+        return TextError(message, line, position - self.lines[line - 1] + 1)
+
     def line(self, position: int) -> int:
         return bisect_right(self.lines, position)
 
 
 def outline(text: str, root: _Descriptor, depth: int) -> Outline:
-    """Find and take out the fields that `root` does not have. Raises TooDeepError beyond `depth` nested messages."""
+    """Find and take out the fields that `root` does not have.
+
+    Raises TextError beyond `depth` nested messages, and for escape sequences that do not exist.
+    """
     walk = _Walk(text, root)
     levels = walk.levels
     for token in _TOKEN.finditer(text):
@@ -112,6 +122,8 @@ def outline(text: str, root: _Descriptor, depth: int) -> Outline:
             continue
         if kind in {"string", "number"}:
             level.value = False
+            if kind == "string":
+                walk.check_escapes(token.group(), token.start())
         elif kind == "name":
             if level.value or level.items:
                 level.value = False
@@ -121,7 +133,7 @@ def outline(text: str, root: _Descriptor, depth: int) -> Outline:
             level.value = False
             levels.append(_Level(_inner(level), _join(level.path, level.field)))
             if len(levels) > depth:
-                raise TooDeepError(walk.line(token.start()))
+                raise walk.error(f"more than {depth} messages are nested into each other", token.start())
         elif token.group() in "}>":
             if len(levels) > 1:
                 walk.end_unknown(levels.pop(), token.start())

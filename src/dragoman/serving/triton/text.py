@@ -12,8 +12,8 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.proto.messages import TextError, new, parse_json, parse_text
-from dragoman.serving.settings import LARGEST_FILE, check_name, quoted
-from dragoman.serving.triton.outline import Outline, TooDeepError, outline
+from dragoman.serving.settings import LARGEST_FILE, quoted
+from dragoman.serving.triton.outline import Outline, outline
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -37,19 +37,16 @@ class TritonConfig:
 
 
 def read_config(text: str | bytes, model_name: str) -> TritonConfig:
-    """Parse a config.pbtxt. `model_name` is the folder's name: the file must give the same name, or none.
+    """Parse a config.pbtxt. `model_name` is the folder's name, checked by the caller: the file must give the same name, or none.
 
     Raises INVALID_INPUT with line and column for text that cannot be parsed, TOO_LARGE beyond one MiB, UNSUPPORTED without protobuf.
     """
     source = f"{FILE} of model '{model_name}'"
-    check_name(model_name, source)
     content = _text(text, source)
     message = new("inference.ModelConfig")
     try:
         found = outline(content, message.DESCRIPTOR, _DEEPEST)
         parse_text(found.known, message)
-    except TooDeepError as error:
-        raise invalid(f"{source}: line {error.line}: more than {_DEEPEST} messages are nested into each other") from None
     except TextError as error:
         raise invalid(f"{source}: {_explain(error, content)}") from None
     return _named(message, model_name, source, tuple(_unknown(found, source)))
@@ -61,7 +58,6 @@ def config_from_json(text: str | bytes, model_name: str) -> TritonConfig:
     Raises INVALID_INPUT for anything that is not one, unknown fields included, TOO_LARGE beyond one MiB, UNSUPPORTED without protobuf.
     """
     source = f"configuration of model '{model_name}'"
-    check_name(model_name, source)
     message = new("inference.ModelConfig")
     try:
         value: Any = orjson.loads(_text(text, source))
