@@ -103,3 +103,11 @@ class LiveSettings:
             yield
         finally:
             os.close(descriptor)
+
+
+def shown(value: Any) -> str:
+    """A value that came from outside, for an error message."""
+    try:
+        return repr(value)[:80]
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        return f"a very large {type(value).__name__}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dragoman.core.errors import invalid
-from dragoman.serving.live_settings import LiveSettings
+from dragoman.serving.live_settings import LiveSettings, shown
 
 ACCESS = "dragoman.access"
 """The logger of the access log, which has a switch of its own at start and is no matter of levels."""
@@ -98,15 +98,15 @@ class LogSettings(logging.Filter):
     def _check(self, name: str, value: Any) -> None:
         if name in _SWITCHES:
             if not isinstance(value, bool):
-                raise invalid(f"the log setting '{name}' must be true or false, not {_short(value)}", "log")
+                raise invalid(f"the log setting '{name}' must be true or false, not {shown(value)}", "log")
         elif name == "log_verbose_level":
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_VERBOSE:
                 raise invalid(
-                    f"the log setting 'log_verbose_level' must be a whole number from 0 to {_MOST_VERBOSE}, not {_short(value)}", "log"
+                    f"the log setting 'log_verbose_level' must be a whole number from 0 to {_MOST_VERBOSE}, not {shown(value)}", "log"
                 )
         elif name == "log_format":
             if value not in _FORMATS:
-                raise invalid(f"the log setting 'log_format' must be one of {', '.join(_FORMATS)}, not {_short(value)}", "log")
+                raise invalid(f"the log setting 'log_format' must be one of {', '.join(_FORMATS)}, not {shown(value)}", "log")
             if self._structured and value != "ISO8601":
                 raise invalid(
                     "the log setting 'log_format' cannot be changed while the server writes its log as JSON: its times are ISO8601", "log"
@@ -117,7 +117,3 @@ class LogSettings(logging.Filter):
     def _apply(self, section: Mapping[str, Any]) -> None:
         self._values = {**self._start, **{name: value for name, value in section.items() if name in self._start}}
         self._on_change()
-
-
-def _short(value: Any) -> str:
-    return repr(value)[:80]

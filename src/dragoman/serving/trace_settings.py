@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.serving.live_settings import LiveSettings, Section
+from dragoman.serving.live_settings import LiveSettings, Section, shown
 
 _START: Mapping[str, str] = {
     "trace_level": "OFF",
@@ -116,20 +116,18 @@ def _checked(name: str, value: Any) -> str:
     """The value as text. Raises INVALID_INPUT for one that would have no effect here."""
     if name == "trace_level":
         return _level(value)
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str):
-        raise _wrong(name, value, "text")
     if name in _RANGES:
         low, high = _RANGES[name]
-        if _NUMBER.fullmatch(text) is None or not low <= int(text) <= high:
-            raise _wrong(name, value, f"a whole number from {low} to {high}")
-        return str(int(text))
+        number = int(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+            raise _wrong(name, value, f"a whole number from {low} to {high}, as text")
+        return str(number)
     if name == "trace_mode":
-        if text != "triton":
+        if value != "triton":
             raise _wrong(name, value, "'triton'; no other is supported")
-    elif _FILE.fullmatch(text) is None:
+    elif not isinstance(value, str) or _FILE.fullmatch(value) is None:
         raise _wrong(name, value, "the plain name of a file in the server's trace folder: letters, digits, '.', '_' and '-'")
-    return text
+    return str(value)
 
 
 def _level(value: Any) -> str:
@@ -142,4 +140,4 @@ def _level(value: Any) -> str:
 
 
 def _wrong(name: str, value: Any, expected: str) -> ServingError:
-    return invalid(f"the trace setting '{name}' must be {expected}, not {repr(value)[:80]}", "trace")
+    return invalid(f"the trace setting '{name}' must be {expected}, not {shown(value)}", "trace")

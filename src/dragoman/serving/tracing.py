@@ -102,7 +102,7 @@ class Tracer:
         self._scopes = {
             scope: _Scope(traced, before[scope].seen if scope in before else 0) for scope, traced in self._settings.scopes().items()
         }
-        if before.keys() != self._scopes.keys() or any(_chosen(before[s]) != _chosen(self._scopes[s]) for s in before):
+        if self._waiting and (before.keys() != self._scopes.keys() or any(_chosen(before[s]) != _chosen(self._scopes[s]) for s in before)):
             self._changed = True
         self.active = any(scope.traced.active for scope in self._scopes.values())
 
