@@ -12,14 +12,11 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
-from dragoman.dialects import Request, ServerInfo, Services
+from dragoman.dialects import Request
 from dragoman.dialects.tfserving.rest import TFServing
-from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
-from dragoman.serving.operations import Operations
-from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Defaults, Repository
+from tests.services import services
 
 Run = Callable[[Tensors, str], list[Tensor]]
 
@@ -177,17 +174,7 @@ class Client:
         self.gateway.swap(table)
         for name, statuses in self.statuses.items():
             self.gateway.publish(name, statuses, self.labels.get(name, {}))
-        registry, repository = Registry(), Repository([], Defaults())
-        services = Services(
-            gateway=self.gateway,
-            registry=registry,
-            repository=repository,
-            operations=Operations(registry, repository, self.gateway),
-            meters=meters,
-            info=ServerInfo("dragoman", "0"),
-            fetching=FetchPolicy(),
-        )
-        self.dialect = TFServing(services)
+        self.dialect = TFServing(services(self.gateway, meters))
 
     def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
         """Publish one more version of a model, which does not answer."""
