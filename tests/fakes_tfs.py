@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Toy:
         assert isinstance(request.inputs, Tensors)
         return InferResponse(Tensors(self._run(request.inputs, request.signature)), Timings())
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         yield await self.infer(request)
 
     async def lost(self) -> str:

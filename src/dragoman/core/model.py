@@ -6,7 +6,7 @@ Made per request and therefore not frozen: InferRequest, InferResponse, Timings,
 import hashlib
 import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -194,7 +194,7 @@ class Servable(Protocol):
     @property
     def platform(self) -> str: ...
     async def infer(self, request: InferRequest) -> InferResponse: ...
-    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]: ...
+    def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]: ...
     async def lost(self) -> str:
         """Return the reason when it can no longer answer; never returns while it can."""
         ...

@@ -3,7 +3,7 @@
 A dialect owns its URLs, its wire format and its table of error answers. It never sees a socket: it gets a Request and returns an Answer.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
@@ -87,7 +87,7 @@ class Answer:
     """What goes back. `body` is bytes, or an async iterator for streams (its first item is awaited before the status is sent)."""
 
     status: int = 200
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
     media_type: bytes = b"application/json"
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 

@@ -6,7 +6,7 @@ the others pay the hop. The expectation is measured, by size of input, from warm
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dragoman.core.errors import Kind, ServingError
@@ -112,7 +112,7 @@ class LocalServable:
             self._batcher = Batcher(self._spec.name, self._spec.batch, len(self._models), self._start)
         return await self._batcher.submit(request, key, 1 if length is None else length)
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         yield await self.infer(request)
 
     async def lost(self) -> str:

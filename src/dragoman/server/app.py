@@ -8,6 +8,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
@@ -20,6 +21,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _EAGER_ENDINGS = ("/infer", ":predict")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
+
+
+_CANCELLED_ENDINGS = (*_EAGER_ENDINGS, "/generate", "/generate_stream", ":classify", ":regress")
+"""Paths whose work nobody needs once the client has left."""
 
 
 class App:
@@ -40,6 +45,11 @@ class App:
     def eager(scope: Scope) -> bool:
         """Whether the first step of this request may run outside of a task (see server/http.py)."""
         return scope["path"].endswith(_EAGER_ENDINGS)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def cancels(scope: Scope) -> bool:
+        """Whether a client that hangs up ends its request: inference does, whatever changes the server goes on."""
+        return scope["path"].endswith(_CANCELLED_ENDINGS)  # type: ignore[no-any-return]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,8 +83,9 @@ class App:
         else:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for part in body:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+            async with aclosing(body):
+                async for part in body:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
     def dialect_of(self, path: str) -> Dialect:
@@ -82,7 +93,8 @@ class App:
         for prefix, dialect in self._by_segment.get(path.split("/", 2)[1] if path.startswith("/") else "", ()):
             if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
                 return dialect
-        return self._default
+        lower = path.lower()  # TensorFlow Serving's paths are blind to case
+        return self._default if lower == path else self.dialect_of(lower)
 
     def _refuse(self, dialect: Dialect, request: Request, error: ServingError) -> Answer:
         if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:

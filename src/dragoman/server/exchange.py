@@ -6,6 +6,7 @@ applications see.
 
 from asyncio import CancelledError, Future, Task
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, cast
 
@@ -340,6 +341,8 @@ class Exchange:
             task = service.loop.create_task(rest)
             service.tasks.add(task)
             task.add_done_callback(self._task_ended)
+            if service.cancels is not None and service.cancels(scope):
+                self.add_callback(partial(_cancel, task))
 
     def _task_ended(self, task: "Task[None]") -> None:
         self._service.tasks.discard(task)
@@ -365,3 +368,7 @@ class Exchange:
             self.scope = scope
             self.answer(Refusal(500, "internal error"))
             self.scope = None
+
+
+def _cancel(task: "Task[None]") -> None:
+    task.cancel()

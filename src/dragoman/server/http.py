@@ -13,7 +13,10 @@ application with the head alone; its first `receive` asks the client for the bod
 
 An application with a method `eager(scope) -> bool` that answers True is stepped to its first suspension without a task, which is what
 makes short requests cheap. Until that suspension `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
-variables that it sets stay set. `send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards.
+variables that it sets stay set. A method
+`cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
+
+`send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards.
 `send` raises ClientGone (an OSError) when the client has hung up; the application may let it pass.
 """
 

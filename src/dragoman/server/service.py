@@ -31,6 +31,7 @@ class Service:
     __slots__ = (
         "_ticked",
         "app",
+        "cancels",
         "connections",
         "draining",
         "eager",
@@ -56,6 +57,7 @@ class Service:
     ) -> None:
         self.app = app
         self.eager: Callable[[Scope], bool] | None = getattr(app, "eager", None)
+        self.cancels: Callable[[Scope], bool] | None = getattr(app, "cancels", None)
         self.limits = limits
         self.error_body = error_body
         self.on_response = on_response

@@ -102,6 +102,11 @@ class Identified:
     def eager(self, scope: Scope) -> bool:
         return self._app_eager is not None and self._app_eager(scope) and not self._always and self._ids(scope) is None
 
+    def cancels(self, scope: Scope) -> bool:
+        """As the application says: with or without ids."""
+        ask: Callable[[Scope], bool] | None = getattr(self._app, "cancels", None)
+        return ask is not None and ask(scope)
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         ids = self._ids(scope) if scope["type"] == "http" else None
         return self._app(scope, receive, send) if ids is None else self._answer(ids, scope, receive, send)

@@ -5,7 +5,7 @@ The first kind is Triton's ensemble: steps that run as soon as the tensors they 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class Ensemble:
                 error.kind, f"member '{step.model}' of ensemble '{self._spec.name}': {error.message}", retry_after_s=error.retry_after_s
             ) from error
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         yield await self.infer(request)
 
     async def lost(self) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from dragoman.core.checks import check
@@ -125,14 +126,7 @@ class Gateway:
         entry.in_flight += 1
         begin = time.monotonic_ns()
         try:
-            signature = entry.signatures.get(request.signature)
-            if signature is None:
-                raise unknown_signature(entry, request.signature)
-            if request.operation != "predict" and request.operation not in entry.servable.operations:
-                raise unknown_operation(entry, request.operation)
-            check(request, signature, entry.name, entry.max_size)
-            if request.deadline == math.inf:
-                request.deadline = begin / 1e9 + self._timeout_s
+            self._admit(entry, request, begin)
             response = await entry.servable.infer(request)
         except ServingError as error:
             meter.failed(error.kind, time.monotonic_ns() - begin)
@@ -162,13 +156,11 @@ class Gateway:
         begin = time.monotonic_ns()
         timings = None
         try:
-            signature = entry.signatures.get(request.signature)
-            if signature is None:
-                raise unknown_signature(entry, request.signature)
-            check(request, signature, entry.name, entry.max_size)
-            async for response in entry.servable.stream(request):
-                timings = response.timings
-                yield response
+            self._admit(entry, request, begin)
+            async with aclosing(entry.servable.stream(request)) as responses:
+                async for response in responses:
+                    timings = response.timings
+                    yield response
         except ServingError as error:
             meter.failed(error.kind, time.monotonic_ns() - begin)
             raise
@@ -205,6 +197,17 @@ class Gateway:
             self._labels.pop(name, None)
 
     # --- below the surface ---
+
+    def _admit(self, entry: Entry, request: InferRequest, begin_ns: int) -> None:
+        """Refuse what this model cannot be asked, and set the deadline of a request that brings none."""
+        signature = entry.signatures.get(request.signature)
+        if signature is None:
+            raise unknown_signature(entry, request.signature)
+        if request.operation != "predict" and request.operation not in entry.servable.operations:
+            raise unknown_operation(entry, request.operation)
+        check(request, signature, entry.name, entry.max_size)
+        if request.deadline == math.inf:
+            request.deadline = begin_ns / 1e9 + self._timeout_s
 
     def _meter(self, entry: Entry, dialect: str) -> Meter:
         meter = self._meters.open(entry.name, entry.version, dialect)

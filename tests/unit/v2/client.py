@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -140,7 +140,7 @@ class Client:
         return Request(scope, receive, self._max_body)
 
 
-async def _joined(parts: AsyncIterator[bytes]) -> bytes:
+async def _joined(parts: AsyncGenerator[bytes]) -> bytes:
     return b"".join([part async for part in parts])
 
 
@@ -239,7 +239,7 @@ TEXT = Signature(
 class _Streaming(LocalServable):
     """One response per word of the text; the word "bad" fails instead."""
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         assert isinstance(request.inputs, Tensors)
         words = request.inputs.items[0].array.ravel()[0].split()
         for word in words:

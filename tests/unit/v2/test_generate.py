@@ -199,7 +199,7 @@ def test_a_client_that_leaves_ends_the_stream(server: Client) -> None:
         assert not isinstance(body, bytes)
         assert b"one" in await anext(body)
         assert found.in_flight == 1
-        await body.aclose()  # type: ignore[attr-defined]
+        await body.aclose()
 
     server.run(leave())
     assert found.in_flight == 0

@@ -4,7 +4,7 @@ Called by the router; answers go out as one object (generate) or as server-sent 
 """
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -99,7 +99,7 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
         raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' answered what JSON cannot carry: {error}") from error
 
 
-async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> AsyncIterator[bytes]:
+async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> AsyncGenerator[bytes, None]:
     """Server-sent events, one per response. An error before the first is raised, so that it becomes a normal error answer; later it is
     an event of its own, the last one."""
     begun = False
