@@ -17,6 +17,7 @@ from dragoman.core.tensors import Array, Form, Signature, Tensor, Tensors, Tenso
 log = logging.getLogger("dragoman.hosting")
 
 _RUNS = 4
+_MOST_RUNS = 1000
 _LARGEST = 64 << 20
 """Generated samples stay below this many elements: a signature may declare more than the machine has."""
 
@@ -31,7 +32,7 @@ def warm_up(model: Model, spec: ModelSpec, record: Callable[[int, int], None]) -
         for index, sample in enumerate(spec.warmup):
             call = _stored(model, sample, index, spec.name)
             try:
-                _run(model, call, record)
+                _run(model, call, record, min(int(sample.get("count") or 1), _MOST_RUNS))
             except Exception as error:
                 reason = error.message if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
                 raise ServingError(Kind.MODEL_FAILED, f"warm-up sample {index} of model '{spec.name}' failed: {reason}") from error
@@ -48,11 +49,11 @@ def warm_up(model: Model, spec: ModelSpec, record: Callable[[int, int], None]) -
             )
 
 
-def _run(model: Model, call: Call, record: Callable[[int, int], None]) -> None:
+def _run(model: Model, call: Call, record: Callable[[int, int], None], runs: int = 1) -> None:
     assert isinstance(call.inputs, Tensors)
     elements = sum(t.array.size for t in call.inputs.items)
     fastest_ns = 0
-    for run in range(_RUNS):
+    for run in range(max(_RUNS, runs)):
         # A model owns its inputs and may change them: every run gets its own.
         fresh = Tensors([Tensor(t.name, t.datatype, t.array.copy()) for t in call.inputs.items])
         begin = time.monotonic_ns()

@@ -30,7 +30,8 @@ class Ensemble:
         self.platform = spec.platform or "ensemble"
 
     def check_members(self) -> None:
-        """Raise INVALID_INPUT or UNAVAILABLE when a member is not served or lacks a tensor that a step maps."""
+        """Raise INVALID_INPUT or UNAVAILABLE when a member is not served, lacks a tensor that a step maps, or is made of this one itself."""
+        self._refuse_circle()
         for step in self._spec.steps:
             try:
                 signature = self._gateway.find(step.model, step.version).signatures[""]
@@ -44,6 +45,18 @@ class Ensemble:
             for name in step.outputs:
                 if signature.outputs and name not in signature.output_by_name:
                     raise invalid(f"ensemble '{self._spec.name}' reads the output '{name}', which its member '{step.model}' does not have")
+
+    def _refuse_circle(self) -> None:
+        """A model that is made of itself, however far around, would call itself for ever."""
+        below = {step.model for step in self._spec.steps}
+        seen: set[str] = set()
+        while below:
+            name = below.pop()
+            if name == self._spec.name:
+                raise invalid(f"ensemble '{name}' is made of itself, through its members")
+            seen.add(name)
+            members = (s.model for e in self._gateway.entries() if e.name == name for s in e.spec.steps)
+            below |= {m for m in members if m not in seen}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         assert isinstance(request.inputs, Tensors)

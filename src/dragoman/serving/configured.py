@@ -101,9 +101,9 @@ def _chosen(folders: dict[str, Path], settings: ModelSettings) -> list[str]:
         case Every():
             return list(folders)
         case Specific(versions):
-            missing = [v for v in versions if v not in folders]
-            if missing:
-                raise invalid(f"{settings.source}: version_policy names version {missing[0]}, for which there is no folder")
-            return list(versions)
+            there = [v for v in versions if v in folders]
+            if not there:
+                raise invalid(f"{settings.source}: version_policy names {', '.join(versions)}, for which there is no folder")
+            return there
         case Latest(count):
             return sorted(folders, key=version_order, reverse=True)[:count]
