@@ -1,4 +1,4 @@
-"""Traces of requests: which are taken, what they say, and files that are whole at any time."""
+"""Traces of requests: which are taken, what they say, and files that are whole after every write."""
 
 import json
 import multiprocessing
@@ -121,7 +121,7 @@ def test_a_change_of_one_scope_keeps_the_counting_of_others(tmp_path: Path) -> N
     assert site.ask(1) == 1
 
 
-def test_a_file_grows_and_is_a_list_at_any_time(tmp_path: Path) -> None:
+def test_a_file_grows_and_stays_a_list(tmp_path: Path) -> None:
     """Each flush adds, none overwrites, and ids go up."""
     site = Site(tmp_path)
     for total in (2, 4, 6):

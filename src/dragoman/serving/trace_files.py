@@ -1,4 +1,4 @@
-"""Writes traces into files that are a whole JSON list at any time, also when several workers write the same one. Called by serving/tracing.py.
+"""Writes traces into files that are a whole JSON list after every write, whichever worker writes. Called by serving/tracing.py.
 
 The caller gives paths inside the server's own trace folder; links there are not followed.
 """

@@ -109,7 +109,7 @@ class Admin:
     async def _statistics(self, request: Request, name: str = "", version: str = "") -> Answer:
         if name:
             self._gateway.find(name, version)  # unknown models and versions are errors, not empty lists
-        totals = [t for t in self._services.meters.totals() if (not name or t.model == name) and (not version or t.version == version)]
+        totals = await asyncio.to_thread(self._services.meters.totals, name, version)
         return _json(model_statistics(totals))
 
     # --- settings ---
