@@ -27,13 +27,15 @@ import socket
 import ssl as tls
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 
+from dragoman.server.accept import Acceptor, Peers
 from dragoman.server.connection import DRAIN_GRACE_S, Connection
 from dragoman.server.exchange import ClientGone
 from dragoman.server.service import Application, Service
 from dragoman.server.wire import ErrorBody, HttpLimits, OnResponse, json_error
 
-__all__ = ["Application", "ClientGone", "ErrorBody", "HttpLimits", "HttpServer", "OnResponse", "bind"]
+__all__ = ["Application", "ClientGone", "ErrorBody", "HttpLimits", "HttpServer", "OnResponse", "Peers", "bind"]
 
 BACKLOG = 2048
 # glibc serves larger blocks by fresh pages and gives them back at once, until the first such block is freed: from then on it keeps up to
@@ -73,14 +75,20 @@ class HttpServer:
         limits: HttpLimits | None = None,
         error_body: ErrorBody = json_error,
         on_response: OnResponse | None = None,
+        peers: Peers | None = None,
     ) -> None:
-        """Take what all connections share; nothing is opened. `on_response` is called after each complete answer."""
+        """Take what all connections share; nothing is opened. `on_response` is called after each complete answer.
+
+        `peers` are the other processes that accept from the same sockets, where there are any.
+        """
         self._app = app
         self._limits = limits or HttpLimits()
         self._error_body = error_body
         self._on_response = on_response
         self._service: Service | None = None
-        self._listeners: list[tuple[asyncio.AbstractServer, socket.socket, tls.SSLContext | None]] = []
+        self._peers = peers
+        self._listeners: list[tuple[Acceptor, tls.SSLContext | None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         times = (getattr(self._limits, each.name) for each in fields(HttpLimits) if each.name.endswith("_s"))
         self._interval_s = min(max(min(times) / 4, SHORTEST_TICK_S), LONGEST_TICK_S)
@@ -99,11 +107,8 @@ class HttpServer:
             self._tick()
         for each in sockets:
             each.setblocking(False)
-            handshake, shutdown = self._tls_times(ssl)
-            server = await loop.create_server(
-                self._connect, sock=each, ssl=ssl, backlog=BACKLOG, ssl_handshake_timeout=handshake, ssl_shutdown_timeout=shutdown
-            )
-            self._listeners.append((server, each, ssl))
+            each.listen(BACKLOG)
+            self._listeners.append((Acceptor(each, partial(self._accepted, ssl), self._open_connections, self._peers), ssl))
 
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, let requests in flight finish, close everything; return how many had to be cut off after `timeout_s`.
@@ -145,21 +150,24 @@ class HttpServer:
         self._ticker = self._service.loop.call_later(self._interval_s, self._tick)
 
     async def _stop_listening(self) -> None:
-        """Close the listeners, but take over the connections that the kernel has already made: closing alone would reset them."""
-        loop = asyncio.get_running_loop()
-        late = []
-        for server, listener, ssl in self._listeners:
-            copy = listener.dup()
-            server.close()
-            with copy, contextlib.suppress(OSError):
-                while True:
-                    accepted, _ = copy.accept()
-                    late.append(loop.create_task(self._take_over(accepted, ssl)))
+        """Close the listeners, but serve the connections that the kernel has already made: closing alone would reset them."""
+        for acceptor, ssl in self._listeners:
+            for accepted in acceptor.stop():
+                self._accepted(ssl, accepted)
         self._listeners.clear()
+        late = list(self._handshakes)
         if late:
             await asyncio.wait(late, timeout=DRAIN_GRACE_S)
             for task in late:
                 task.cancel()
+
+    def _open_connections(self) -> int:
+        return self.connections + len(self._handshakes)
+
+    def _accepted(self, ssl: tls.SSLContext | None, accepted: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._take_over(accepted, ssl))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _take_over(self, accepted: socket.socket, ssl: tls.SSLContext | None) -> None:
         accepted.setblocking(False)

@@ -49,6 +49,8 @@ class Supervisor:
         """End all workers; `run` returns this exit code once they have drained."""
         self._code = self._code or code
         self._stopping.set()
+        for each in self._sockets:  # else new clients would wait for workers that no longer accept
+            each.close()
         for process in self._processes.values():
             _send(process, signal.SIGTERM)
 

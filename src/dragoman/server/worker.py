@@ -24,7 +24,7 @@ from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
-from dragoman.server.http import HttpLimits, HttpServer
+from dragoman.server.http import HttpLimits, HttpServer, Peers
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
 from dragoman.server.telemetry import Telemetry
@@ -62,11 +62,15 @@ class Loaded:
 
 
 class Worker:
-    """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one."""
+    """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", serial: int = 0) -> None:
+    `index` is this worker's place among them, `serial` a number that no worker of this server has or had.
+    """
+
+    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
+        self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
         live = LiveSettings(shared)
         logs = log_settings()
         logs.share(live)
@@ -168,7 +172,11 @@ class Worker:
             max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_timeout_s=settings.keep_alive
         )
         self._http = HttpServer(
-            self.asgi, limits=limits, error_body=self._error_body, on_response=AccessLog() if settings.access_log else None
+            self.asgi,
+            limits=limits,
+            error_body=self._error_body,
+            on_response=AccessLog() if settings.access_log else None,
+            peers=self._peers,
         )
         await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
