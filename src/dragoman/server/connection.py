@@ -296,8 +296,11 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _idle(self) -> None:
-        service = self.service
-        self.deadline = service.now + (DRAIN_GRACE_S if service.draining else service.limits.keep_alive_timeout_s)
+        service, limits = self.service, self.service.limits
+        if self._reader.head_bytes:
+            self.deadline = service.now + limits.header_timeout_s
+        else:
+            self.deadline = service.now + (DRAIN_GRACE_S if service.draining else limits.keep_alive_timeout_s)
 
     def _release_writers(self) -> None:
         writers, self._writers = self._writers, []

@@ -355,7 +355,7 @@ class Exchange:
         self.scope = None  # the scope refers to this exchange: without this every request would leave a cycle to collect
         if exc is None and (self.phase == DONE or self.gone):
             return
-        silent = not self.connected and (exc is None or isinstance(exc, ClientGone | CancelledError))
+        silent = not self.connected and (exc is None or isinstance(exc, ConnectionError | CancelledError))
         if not silent:
             where = f"{self._method} {scope['path']!r}" if scope is not None else self._method
             what = "the application ended without completing its answer" if exc is None else "the application failed"

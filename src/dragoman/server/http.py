@@ -13,11 +13,11 @@ application with the head alone; its first `receive` asks the client for the bod
 
 An application with a method `eager(scope) -> bool` that answers True is stepped to its first suspension without a task, which is what
 makes short requests cheap. Until that suspension `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
-variables that it sets stay set. A method
-`cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
+variables that it sets stay set. A method `cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
 
-`send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards.
-`send` raises ClientGone (an OSError) when the client has hung up; the application may let it pass.
+`send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards. It raises ClientGone (a
+ConnectionError) when the client has hung up; after a hang-up the application may end by any ConnectionError or by CancelledError without
+being logged as failed.
 """
 
 import asyncio
@@ -51,6 +51,8 @@ def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKL
     Raises OSError whose text names host and port, for a port in use or not permitted and for a host that is not here.
     """
     try:
+        if not 0 <= port <= 65535:
+            raise OSError(errno.EINVAL, "a port is a number from 0 to 65535")
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family = next((each[0] for each in found if not host and each[0] == socket.AF_INET6), found[0][0])
         both = family == socket.AF_INET6 and host in ("", "::") and socket.has_dualstack_ipv6()

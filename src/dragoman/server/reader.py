@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dragoman.server.connection import Connection
 
 SLICE_BYTES = 4096  # a read that may hold many heads is parsed in slices, which bounds how many requests are made of it at once
-CHUNKED_SLICE_BYTES = 16 * 1024
+CHUNKED_SLICE_BYTES = 16 * 1024  # the same within a chunked body, which is mostly content
 UNUSUAL = frozenset((b"transfer-encoding", b"upgrade", b"expect"))
 ASGI = {"version": "3.0", "spec_version": "2.4"}
 
@@ -86,7 +86,7 @@ class Reader:
         """Parse up to the end of the requests that complete first; return the rest, which has to wait for their answers."""
         if self.incoming is None and not self.head_bytes and len(data) <= SLICE_BYTES and not self.deaf:
             self._parse(data)
-            if not self.queue:
+            if self._url or not self.queue:
                 self._partial_head(len(data))
             return b""
         view = memoryview(data)
@@ -98,7 +98,7 @@ class Reader:
                     return data[at:]
                 step = min(SLICE_BYTES, end - at)
                 self._parse(view[at : at + step])
-                if not self.queue and self.incoming is None:
+                if self._url or not (self.queue or self.incoming):
                     self._partial_head(step)
             elif incoming.left > 0:
                 # The parser need not see a body of known length: it is kept as it was read. A new parser takes the next head.
@@ -111,6 +111,8 @@ class Reader:
                 step = min(CHUNKED_SLICE_BYTES, end - at)
                 received = incoming.received
                 self._parse(view[at : at + step])
+                if self._url:
+                    self._partial_head(step)
                 self._overhead = self._overhead + step if incoming is self.incoming and incoming.received == received else 0
                 if self._overhead > self._service.limits.max_header_bytes:
                     self.refuse(incoming, Refusal(400, "malformed request: chunk extensions or trailers are too long"))
@@ -135,12 +137,13 @@ class Reader:
                 self.refuse(self.incoming, refusal)
 
     def _partial_head(self, size: int) -> None:
-        """Count and time a head that did not come in one piece."""
+        """Count and time a head that is not complete after `size` more bytes, of which the first may belong to what was before it."""
         if self.deaf:
             return
         limits = self._service.limits
         if not self.head_bytes:
             self._conn.deadline = self._service.now + limits.header_timeout_s
+            size = min(size, _size(self._url, self._headers) or size)
         self.head_bytes += size
         if len(self._url) > limits.max_url_bytes:
             self.refuse(None, Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes"))
@@ -198,7 +201,7 @@ class Reader:
                 refusal = Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes")
         if len(headers) > limits.max_headers:
             refusal = Refusal(431, f"the request has more than {limits.max_headers} headers")
-        elif (in_parts or limits.max_header_bytes < SLICE_BYTES) and _size(url, headers) > limits.max_header_bytes:
+        elif (in_parts or limits.max_header_bytes < CHUNKED_SLICE_BYTES) and _size(url, headers) > limits.max_header_bytes:
             refusal = refusal or self._too_long()
         exchange.scope = {
             "type": "http",
