@@ -147,7 +147,8 @@ MESSAGES = [
     ("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Invalid input name: Y", "Invalid input name: Y"),
     (
         (
-            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: X for the following indices\n index: 1 Got: 5 Expected: 4\n"
+            "[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: X for the following indices\n "
+            "index: 1 Got: 5 Expected: 4\n"
             " Please fix either the inputs/outputs or the model."
         ),
         "Got invalid dimensions for input: X for the following indices index: 1 Got: 5 Expected: 4",
