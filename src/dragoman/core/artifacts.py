@@ -47,6 +47,8 @@ def detect(path: Path) -> str | None:
     """The name of the runtime for a file, or None. Reads at most a few kilobytes; raises OSError when that fails."""
     suffix = path.suffix.lower()
     runtime = SUFFIXES.get(suffix)
+    if runtime is None or not path.is_file():
+        return None
     if suffix in _AMBIGUOUS:
         head = read_head(path)
         if looks_like_xgboost(head):
@@ -74,7 +76,7 @@ def found_in(folder: Path) -> list[tuple[Path, str]]:
     """The files directly inside a folder that some runtime is for, with its name, in order of names. Hidden files are left out."""
     found = []
     for path in sorted(folder.iterdir()):
-        if not path.name.startswith(".") and path.is_file():
+        if not path.name.startswith("."):
             runtime = detect(path)
             if runtime is not None:
                 found.append((path, runtime))

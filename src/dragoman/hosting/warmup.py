@@ -12,7 +12,7 @@ import numpy as np
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, Model, ModelSpec
-from dragoman.core.tensors import Array, Form, Signature, Tensor, Tensors, TensorSpec, element_count
+from dragoman.core.tensors import FP32, Array, Form, Signature, Tensor, Tensors, TensorSpec, element_count
 
 log = logging.getLogger("dragoman.hosting")
 
@@ -85,21 +85,21 @@ def _generated(model: Model) -> Iterator[tuple[str, Call]]:
         if signature.form is not Form.TENSORS or signature in seen:
             continue
         seen.append(signature)
-        if any(s.shape is None or s.datatype is None for s in signature.inputs):
+        if any(s.shape is None for s in signature.inputs):
             continue
-        tensors = [Tensor(s.name, s.datatype, _zeros(s)) for s in signature.inputs if s.datatype is not None]
+        tensors = [Tensor(s.name, s.datatype or FP32, _zeros(s)) for s in signature.inputs]
         if sum(t.array.size for t in tensors) < _LARGEST:
             yield name, Call(Tensors(tensors), signature=name)
 
 
 def _zeros(spec: TensorSpec) -> Array:
     assert spec.shape is not None
-    assert spec.datatype is not None
+    datatype = spec.datatype or FP32
     shape = tuple(1 if d < 0 else d for d in spec.shape)
     if element_count(shape) >= _LARGEST:
-        return np.zeros(0, spec.datatype.numpy)
-    if spec.datatype.kind == "bytes":
+        return np.zeros(0, datatype.numpy)
+    if datatype.kind == "bytes":
         array: Array = np.empty(shape, dtype=object)
         array.fill(b"")
         return array
-    return np.zeros(shape, spec.datatype.numpy)
+    return np.zeros(shape, datatype.numpy)

@@ -112,6 +112,9 @@ class SklearnModel:
         self._name = spec.name
         self._estimator = estimator
         self._columns: tuple[str, ...] = ()
+        self._origin: dict[str, str] = {}
+        """Output -> the method that gives it."""
+        self._precision: Any = None
         first = _first_step(estimator)
         if type(first).__name__ in _OF_DICTS:
             raise ServingError(
@@ -151,7 +154,7 @@ class SklearnModel:
             if name not in self._types:
                 raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
         wanted = call.outputs or tuple(self._types)
-        methods = [m for m in self._methods if any(w == m or (w.startswith(f"{m}_") and w not in self._methods) for w in wanted)]
+        methods = dict.fromkeys(self._origin[name] for name in wanted)
         x = self._table(call.inputs)
         if not len(x) and (nothing := self._nothing()) is not None:
             return Tensors([t for t in nothing if t.name in wanted])
@@ -178,7 +181,10 @@ class SklearnModel:
             tensor = arrays.only_input(inputs, self._name)
             if self._text and tensor.datatype is not BYTES:
                 raise invalid(f"input '{tensor.name}' of model '{self._name}' has datatype {tensor.datatype}, expected BYTES")
-            return arrays.text(tensor, self._name) if tensor.datatype is BYTES else arrays.numbers(tensor, self._name)
+            if tensor.datatype is BYTES:
+                return arrays.text(tensor, self._name)
+            numbers = arrays.numbers(tensor, self._name)
+            return numbers if self._precision is None else numbers.astype(self._precision, copy=False)
         if isinstance(inputs, Rows):
             raise invalid(f"model '{self._name}' takes tensors, not rows")
         given = {t.name: t for t in inputs.items}
@@ -196,39 +202,56 @@ class SklearnModel:
         return rows
 
     def _learn(self, inputs: tuple[TensorSpec, ...], *, classifies: bool, regresses: bool) -> tuple[TensorSpec, ...]:
-        """The outputs, as two rows of zeros show them; what cannot be seen that way is left open."""
+        """The outputs, as two rows of zeros show them; what cannot be seen that way is left open.
+
+        Some estimators, KMeans for one, take only the precision that they were fitted in: then numbers are cast to it from now on.
+        """
+        samples = self._samples(inputs)
+        working = [sample for sample in samples if self._takes(sample)]
+        if len(working) == 1 < len(samples):
+            self._precision = working[0].dtype
         outputs = []
+        classes = getattr(self._estimator, "classes_", None) if classifies else None
         for method in self._methods:
-            classes = getattr(self._estimator, "classes_", None) if classifies else None
-            try:
-                results = self._run(self._estimator, method, self._sample(inputs))
-            except Exception as error:
-                log.debug("model '%s' does not take a sample of zeros: %s", self._name, error)
-                datatype = FP64 if method == "predict_proba" or regresses else _datatype_of_classes(classes)
-                outputs.append(TensorSpec(method, datatype, None, labels=_labels(classes) if method == "predict_proba" else ()))
+            proba = method == "predict_proba"
+            if not working:
+                several = classes if proba and isinstance(classes, list) else None
+                datatype = FP64 if proba or regresses else _datatype_of_classes(classes)
+                names = [method] if several is None else [f"{method}_{index}" for index in range(len(several))]
+                self._origin.update(dict.fromkeys(names, method))
+                for index, name in enumerate(names):
+                    known = _labels(classes if several is None else several[index]) if proba else ()
+                    outputs.append(TensorSpec(name, datatype, None, labels=known))
                 continue
-            for index, (name, result) in enumerate(results):
+            for index, (name, result) in enumerate(self._run(self._estimator, method, working[0])):
+                self._origin[name] = method
                 tensor = _tensor(name, result, None)
                 shape = tensor.array.shape
-                several = classes[index] if isinstance(classes, list) and len(results) > 1 else classes
-                labels = _labels(several) if method == "predict_proba" else ()
+                labels = _labels(classes[index] if isinstance(classes, list) and proba else classes) if proba else ()
                 # a mean of whole numbers may happen to be one
                 datatype = FP64 if regresses and tensor.datatype is INT64 else tensor.datatype
-                outputs.append(
-                    TensorSpec(name, datatype, (-1 if shape[:1] == (2,) else shape[0], *shape[1:]) if shape else shape, labels=labels)
-                )
+                outputs.append(TensorSpec(name, datatype, (-1, *shape[1:]) if shape[:1] == (2,) else shape, labels=labels))
         return tuple(outputs)
 
-    def _sample(self, inputs: tuple[TensorSpec, ...]) -> Any:
+    def _takes(self, sample: Any) -> bool:
+        try:
+            for method in self._methods:
+                self._run(self._estimator, method, sample)
+        except Exception as error:  # zeros may be anything but valid, and code of one's own can raise anything
+            log.debug("model '%s' does not take a sample of zeros: %s", self._name, error)
+            return False
+        return True
+
+    def _samples(self, inputs: tuple[TensorSpec, ...]) -> list[Array]:
         first = inputs[0]
         if first.datatype is BYTES:
-            return np.array(["", ""], dtype=object)
+            return [np.array(["", ""], dtype=object)]
         if self._columns:
-            return np.zeros((2, len(self._columns)), dtype=object)
+            return [np.zeros((2, len(self._columns)), dtype=object)]
         assert first.shape is not None
         if first.shape[1] < 0:
-            raise ValueError("the number of features is unknown")
-        return np.zeros((2, first.shape[1]))
+            return []
+        return [np.zeros((2, first.shape[1])), np.zeros((2, first.shape[1]), np.float32)]
 
 
 def _require_fitted(estimator: Any, model: str) -> None:
@@ -236,7 +259,7 @@ def _require_fitted(estimator: Any, model: str) -> None:
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
-    if isinstance(estimator, BaseEstimator):
+    if isinstance(estimator, BaseEstimator) and hasattr(estimator, "fit"):
         try:
             check_is_fitted(estimator)
         except NotFittedError:
