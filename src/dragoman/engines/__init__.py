@@ -17,4 +17,14 @@ class LocalEngine:
     """The model in this process: loaded in a thread, called inline or in threads of its own."""
 
     async def open(self, spec: ModelSpec) -> Servable:
-        return await asyncio.get_running_loop().run_in_executor(None, LocalServable.load, spec)
+        loading = asyncio.get_running_loop().run_in_executor(None, LocalServable.load, spec)
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_discard)  # the thread cannot be stopped; what it brings must not stay
+            raise
+
+
+def _discard(loading: "asyncio.Future[LocalServable]") -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().discard()

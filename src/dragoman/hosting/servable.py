@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.keys import batch_key
@@ -87,8 +88,7 @@ class LocalServable:
             for model in dict.fromkeys(models):
                 warm_up(model, spec, cost.record)
         except BaseException:
-            for model in dict.fromkeys(models):
-                model.close()
+            _close(models)
             raise
         return LocalServable(spec, models, cost)
 
@@ -135,17 +135,20 @@ class LocalServable:
     async def close(self) -> None:
         """Release the models and their threads; calls that still run end first, off the loop."""
         threads, self._threads = self._threads, None
-        models = list(dict.fromkeys(self._models))
-        self._models.clear()
+        models, self._models = self._models, []
         self._free.clear()
 
         def release() -> None:
             if threads is not None:
                 threads.shutdown(wait=True)
-            while models:
-                models.pop().close()
+            _close(models)
 
         await asyncio.get_running_loop().run_in_executor(None, release)
+
+    def discard(self) -> None:
+        """Release the models of a servable that nobody has called; blocking, needs no loop."""
+        models, self._models = self._models, []
+        _close(models)
 
     def _run_inline(self, request: InferRequest, signature: Signature, elements: int) -> InferResponse:
         inputs = request.inputs
@@ -190,6 +193,13 @@ class LocalServable:
                 break
         assert self._batcher is not None
         self._batcher.finished(batch, outcomes)
+
+
+def _close(models: Sequence[Model]) -> None:
+    """Close each once, also when one of them raises."""
+    with ExitStack() as stack:
+        for model in dict.fromkeys(models):
+            stack.callback(model.close)
 
 
 def _elements(inputs: Payload) -> int:

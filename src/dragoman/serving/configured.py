@@ -47,6 +47,10 @@ def mlserver_model(folder: Path, base: ModelSpec) -> tuple[str, Versions]:
     path = folder / layouts.MLSERVER_SETTINGS
     settings = read_settings(read_bounded(path, LARGEST_FILE, str(path)), folder)
     spec = replace(_applied(base, settings), name=settings.name, version=settings.version or base.version)
+    if spec.signature is not None:
+        # MLServer shows what is declared and never checks it, so it need not be true; what the model itself says is.
+        ignored = f"{settings.source}: inputs and outputs have no effect here: they are read from the model"
+        spec = replace(spec, signature=None, warnings=(*spec.warnings, ignored))
     artifact = settings.artifact if settings.artifact is not None else layouts.one_artifact(folder)
     if artifact.is_dir():
         artifact = layouts.one_artifact(artifact)
@@ -61,7 +65,8 @@ def complete(spec: ModelSpec, artifact: Path | None) -> ModelSpec:
     if not runtime:
         raise ServingError(Kind.UNSUPPORTED, f"no runtime knows the file {artifact.name}")
     # A model may have more files than the one that is opened, such as weights beside it; a lone file in somebody's folder has not.
-    state = layouts.state_of(artifact.parent if artifact.parent.name == spec.version else artifact)
+    folder = artifact.parent.name.lstrip("0") or "0"
+    state = layouts.state_of(artifact.parent if folder == spec.version else artifact)
     return replace(spec, artifact=str(artifact), runtime=runtime).with_revision(state)
 
 
@@ -76,7 +81,8 @@ def _applied(base: ModelSpec, settings: ModelSettings) -> ModelSpec:
         arguments["device"] = f"cuda:{gpus[0].gpus[0]}" if gpus[0].gpus else "cuda"
     batch = base.batch
     if settings.batch is not None:
-        batch = replace(settings.batch, max_queue=min(settings.batch.max_queue, base.batch.max_queue))
+        bounds = [bound for bound in (settings.batch.max_queue, base.batch.max_queue) if bound]  # 0 is none
+        batch = replace(settings.batch, max_queue=min(bounds, default=0))
     return replace(
         base,
         runtime=settings.runtime,

@@ -46,7 +46,8 @@ class Entry:
         """Wait until no request is in flight. False when that took longer than the time-out."""
         if not self.in_flight:
             return True
-        self._idle = asyncio.Event()
+        self._idle = self._idle or asyncio.Event()
+        self._idle.clear()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -231,7 +232,8 @@ class Gateway:
                 return ServingError(Kind.NOT_READY, f"model '{name}' is loading", what="model", retry_after_s=1.0)
         failed = next((s for s in known if s.state is State.FAILED), None)
         if failed is not None:
-            return ServingError(Kind.UNAVAILABLE, f"model '{name}' version {failed.version} failed to load: {failed.reason}", what="model")
+            which = f" version {failed.version}" if failed.version else ""
+            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} failed to load: {failed.reason}", what="model")
         return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="model")
 
 

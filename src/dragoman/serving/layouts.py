@@ -27,11 +27,18 @@ def is_model(path: Path) -> bool:
 
 
 def models_below(root: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:
-    """Every model folder below a root, in alphabetical order; folders inside a model are its own business."""
+    """Every model folder below a root, in alphabetical order; folders inside a model are its own business.
+
+    A folder that cannot be read counts as a model: reading it says what is wrong, and its neighbours are served.
+    """
     for child in sorted(visible(root)):
         if not child.is_dir():
             continue
-        if is_model(child):
+        try:
+            found = is_model(child)
+        except (ServingError, OSError):
+            found = True
+        if found:
             yield child
         elif depth > 1:
             yield from models_below(child, depth - 1)
@@ -52,7 +59,7 @@ def version_folders(folder: Path, *, leading_zeros: bool = True) -> dict[str, Pa
         name = child.name
         if not (name.isascii() and name.isdigit() and child.is_dir()) or int(name) > _INT64_MAX:
             continue
-        if name.startswith("0") and name != "0" and not leading_zeros:
+        if name.startswith("0") and not leading_zeros:
             continue
         found.setdefault(str(int(name)), child)
     return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, plan, version_order
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.core.plugins import find
@@ -21,6 +21,8 @@ from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.registry import Registry
 
 log = logging.getLogger("dragoman.models")
+
+_ENDING = "the server is shutting down"
 
 Key: TypeAlias = tuple[str, str]
 """(version, revision)"""
@@ -59,22 +61,31 @@ class Reconciler:
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads = asyncio.Semaphore(parallel)
+        self._closed = False
         registry.watch(self._wished)
 
     async def close(self) -> None:
-        """Drain and close everything that is open; wishes stay as they are."""
+        """Drain and close everything that is open. Wishes stay as they are; whoever waits for one hears that the server ends."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         entries = [e for model in self._models.values() for e in model.entries.values()]
         self._gateway.swap({})
+        names = list(self._models)
         self._models.clear()
         await asyncio.gather(*(self._shut(e) for e in entries))
+        for name in names:
+            desired = self._registry.desired(name)
+            if desired is not None:
+                self._registry.report(name, desired.generation, dict.fromkeys(desired.versions, _ENDING))
 
     # --- plan and act ---
 
     def _wished(self, name: str) -> None:
         """A new wish is a reason to try again what failed."""
+        if self._closed:
+            raise ServingError(Kind.UNAVAILABLE, _ENDING)
         model = self._models.setdefault(name, _Model())
         for key, have in model.have.items():
             if have.state is State.FAILED:
@@ -83,36 +94,40 @@ class Reconciler:
 
     def _step(self, name: str) -> None:
         desired = self._registry.desired(name)
-        if desired is None:
+        if desired is None or self._closed:
             return
         model = self._models.setdefault(name, _Model())
         actions = plan(desired.versions, model.have.values(), time.monotonic())
         for action in actions:
             match action:
                 case Load(spec):
-                    self._set(model, Have(spec.version, spec.revision, State.LOADING))
-                    self._spawn(self._load(name, model, spec))
+                    self._begin(name, model, spec, Have(spec.version, spec.revision, State.LOADING))
                 case Retry(spec):
-                    key = (spec.version, spec.revision)
-                    self._set(model, model.have[key].to(State.LOADING))
-                    self._spawn(self._load(name, model, spec))
+                    self._begin(name, model, spec, model.have[spec.version, spec.revision].to(State.LOADING))
                 case Drain(version, revision):
                     self._set(model, model.have[version, revision].to(State.DRAINING, "unloading"))
                     self._spawn(self._drain(name, model, (version, revision)))
                 case Forget(version, revision):
-                    del model.have[version, revision]  # a load that still runs sees that nobody wants it any more
+                    self._forget(model, (version, revision))  # a load that still runs sees that nobody wants it any more
         self._publish(name, model, desired)
         busy = any(h.state in (State.LOADING, State.DRAINING) for h in model.have.values())
         if not busy:
             failures = {h.version: h.reason for h in model.have.values() if h.state is State.FAILED}
             self._registry.report(name, desired.generation, failures)
 
-    async def _load(self, name: str, model: _Model, spec: ModelSpec) -> None:
+    def _begin(self, name: str, model: _Model, spec: ModelSpec, mine: Have) -> None:
+        self._set(model, mine)
+        self._spawn(self._load(name, model, spec, mine))
+
+    async def _load(self, name: str, model: _Model, spec: ModelSpec, mine: Have) -> None:
+        """Open one version. `mine` is this load's own record: when another is in its place, the load was forgotten and perhaps begun anew."""
         key = (spec.version, spec.revision)
         servable: Servable | None = None
         failure = ""
         begin = time.monotonic()
         async with self._loads:
+            if model.have.get(key) is not mine:
+                return
             try:
                 servable = await self._open(spec)
             except ServingError as error:
@@ -120,24 +135,25 @@ class Reconciler:
             except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
                 log.exception("loading model '%s' version %s failed", name, spec.version)
                 failure = f"{type(error).__name__}: {error}"
-        if key not in model.have:
+        if model.have.get(key) is not mine:
             if servable is not None:
-                await servable.close()
+                await self._release(servable, name, spec.version)
         elif servable is None:
             log.error("model '%s' version %s failed to load: %s", name, spec.version, failure)
-            self._set(model, model.have[key].to(State.FAILED, failure))
+            self._set(model, mine.to(State.FAILED, failure))
         else:
             log.info("model '%s' version %s is ready (%s, %.2f s)", name, spec.version, servable.platform, time.monotonic() - begin)
             for warning in spec.warnings:
                 log.warning("model '%s': %s", name, warning)
             model.entries[key] = Entry(spec, servable)
-            self._set(model, model.have[key].to(State.READY))
+            self._set(model, mine.to(State.READY))
             model.gone.pop(spec.version, None)
         self._step(name)
 
     async def _drain(self, name: str, model: _Model, key: Key) -> None:
-        await self._shut(model.entries.pop(key))
-        del model.have[key]
+        await self._shut(model.entries[key])  # it stays listed until then, so that close() finds it when this is cancelled
+        del model.entries[key]
+        self._forget(model, key)
         if not any(version == key[0] for version, _ in model.have):
             model.gone[key[0]] = VersionStatus(name, key[0], State.GONE, "unloaded", since=time.time())
         log.info("model '%s' version %s is unloaded", name, key[0])
@@ -147,8 +163,18 @@ class Reconciler:
         deadline = time.monotonic() + self._drain_timeout_s
         if not await entry.idle(self._drain_timeout_s):
             log.warning("model '%s' version %s is closed with %d requests in flight", entry.name, entry.version, entry.in_flight)
-        await entry.servable.drain(deadline)
-        await entry.servable.close()
+        try:
+            await entry.servable.drain(deadline)
+        except Exception:
+            log.exception("model '%s' version %s could not be drained", entry.name, entry.version)
+        await self._release(entry.servable, entry.name, entry.version)
+
+    async def _release(self, servable: Servable, name: str, version: str) -> None:
+        """Close a servable. What its framework raises then is logged: nobody could do anything about it, and others wait for their turn."""
+        try:
+            await servable.close()
+        except Exception:
+            log.exception("model '%s' version %s could not be closed", name, version)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -160,6 +186,10 @@ class Reconciler:
     def _set(self, model: _Model, have: Have) -> None:
         model.have[have.version, have.revision] = have
         model.changed[have.version, have.revision] = time.time()
+
+    def _forget(self, model: _Model, key: Key) -> None:
+        del model.have[key]
+        model.changed.pop(key, None)
 
     def _publish(self, name: str, model: _Model, desired: Desired) -> None:
         serving = self._serving(model, desired.versions)

@@ -20,9 +20,9 @@ def check_name(name: str) -> None:
     """Raise INVALID_INPUT for a name that no URL of every dialect could carry, CONFLICT for one that would hide a route."""
     if not name or len(name) > _NAME_LIMIT:
         raise invalid(f"a model name has 1 to {_NAME_LIMIT} characters, this one has {len(name)}", "model")
-    if name in (".", "..") or any(c in "/:\\" or ord(c) < 32 or ord(c) == 127 for c in name):
+    if name in (".", "..") or any(c in "/:\\" or ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in name):
         raise invalid(
-            f"the model name {name!r} has characters that a URL path cannot carry ('/', ':', '\\' or control characters)", "model"
+            f"the model name {name!r} has characters that a URL path cannot carry ('/', ':', '\\', control characters or no UTF-8)", "model"
         )
     if name.lower() in RESERVED:
         raise ServingError(Kind.CONFLICT, f"no model may be called '{name}': that is a route of the server; use another name", what="model")
@@ -54,15 +54,17 @@ class Registry:
     async def deploy(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> None:
         """Wish, and wait until it is so.
 
-        Raises UNAVAILABLE with the reason when a version failed to load. If the model was wanted before, the wish is then withdrawn, so
-        that the old versions go on as if nothing had been asked; otherwise it stays, and the reason is in the model's status.
+        Raises UNAVAILABLE with the reason when a version failed to load. If something of the model was served before, the wish is then
+        withdrawn, so that the old versions go on as if nothing had been asked; otherwise it stays, and the reason is in the model's status.
         """
         before = self._desired.get(name)
+        broken = self._reports.get(name, self._nothing)[1]
         generation = self.wish(name, versions, labels)
         failures = await self.settled(name, generation)
         if not failures:
             return
-        if before is not None and before.versions and self._desired[name].generation == generation:
+        worked = before is not None and any(version not in broken for version in before.versions)
+        if before is not None and worked and self._desired[name].generation == generation:
             await self.settled(name, self.wish(name, before.versions, before.labels))
         version, reason = next(iter(failures.items()))
         raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")

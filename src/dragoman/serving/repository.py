@@ -4,12 +4,15 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
+import shutil
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
@@ -69,13 +72,13 @@ class Repository:
             try:
                 places = self._places(target)
             except ServingError as error:
-                found.append(Found(self._name_of(target)[0], error=error.message))
+                found.append(_broken(self._target(target).name, error.message))
                 continue
             found += [self._read(place) for place in places]
         seen: set[str] = set()
         for index, each in enumerate(found):
             if each.name in seen:
-                found[index] = Found(each.name, error=f"two targets are called '{each.name}'; name one of them differently with NAME=PATH")
+                found[index] = _broken(each.name, f"two targets are called '{each.name}'; name one of them differently with NAME=PATH")
             seen.add(each.name)
         return found
 
@@ -84,15 +87,16 @@ class Repository:
         names: dict[str, None] = {}
         for target in self._targets:
             try:
-                names.update((p.name, None) for p in self._places(target))
+                names.update((_readable(p.name), None) for p in self._places(target))
             except ServingError:
-                names[self._name_of(target)[0]] = None
+                names[_readable(self._target(target).name)] = None
         return list(names)
 
     def find(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY) -> Found | None:
         """Read one model from disk again; None when no target has it and no files bring it.
 
         `config` (JSON of a Triton model configuration) and `files` ("1/model.onnx" -> content) stand for what lies on disk, for this load.
+        Raises INVALID_INPUT for a name that cannot be served and for files that cannot be written.
         """
         check_name(name)
         if files:
@@ -101,8 +105,8 @@ class Repository:
             try:
                 places = self._places(target)
             except ServingError as error:
-                if self._name_of(target)[0] == name:
-                    return Found(name, error=error.message)
+                if self._target(target).name == name:
+                    return _broken(name, error.message)
                 continue
             for place in places:
                 if place.name == name:
@@ -115,36 +119,48 @@ class Repository:
 
     # --- from target to places ---
 
-    def _name_of(self, target: str) -> tuple[str, Path]:
+    def _target(self, target: str) -> _Place:
+        """The name and the path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
         name, separator, rest = target.partition("=")
-        if separator and name and "/" not in name and not Path(target).exists():
-            return name, Path(rest).expanduser().absolute()
+        if separator and name and "/" not in name and not _exists(Path(target)):
+            return _Place(name, Path(rest).expanduser().absolute(), named=True)
         path = Path(target).expanduser().absolute()
         if len(self._targets) == 1 and self._defaults.name:
-            return self._defaults.name, path
-        return (path.stem if path.is_file() else path.name), path
+            return _Place(self._defaults.name, path, named=True)
+        return _Place(path.stem if path.suffix in SUFFIXES else path.name, path)
 
     def _places(self, target: str) -> list[_Place]:
-        name, path = self._name_of(target)
-        if not path.exists():
-            raise invalid(f"there is no {path}")
-        if path.is_file() or layouts.is_model(path):
-            named = name not in (path.name, path.stem)
-            return [_Place(name if named else self._own_name(path), path, named)]
-        models = list(layouts.models_below(path))
-        if not models:
-            layouts.one_artifact(path)  # says what is wrong with the folder
-        return [_Place(self._own_name(model), model) for model in models]
+        """Where the models of a target lie. Raises INVALID_INPUT when there is none, or the disk does not let itself be read."""
+        place = self._target(target)
+        path = place.path
+        try:
+            if not path.exists():
+                raise invalid(f"there is no {path}")
+            if path.is_file() or layouts.is_model(path):
+                return [place if place.named else _Place(self._own_name(path), path)]
+            models = list(layouts.models_below(path))
+            if not models:
+                layouts.one_artifact(path)  # says what is wrong with the folder
+            if not place.named:
+                return [_Place(self._own_name(model), model) for model in models]
+        except OSError as error:
+            raise invalid(f"{path} cannot be read: {error.strerror or error}") from error
+        if len(models) > 1:
+            several = ", ".join(model.name for model in models[:5])
+            raise invalid(f"the name '{place.name}' is for one model, but {path} holds several ({several}); leave the name out")
+        return [_Place(place.name, models[0], named=True)]
 
     def _own_name(self, path: Path) -> str:
         """What a model calls itself: MLServer's settings name it, everything else goes by its folder or file."""
+        if path.is_file():
+            return path.stem
         settings = path / layouts.MLSERVER_SETTINGS
-        if path.is_dir() and settings.is_file() and not (path / layouts.TRITON_CONFIG).is_file():
-            try:
+        try:
+            if settings.is_file() and not (path / layouts.TRITON_CONFIG).is_file():
                 return read_settings(read_bounded(settings, LARGEST_FILE, str(settings)), path).name
-            except ServingError:
-                return path.name  # reading the model says what is wrong
-        return path.stem if path.is_file() else path.name
+        except (ServingError, OSError):
+            pass  # reading the model says what is wrong
+        return path.name
 
     # --- from place to specs ---
 
@@ -153,13 +169,15 @@ class Repository:
             check_name(place.name)
             return self._layout(place, config)
         except ServingError as error:
-            return Found(place.name, error=error.message)
+            return _broken(place.name, error.message)
         except OSError as error:
-            return Found(place.name, error=f"{place.path} cannot be read: {error.strerror or error}")
+            return _broken(place.name, f"{place.path} cannot be read: {error.strerror or error}")
 
     def _layout(self, place: _Place, config: str) -> Found:
         path = place.path
         base = self._base(place.name)
+        if config and not path.is_dir():
+            raise invalid(f"model '{place.name}' is the single file {path.name}, which takes no model configuration")
         if path.is_dir() and (config or (path / layouts.TRITON_CONFIG).is_file()):
             return Found(place.name, triton_model(path, base, config))
         if (path / layouts.MLSERVER_SETTINGS).is_file():
@@ -180,26 +198,53 @@ class Repository:
 
 
 class _Uploads:
-    """Model files that load requests brought, in a folder of this process that ends with it."""
+    """Model files that load requests brought, in a folder of this process that ends with it. Several threads may write at a time."""
 
     def __init__(self) -> None:
         self._root: tempfile.TemporaryDirectory[str] | None = None
-        self._count = 0
+        self._lock = threading.Lock()
 
     def write(self, name: str, files: Mapping[str, bytes]) -> Path:
-        """Write the files of one model below a fresh folder of its name. Raises INVALID_INPUT for a path that leaves it."""
-        if self._root is None:
-            self._root = tempfile.TemporaryDirectory(prefix="dragoman-models-")
-        self._count += 1
-        folder = Path(self._root.name) / str(self._count) / name
-        folder.mkdir(parents=True)
-        for relative, content in files.items():
-            path = confine(folder, relative, f"the file '{relative}' of model '{name}'")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        """Write the files of one model below a fresh folder of its name. Raises INVALID_INPUT for a path that leaves it or cannot be."""
+        with self._lock:
+            if self._root is None:
+                self._root = tempfile.TemporaryDirectory(prefix="dragoman-models-")
+            fresh = Path(tempfile.mkdtemp(dir=self._root.name))
+        what = f"the files of model '{name}'"
+        try:
+            folder = fresh / name
+            folder.mkdir()
+            for relative, content in files.items():
+                what = f"the file '{relative}' of model '{name}'"
+                path = confine(folder, relative, what)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise invalid(f"{what} cannot be written: {error.strerror or error}") from error
+        except ServingError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         return folder
 
     def remove(self) -> None:
-        if self._root is not None:
-            self._root.cleanup()
-            self._root = None
+        with self._lock:
+            if self._root is not None:
+                self._root.cleanup()
+                self._root = None
+
+
+def _broken(name: str, error: str) -> Found:
+    return Found(_readable(name), error=_readable(error))
+
+
+def _readable(text: str) -> str:
+    """Names on disk need not be UTF-8; what is shown to people and sent to clients must be."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long, or in a folder that is closed to us: not something that could be told from a name
+        return False

@@ -1,0 +1,176 @@
+"""Servables and openers of our own, for tests of everything above the models; and how such tests run on an event loop."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dragoman.core.lifecycle import State
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Timings
+from dragoman.core.tensors import FP32, Signature, Tensor, Tensors
+from dragoman.serving.gateway import Gateway
+from dragoman.serving.meters import Meters
+from dragoman.serving.reconciler import Reconciler
+from dragoman.serving.registry import Registry
+from tests.fakes import DOUBLER, row
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """Run a test on a loop of its own. Fails when it takes long, or leaves a task behind."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await test()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, left
+
+    asyncio.run(bounded())
+
+
+async def settle(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until a condition holds. No clock: for what needs no thread."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the condition never came true")
+
+
+def spec(version: str = "1", revision: str = "a", name: str = "m") -> ModelSpec:
+    return ModelSpec(name, version, revision=revision)
+
+
+def ask(*values: float, deadline: float = math.inf, dialect: str = "", signature: str = "") -> InferRequest:
+    return InferRequest(row(*(values or (1, 2))), deadline=deadline, dialect=dialect, signature=signature)
+
+
+class FakeServable:
+    """Answers its own version and revision as y. With a gate, requests wait until it is opened."""
+
+    def __init__(self, of: ModelSpec, gate: asyncio.Event | None = None, signatures: Mapping[str, Signature] | None = None) -> None:
+        self.spec = of
+        self.signatures: Mapping[str, Signature] = signatures or {"": DOUBLER}
+        self.operations = frozenset({"predict", "explain"})
+        self.platform = "fake"
+        self.gate = gate
+        self.requests: list[InferRequest] = []
+        self.drained_until: float | None = None
+        self.closed = 0
+        self.error: Exception | None = None
+        """Raised by infer."""
+        self.unwilling: Exception | None = None
+        """Raised by drain and close."""
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        assert not self.closed, "called after it was closed"
+        self.requests.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return InferResponse(Tensors([Tensor("y", FP32, np.array([[int(self.spec.version), len(self.requests)]], "f4"))]), Timings())
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        for _ in range(3):
+            yield await self.infer(request)
+
+    async def lost(self) -> str:
+        raise AssertionError("nobody asks")
+
+    async def drain(self, deadline: float) -> None:
+        self.drained_until = deadline
+        if self.unwilling is not None:
+            raise self.unwilling
+
+    async def close(self) -> None:
+        self.closed += 1
+        if self.unwilling is not None:
+            raise self.unwilling
+
+    def pending(self) -> int:
+        return 7
+
+
+class Opener:
+    """Opens fake servables. What is in `held` waits for its event; what is in `broken` fails with that error; both by (version, revision)."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], asyncio.Event] = {}
+        self.broken: dict[tuple[str, str], Exception] = {}
+        self.begun: list[tuple[str, str]] = []
+        self.opened: list[FakeServable] = []
+        self.running = 0
+        self.most = 0
+        self.gate: asyncio.Event | None = None
+        """For the requests of what is opened from now on."""
+
+    async def __call__(self, of: ModelSpec) -> FakeServable:
+        key = (of.version, of.revision)
+        self.begun.append(key)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if key in self.held:
+                await self.held[key].wait()
+            if key in self.broken:
+                raise self.broken[key]
+        finally:
+            self.running -= 1
+        servable = FakeServable(of, self.gate)
+        self.opened.append(servable)
+        return servable
+
+    def hold(self, version: str = "1", revision: str = "a") -> asyncio.Event:
+        """Make loads of this version wait; returns what lets them go."""
+        event = self.held[version, revision] = asyncio.Event()
+        return event
+
+    def of(self, version: str = "1", revision: str = "a") -> FakeServable:
+        """The newest servable of a version."""
+        return [s for s in self.opened if (s.spec.version, s.spec.revision) == (version, revision)][-1]
+
+    def open_now(self) -> list[FakeServable]:
+        return [s for s in self.opened if not s.closed]
+
+
+class Parts:
+    """A registry, a gateway and the reconciler between them, with an opener of fakes. Made on the loop."""
+
+    def __init__(self, *, drain_timeout_s: float = 5.0, parallel: int = 4) -> None:
+        self.registry = Registry()
+        self.gateway = Gateway(Meters())
+        self.opener = Opener()
+        self.reconciler = Reconciler(self.registry, self.gateway, opener=self.opener, drain_timeout_s=drain_timeout_s, parallel=parallel)
+
+    async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY) -> None:
+        await self.registry.deploy("m", {s.version: s for s in specs}, labels)
+
+    def wish(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY) -> int:
+        return self.registry.wish("m", {s.version: s for s in specs}, labels)
+
+    async def settled(self, generation: int) -> Mapping[str, str]:
+        return await self.registry.settled("m", generation)
+
+    def answering(self, version: str = "", label: str = "") -> tuple[str, str]:
+        """Version and revision of what answers."""
+        found = self.gateway.find("m", version, label)
+        return found.version, found.spec.revision
+
+    def statuses(self) -> list[tuple[str, State, str]]:
+        return [(s.version, s.state, s.reason) for s in self.gateway.statuses("m")]
+
+
+def with_parts(test: Callable[[Parts], Awaitable[None]], **options: Any) -> None:
+    """Run a test with parts that are closed after it; everything that was opened must be closed then, once."""
+
+    async def whole() -> None:
+        parts = Parts(**options)
+        try:
+            await test(parts)
+        finally:
+            await parts.reconciler.close()
+        assert [s.closed for s in parts.opener.opened] == [1] * len(parts.opener.opened)
+
+    run(whole)
