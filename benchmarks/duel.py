@@ -62,13 +62,17 @@ def measure(contender: Contender, connections: int, seconds: int) -> Figures:
     done = load(server.port, shots[0], connections, seconds)
     cpu_s = server.processes.cpu_s() - before
     fire(server.port, shots)
+    server.processes.settle()
+    if not done.requests:
+        raise BenchmarkError(f"{server.name} answered nothing in {seconds} s")
     return Figures(done.rate, done.p50_ms, done.p99_ms, cpu_s / done.requests * 1e6, done.refused + done.broken)
 
 
 def duel(ours: Contender, theirs: Contender, connections: int, seconds: int, pairs: int) -> Duel:
     """Alternate the two; who begins alternates too. Each is loaded for a second before, which does not count."""
     for contender in (ours, theirs):
-        measure(contender, connections, 1)
+        load(contender.server.port, contender.shots[0], connections, 1)
+        contender.server.processes.settle()
     figures: tuple[list[Figures], list[Figures]] = ([], [])
     for number in range(pairs):
         for side in (0, 1) if number % 2 == 0 else (1, 0):

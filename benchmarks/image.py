@@ -33,7 +33,7 @@ def run(models: Models, options: Options) -> Section:
         [*readers, *(peer(models, name, own_form[name]) for name in options.peers if name in own_form)],
     )
     section.targets.append(speed_target("binary: at least level with Triton", duels, "triton", None, 1.0))
-    for title, shots in (("Open Inference Protocol, JSON", by_json), ("TensorFlow Serving, row form", tfserving)):
+    for title, shots in (("Open Inference Protocol, JSON", by_json), ("TensorFlow Serving rows", tfserving)):
         duels = part(title, shots, mlserver)
         section.targets.append(speed_target(f"{title}: at least 4 times MLServer", duels, "mlserver", None, 4.0))
     lines = json_decode.images()

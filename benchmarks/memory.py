@@ -19,9 +19,9 @@ from tests.models import build
 
 _MOST_IDLE_MB = 120
 _LARGE_MB = 100
-_CHUNK_S = 2
+_CHUNK_S = 1
 _WARM_REQUESTS = 10_000
-_LONGEST_CHUNKS = 120
+_LONGEST_CHUNKS = 300
 _GROWTH_MB = 2.0
 """What may be noise of the allocator: one request more in flight than before costs less than a page, a fragmented arena a megabyte."""
 _KEPT_SHARE = 0.1

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnx import helper
 
+from benchmarks.processes import BenchmarkError
 from benchmarks.traffic import Array, Predict
 from tests.models import build
 
@@ -32,6 +33,8 @@ output [{ name: "mean" data_type: TYPE_FP32 dims: [1] }]
 instance_group [{ count: 2 kind: KIND_CPU }]
 """
 _STEADY_WIDTH = 256
+_STEADY_TRIES = 20
+_STEADY_TOLERANCE = 0.15
 
 
 class Models:
@@ -96,15 +99,18 @@ def run_time_s(predict: Predict, rows: int, seconds: float = 0.5) -> float:
 def steady(path: Path, run_s: float) -> Path:
     """x FP32 [N,4] -> y FP32 [N,4], the same: each run multiplies matrices for about `run_s`, however many rows there are. Joins batches.
 
-    The number of products is settled here by measuring, so the model differs from machine to machine; its run time hardly does.
+    The number of products is settled here by measuring, so the model differs from machine to machine; its run time hardly does. Raises
+    when it will not settle, which means that the machine is too busy to measure anything.
     """
-    few, many = 4, 24
-    each_s = (_time(path, many) - _time(path, few)) / (many - few)
-    return _steady(path, max(1, round(run_s / max(each_s, 1e-6))))
-
-
-def _time(path: Path, products: int) -> float:
-    return run_time_s(predictor(_steady(path, products)), 1, 0.3)
+    products = 16
+    for _ in range(_STEADY_TRIES):
+        took_s = run_time_s(predictor(_steady(path, products)), 1)
+        if abs(took_s / run_s - 1) < _STEADY_TOLERANCE:
+            return path
+        products = max(1, round(products * run_s / took_s))
+    raise BenchmarkError(
+        f"a run of {products} products takes {took_s * 1e3:.1f} ms at last, wanted {run_s * 1e3:.1f}: the machine is too busy"
+    )
 
 
 def _steady(path: Path, products: int) -> Path:

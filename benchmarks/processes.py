@@ -4,6 +4,7 @@ Linux only: figures come from /proc.
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _GRACE_S = 15.0
 _POLL_S = 0.002
+_SETTLE_S = 10.0
+_LOOK_S = 0.2
+_AT_REST = 0.15
+"""Of one core. A process of which the clock sees two ticks while we look is still at rest."""
 
 
 class BenchmarkError(Exception):
@@ -40,9 +45,9 @@ def free_port(count: int = 1) -> int:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for our own commands: this tree importable from any folder, nobody's settings."""
+    """This process's environment for our own commands: this tree importable from any folder, and nobody's settings of Dragoman or Python."""
     paths = [str(ROOT), str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DRAGOMAN_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRAGOMAN_", "PYTHON"))}
     return {**kept, "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in paths), **(extra or {})}
 
 
@@ -92,6 +97,15 @@ class Processes:
                 reason = f"ended with {ended}" if ended is not None else f"was not there after {timeout_s:g} s"
                 raise BenchmarkError(f"{what} {reason}: {' '.join(self.output().split())[-400:]}")
             time.sleep(_POLL_S)
+
+    def settle(self) -> None:
+        """Wait until it has come to rest: some servers go on computing answers that nobody waits for any more. Not longer than a while."""
+        until = time.monotonic() + _SETTLE_S
+        used_s = math.inf
+        while used_s > _AT_REST * _LOOK_S and time.monotonic() < until:
+            before_s = self.cpu_s()
+            time.sleep(_LOOK_S)
+            used_s = self.cpu_s() - before_s
 
     def stop(self) -> None:
         """SIGTERM to the first process, then SIGKILL to everything that is left."""
