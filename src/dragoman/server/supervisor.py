@@ -46,10 +46,13 @@ class Supervisor:
         self._serials = 0
 
     def stop(self, code: int = 0) -> None:
-        """End all workers; `run` returns this exit code once they have drained."""
+        """End all workers; `run` returns this exit code once they have drained.
+
+        The sockets are closed here first: while anybody holds them the kernel makes connections, which nobody would accept any more.
+        """
         self._code = self._code or code
         self._stopping.set()
-        for each in self._sockets:  # else new clients would wait for workers that no longer accept
+        for each in self._sockets:
             each.close()
         for process in self._processes.values():
             _send(process, signal.SIGTERM)
@@ -119,7 +122,8 @@ class Supervisor:
                 _send(process, signal.SIGTERM)
             writer.write(json.dumps(order).encode() + b"\n")
             while line := await reader.readline():
-                self._on_report(index, json.loads(line))
+                if not self._stopping.is_set():  # an announcement now would be one of ports that are closed
+                    self._on_report(index, json.loads(line))
         except ConnectionError:
             pass
         finally:
