@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ class FakeServable:
             raise self.error
         return InferResponse(Tensors([Tensor("y", FP32, np.array([[int(self.spec.version), len(self.requests)]], "f4"))]), Timings())
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         for _ in range(3):
             yield await self.infer(request)
 

@@ -1,7 +1,7 @@
 """What the gateway meters and traces: every ending of a request, once, with the kind and the times that it had."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Scripted:
     async def infer(self, request: InferRequest) -> InferResponse:
         return await self._act()
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         for _ in range(self._parts):
             yield await self._act()
 
