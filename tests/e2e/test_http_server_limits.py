@@ -528,7 +528,7 @@ def test_too_many_connections(loop: str) -> None:
     """Clients over the limit are told so; when one leaves, there is room again; a flood is cut off."""
 
     async def test() -> None:
-        async with serving(echo, limits=HttpLimits(max_connections=3, linger_s=SOON)) as live:
+        async with serving(echo, limits=HttpLimits(max_connections=3)) as live:
             clients = [await live.client() for _ in range(3)]
             for client in clients:
                 assert (await client.request("GET", "/")).status == 200

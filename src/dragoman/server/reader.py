@@ -87,7 +87,7 @@ class Reader:
         if self.incoming is None and not self.head_bytes and len(data) <= SLICE_BYTES and not self.deaf:
             self._parse(data)
             if self._url or not self.queue:
-                self._partial_head(len(data))
+                self._partial_head(len(data), alone=not self.queue)
             return b""
         view = memoryview(data)
         at, end = 0, len(data)
@@ -99,7 +99,7 @@ class Reader:
                 step = min(SLICE_BYTES, end - at)
                 self._parse(view[at : at + step])
                 if self._url or not (self.queue or self.incoming):
-                    self._partial_head(step)
+                    self._partial_head(step, alone=not self.queue)
             elif incoming.left > 0:
                 # The parser need not see a body of known length: it is kept as it was read. A new parser takes the next head.
                 step = min(incoming.left, end - at)
@@ -112,7 +112,7 @@ class Reader:
                 received = incoming.received
                 self._parse(view[at : at + step])
                 if self._url:
-                    self._partial_head(step)
+                    self._partial_head(step, alone=False)
                 self._overhead = self._overhead + step if incoming is self.incoming and incoming.received == received else 0
                 if self._overhead > self._service.limits.max_header_bytes:
                     self.refuse(incoming, Refusal(400, "malformed request: chunk extensions or trailers are too long"))
@@ -136,14 +136,15 @@ class Reader:
                 refusal = Refusal(505, "HTTP/2 is not supported") if preface else Refusal(400, f"malformed request: {exc}")
                 self.refuse(self.incoming, refusal)
 
-    def _partial_head(self, size: int) -> None:
-        """Count and time a head that is not complete after `size` more bytes, of which the first may belong to what was before it."""
+    def _partial_head(self, size: int, *, alone: bool) -> None:
+        """Count and time a head that is not complete after `size` more bytes; not all of them are its own unless it was `alone` in them."""
         if self.deaf:
             return
         limits = self._service.limits
         if not self.head_bytes:
             self._conn.deadline = self._service.now + limits.header_timeout_s
-            size = min(size, _size(self._url, self._headers) or size)
+            if not alone:
+                size = _size(self._url, self._headers)
         self.head_bytes += size
         if len(self._url) > limits.max_url_bytes:
             self.refuse(None, Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes"))
