@@ -74,6 +74,7 @@ def call(spec: ModelSpec, **inputs: np.ndarray[Any, Any]) -> dict[str, Any]:
         ("version_policy { latest { num_versions: 20 } }", {"1", "9", "10"}),
         ("version_policy { all {} }", {"1", "9", "10"}),
         ("version_policy { specific { versions: [9, 1] } }", {"1", "9"}),
+        ("version_policy { specific { versions: [9, 3] } }", {"9"}),
     ],
 )
 def test_version_policies(tmp_path: Path, policy: str, expected: set[str]) -> None:
@@ -88,7 +89,7 @@ def test_version_policies(tmp_path: Path, policy: str, expected: set[str]) -> No
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ONNX + "version_policy { specific { versions: [3] } }", "names version 3, for which there is no folder"),
+        (ONNX + "version_policy { specific { versions: [3] } }", "names 3, for which there is no folder"),
         (ONNX + "default_model_filename: 'other.onnx'", "there is no other.onnx"),
         (ONNX + "default_model_filename: '../x.onnx'", "without '..'"),
         ('backend: "caffe"', "cannot be served"),
