@@ -74,6 +74,7 @@ def call(spec: ModelSpec, **inputs: np.ndarray[Any, Any]) -> dict[str, Any]:
         ("version_policy { latest { num_versions: 20 } }", {"1", "9", "10"}),
         ("version_policy { all {} }", {"1", "9", "10"}),
         ("version_policy { specific { versions: [9, 1] } }", {"1", "9"}),
+        ("version_policy { specific { versions: [9, 3] } }", {"9"}),
     ],
 )
 def test_version_policies(tmp_path: Path, policy: str, expected: set[str]) -> None:

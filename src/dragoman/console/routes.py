@@ -4,9 +4,9 @@
 Tungsten's description of the default model (input_schema, output_schema, demo_output_schema) at the same time.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import orjson
 
@@ -72,7 +72,10 @@ class Console:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else _STATUS[error.kind]
-        return _json({"error": error.message, "kind": error.kind.value}, status)
+        answer = _json({"error": error.message, "kind": error.kind.value}, status)
+        if status == 405:
+            answer.headers.append((b"allow", b"GET, HEAD"))
+        return answer
 
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
@@ -81,7 +84,7 @@ class Console:
             page = start_page(self._services, f"{request.scope.get('scheme', 'http')}://{host}")
             return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
         info: dict[str, Any] = {"name": self._services.info.name, "version": "v2", "extensions": list(self._services.extensions)}
-        entry = self._default_entry()
+        entry = self._default_entry(await asyncio.to_thread(self._services.repository.names))
         if entry is not None:
             signature = entry.signatures[""]
             inputs = signature.input_schema or schema(signature.inputs, batch=signature.batch)
@@ -91,9 +94,9 @@ class Console:
             info |= {"input_schema": {}, "output_schema": {}, "demo_output_schema": {}}
         return _json(info)
 
-    def _default_entry(self) -> Entry | None:
-        """The model that a client means who names none: the first one of the command line, else the only one."""
-        for name in (*self._services.repository.names(), *(e.name for e in self._services.gateway.entries())):
+    def _default_entry(self, names: list[str]) -> Entry | None:
+        """The model that a client means who names none: the first one of the command line, else the first one there is."""
+        for name in (*names, *(e.name for e in self._services.gateway.entries())):
             try:
                 return self._services.gateway.find(name)
             except ServingError:
@@ -112,7 +115,6 @@ class Console:
 
     async def _model(self, request: Request, name: str) -> Answer:
         gateway = self._services.gateway
-        name = unquote(name)
         statuses = gateway.statuses(name)
         if not statuses:
             raise ServingError(Kind.NOT_FOUND, f"model '{name}' is not known to this server", what="model")

@@ -3,6 +3,7 @@
 The table of settings is this dataclass; the command line, the file, the environment and --print-config are all made from its fields.
 """
 
+import math
 import os
 import re
 import tomllib
@@ -15,6 +16,18 @@ from dragoman.core.errors import ServingError, invalid
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+_YEAR_S = 31_536_000
+_RANGES = (
+    ("timeout", 0, _YEAR_S),
+    ("drain_timeout", 0, _YEAR_S),
+    ("keep_alive", 0, _YEAR_S),
+    ("batch_delay_ms", 0, 3_600_000),
+    ("threads", 0, 1024),
+    ("instances", 1, 256),
+)
+"""Least and most of settings whose values reach timers and thread pools, which take no number for granted."""
 
 
 def _default_data_dir() -> str:
@@ -75,10 +88,6 @@ class Settings:
     def data_path(self) -> Path:
         return Path(self.data_dir or _default_data_dir())
 
-    @property
-    def loopback(self) -> bool:
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
-
 
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
@@ -87,18 +96,22 @@ def flag_of(name: str) -> str:
 def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, str] = os.environ) -> Settings:
     """Layer the sources. Raises ServingError INVALID_INPUT naming the source and the setting that is wrong."""
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     if config_file:
-        values.update(_from_file(Path(config_file)))
-    known = {f.name: f for f in fields(Settings)}
-    for name, spec in known.items():
-        text = environ.get(f"DRAGOMAN_{name.upper()}")
+        values = _from_file(Path(config_file))
+        sources = {name: f"{config_file}: {name}" for name in values}
+    for spec in fields(Settings):
+        variable = f"DRAGOMAN_{spec.name.upper()}"
+        text = environ.get(variable)
         if text is not None:
             raw: Any = [t for t in text.split(",") if t] if spec.metadata.get("many") else text
-            values[name] = _coerce(name, raw, f"DRAGOMAN_{name.upper()}")
+            values[spec.name] = _coerce(spec.name, raw, variable)
+            sources[spec.name] = variable
     for name, value in flags.items():
         if value is not None:
             values[name] = _coerce(name, value, flag_of(name))
-    return _sane(replace(Settings(), **values))
+            sources[name] = flag_of(name)
+    return _sane(replace(Settings(), **values), sources)
 
 
 def as_toml(settings: Settings) -> str:
@@ -118,7 +131,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " else f"\\u{ord(c):04x}" for c in escaped) + '"'
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -126,7 +139,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise invalid(f"the configuration file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid(f"the configuration file {path} is not valid TOML: {error}") from error
     known = {f.name for f in fields(Settings)}
     values = {}
@@ -157,7 +170,11 @@ def _scalar(value: Any, kind: type, meta: Mapping[str, Any], source: str) -> Any
         if text not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
             raise wrong
         return text in ("1", "true", "yes", "on")
-    if isinstance(value, bool):
+    if kind is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    # A number in the place of a text, or 2.5 where whole ones are meant, is a mistake: nothing is rounded or spelled out in silence.
+    allowed = {str: str, int: int | str, float: int | float | str}[kind]
+    if isinstance(value, bool) or not isinstance(value, allowed):
         raise wrong
     if meta["unit"] == "size" and isinstance(value, str):
         match = _SIZE.fullmatch(value.strip())
@@ -166,9 +183,9 @@ def _scalar(value: Any, kind: type, meta: Mapping[str, Any], source: str) -> Any
         return int(match[1]) * _UNITS[match[2].lower()]
     try:
         result = kind(value)
-    except (TypeError, ValueError):
+    except (ValueError, OverflowError):
         raise wrong from None
-    if meta["choices"] and result not in meta["choices"]:
+    if (meta["choices"] and result not in meta["choices"]) or (kind is float and not math.isfinite(result)):
         raise wrong
     return result
 
@@ -181,21 +198,25 @@ def _expected(kind: type, meta: Mapping[str, Any]) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 
-def _sane(settings: Settings) -> Settings:
+def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     def refuse(name: str, text: str) -> ServingError:
-        return invalid(f"{flag_of(name)} is {getattr(settings, name)}, {text}")
+        value = getattr(settings, name)
+        shown = ", ".join(str(v) for v in value) or "empty" if isinstance(value, tuple) else value
+        return invalid(f"{sources.get(name, flag_of(name))} is {shown}, {text}")
 
-    for port in settings.port:
-        if not 0 <= port <= 65535:
-            raise refuse("port", "expected 0 to 65535")
+    if not settings.port or not all(0 <= port <= 65535 for port in settings.port):
+        raise refuse("port", "expected one or more numbers from 0 to 65535")
     if settings.workers < 1 or settings.workers > 512:
         raise refuse("workers", "expected 1 to 512")
-    for name in ("batch_size", "max_queue", "timeout", "batch_delay_ms", "threads", "drain_timeout", "keep_alive"):
+    for name in ("batch_size", "max_queue"):
         if getattr(settings, name) < 0:
             raise refuse(name, "expected 0 or more")
-    for name in ("instances", "max_body", "max_connections"):
+    for name in ("max_body", "max_connections"):
         if getattr(settings, name) < 1:
             raise refuse(name, "expected 1 or more")
+    for name, least, most in _RANGES:
+        if not least <= getattr(settings, name) <= most:
+            raise refuse(name, f"expected {least} to {most}")
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if bool(settings.tls_cert) != bool(settings.tls_key):

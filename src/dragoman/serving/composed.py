@@ -7,12 +7,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 
-import numpy as np
-
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Step, Timings
 from dragoman.core.tensors import Signature, Tensor, Tensors, batch_length
-from dragoman.hosting.batch import only
 from dragoman.serving.gateway import Gateway
 
 
@@ -59,7 +56,8 @@ class Ensemble:
             below |= {m for m in members if m not in seen}
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        assert isinstance(request.inputs, Tensors)
+        if not isinstance(request.inputs, Tensors):
+            raise invalid(f"ensemble '{self._spec.name}' takes tensors, not rows")
         if asyncio.current_task() is None:
             await asyncio.sleep(0)  # the HTTP server runs a request's first step without a task; task groups need one
         begin = time.monotonic_ns()
@@ -82,23 +80,33 @@ class Ensemble:
         except BaseExceptionGroup as failures:
             raise _first(failures, self._spec.name) from failures
         signature = self.signatures[""]
-        outputs = Tensors([pool[spec.name] for spec in signature.outputs if spec.name in pool])
+        wanted = [spec.name for spec in signature.outputs if not request.outputs or spec.name in request.outputs]
+        lost = next((name for name in wanted if name not in pool), None)
+        if lost is not None:
+            raise ServingError(Kind.MODEL_FAILED, f"no member of ensemble '{self._spec.name}' gave its output '{lost}'")
+        outputs = Tensors([pool[name] for name in wanted])
         rows = batch_length(request.inputs, signature) or 1
-        return InferResponse(
-            only(outputs, request.outputs), Timings(queue_ns, 0, time.monotonic_ns() - begin - queue_ns, 0, rows, True, rows)
-        )
+        return InferResponse(outputs, Timings(queue_ns, 0, time.monotonic_ns() - begin - queue_ns, 0, rows, True, rows))
+
+    def _inputs(self, step: Step, signature: Signature, pool: Mapping[str, Tensor]) -> Tensors:
+        """What a member gets: tensors of its own, under its own names. An optional one may be missing."""
+        declared = signature.input_by_name
+        inputs = []
+        for name, source in step.inputs.items():
+            tensor = pool.get(source)
+            if tensor is not None:
+                inputs.append(Tensor(name, tensor.datatype, tensor.array.copy()))  # a member owns its inputs and may change them
+            elif source not in self.signatures[""].input_by_name:
+                raise ServingError(Kind.MODEL_FAILED, f"its input '{name}' is needed, but no member gave '{source}'")
+            elif name not in declared or not declared[name].optional:
+                raise invalid(f"its input '{name}' is needed, but the request has no '{source}'")
+        return Tensors(inputs)
 
     async def _step(self, step: Step, pool: Mapping[str, Tensor], request: InferRequest) -> InferResponse:
         try:
             entry = self._gateway.find(step.model, step.version)
-            declared = entry.signatures[""].input_by_name
-            inputs = [
-                Tensor(name, pool[source].datatype, _own(pool[source].array))
-                for name, source in step.inputs.items()
-                if source in pool or not (name in declared and declared[name].optional)
-            ]
             part = InferRequest(
-                Tensors(inputs),
+                self._inputs(step, entry.signatures[""], pool),
                 outputs=tuple(step.outputs),
                 parameters=request.parameters,
                 id=request.id,
@@ -109,8 +117,10 @@ class Ensemble:
             )
             return await self._gateway.infer(entry, part)
         except ServingError as error:
+            # The model that the client named is there; it is a member that is not.
+            kind = Kind.UNAVAILABLE if error.kind is Kind.NOT_FOUND else error.kind
             raise ServingError(
-                error.kind, f"member '{step.model}' of ensemble '{self._spec.name}': {error.message}", retry_after_s=error.retry_after_s
+                kind, f"member '{step.model}' of ensemble '{self._spec.name}': {error.message}", retry_after_s=error.retry_after_s
             ) from error
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
@@ -131,11 +141,6 @@ class Ensemble:
         return 0
 
 
-def _own(array: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-    """A member owns its inputs and may change them, so an array that others read is copied."""
-    return array.copy()
-
-
 def _order(spec: ModelSpec, signature: Signature) -> list[list[Step]]:
     """The steps in waves: each wave needs only what the request and earlier waves bring. Raises INVALID_INPUT for a cycle or a gap."""
     have = {s.name for s in signature.inputs}
@@ -144,7 +149,7 @@ def _order(spec: ModelSpec, signature: Signature) -> list[list[Step]]:
     while waiting:
         wave = [s for s in waiting if all(source in have for source in s.inputs.values())]
         if not wave:
-            stuck = next(iter({source for s in waiting for source in s.inputs.values()} - have))
+            stuck = min({source for s in waiting for source in s.inputs.values()} - have)
             raise invalid(f"ensemble '{spec.name}': nothing produces the tensor '{stuck}' before a step needs it")
         waves.append(wave)
         waiting = [s for s in waiting if s not in wave]

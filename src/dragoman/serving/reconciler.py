@@ -135,6 +135,7 @@ class Reconciler:
             except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
                 log.exception("loading model '%s' version %s failed", name, spec.version)
                 failure = f"{type(error).__name__}: {error}"
+            failure = failure.encode("utf-8", "backslashreplace").decode()  # a path in it need not be UTF-8, but every answer is
         if model.have.get(key) is not mine:
             if servable is not None:
                 await self._release(servable, name, spec.version)
