@@ -88,6 +88,7 @@ def rows(*values: list[float]) -> triton.InferInput:
 
 
 ROW = [5.0, 3.4, 1.5, 0.2]
+ONE_BY_ONE = ("--batch-size", "1", "--threads", "1")
 
 
 def test_health_and_metadata(server: Running, client: triton.InferenceServerClient) -> None:
@@ -326,9 +327,9 @@ def test_timeout_and_priority_are_taken(server: Running, client: triton.Inferenc
 
 def test_a_timeout_ends_a_queued_request(tmp_path: Path) -> None:
     """O30: behind a slow run, a request with a time-out of 50 ms is answered with an error long before its turn."""
-    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), "--batch-size", "1") as server, ThreadPoolExecutor(2) as pool:
+    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), *ONE_BY_ONE) as server, ThreadPoolExecutor(2) as pool:
         _rounds(server, 100)  # from now on the model is known to be slow, and runs in its thread
-        busy = [pool.submit(_rounds, server, 5_000) for _ in range(2)]
+        busy = [pool.submit(_rounds, server, 3_000) for _ in range(2)]
         _wait_for_metric(server, "nv_inference_pending_request_count", 1)
         late = _rounds(server, 1, {"timeout": 50_000})
         assert late.status_code == 503, late.text
@@ -338,7 +339,7 @@ def test_a_timeout_ends_a_queued_request(tmp_path: Path) -> None:
 
 def test_hanging_up_cancels_queued_work(tmp_path: Path) -> None:
     """O30: requests whose clients left before their turn are never run, and the others are."""
-    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), "--batch-size", "1") as server, ThreadPoolExecutor(2) as pool:
+    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), *ONE_BY_ONE) as server, ThreadPoolExecutor(2) as pool:
         _rounds(server, 100)
         busy = pool.submit(_rounds, server, 5_000)
         body = json.dumps({"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [5_000]}]}).encode()
@@ -421,7 +422,7 @@ def test_load_with_configuration_and_files(tmp_path: Path) -> None:
 
 def test_unload_lets_requests_in_flight_finish(tmp_path: Path) -> None:
     """O18: requests that run or wait when their model is unloaded are answered."""
-    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), "--batch-size", "1") as server, ThreadPoolExecutor(2) as pool:
+    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), *ONE_BY_ONE) as server, ThreadPoolExecutor(2) as pool:
         _rounds(server, 100)
         running = [pool.submit(_rounds, server, 2_000) for _ in range(2)]
         _wait_for_metric(server, "nv_inference_pending_request_count", 1)
