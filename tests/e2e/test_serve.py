@@ -34,8 +34,7 @@ def infer(session: requests.Session, server: Running, row: list[float], model: s
 
 def test_one_file_is_served_in_every_dialect(tmp_path: Path, iris: Path) -> None:
     """The same model answers Open Inference Protocol and TensorFlow Serving clients, and the banner's own curl lines work."""
-    with serving(tmp_path, str(iris)) as server:
-        session = requests.Session()
+    with serving(tmp_path, str(iris)) as server, requests.Session() as session:
         v2 = infer(session, server, [5.0, 3.4, 1.5, 0.2])
         tfs = session.post(f"{server.url}/v1/models/iris:predict", json={"instances": [[5.0, 3.4, 1.5, 0.2]]}, timeout=60).json()
         assert tfs["predictions"][0]["probabilities"] == v2["probabilities"]
@@ -120,17 +119,16 @@ def test_64_threads_get_their_own_answers(tmp_path: Path) -> None:
     with serving(tmp_path, str(model)) as server:
 
         def ask(thread: int) -> None:
-            session = requests.Session()
-            for i in range(30):
-                a, b = [thread * 100 + i] * 16, [i] * 16
-                inputs = [{"name": n, "shape": [1, 16], "datatype": "INT32", "data": v} for n, v in (("INPUT0", a), ("INPUT1", b))]
-                answer = session.post(
-                    f"{server.url}/v2/models/sums/infer", json={"id": f"{thread}-{i}", "inputs": inputs}, timeout=60
-                ).json()
-                assert answer["id"] == f"{thread}-{i}"
-                outputs = {o["name"]: o["data"] for o in answer["outputs"]}
-                assert outputs["OUTPUT0"] == [x + y for x, y in zip(a, b, strict=True)]
-                assert outputs["OUTPUT1"] == [x - y for x, y in zip(a, b, strict=True)]
+            with requests.Session() as session:
+                for i in range(30):
+                    a, b = [thread * 100 + i] * 16, [i] * 16
+                    inputs = [{"name": n, "shape": [1, 16], "datatype": "INT32", "data": v} for n, v in (("INPUT0", a), ("INPUT1", b))]
+                    body = {"id": f"{thread}-{i}", "inputs": inputs}
+                    answer = session.post(f"{server.url}/v2/models/sums/infer", json=body, timeout=60).json()
+                    assert answer["id"] == f"{thread}-{i}"
+                    outputs = {o["name"]: o["data"] for o in answer["outputs"]}
+                    assert outputs["OUTPUT0"] == [x + y for x, y in zip(a, b, strict=True)]
+                    assert outputs["OUTPUT1"] == [x - y for x, y in zip(a, b, strict=True)]
 
         with ThreadPoolExecutor(64) as pool:
             for done in [pool.submit(ask, t) for t in range(64)]:
@@ -146,32 +144,30 @@ def test_sigterm_under_load_loses_no_request(tmp_path: Path, iris: Path, workers
         stop = threading.Event()
         counting = threading.Lock()
 
+        def send(session: requests.Session) -> requests.Response:
+            return session.post(f"{server.url}/v2/models/iris/infer", json=ROW, timeout=60)
+
         def ask() -> None:
             nonlocal answered
-            session = requests.Session()
-            while not stop.is_set():
-                try:
-                    answer = session.post(f"{server.url}/v2/models/iris/infer", json=ROW, timeout=60)
-                except requests.ConnectionError as error:
-                    if "refused" in str(error):
-                        return  # nothing listens any more: an honest end
-                    if "RemoteDisconnected" in str(error) or "reset" in str(error).lower():
-                        # An idle kept-alive connection may be closed at any time; a client tries a new one, which must be refused or served.
-                        session.close()
-                        session = requests.Session()
+            with requests.Session() as session:
+                while not stop.is_set():
+                    try:
                         try:
-                            answer = session.post(f"{server.url}/v2/models/iris/infer", json=ROW, timeout=60)
-                        except requests.ConnectionError as again:
-                            if "refused" not in str(again):
-                                lost.append(str(again))
-                            return
-                    else:
-                        lost.append(str(error))
+                            answer = send(session)
+                        except requests.ConnectionError as error:
+                            if "refused" in str(error):
+                                raise
+                            # An idle kept-alive connection may be closed at any time; a client tries a new one, which must be served or refused.
+                            session.close()
+                            answer = send(session)
+                    except requests.ConnectionError as error:
+                        if "refused" not in str(error):  # nothing listens any more: an honest end
+                            lost.append(str(error))
                         return
-                if answer.status_code != 200:
-                    lost.append(f"{answer.status_code} {answer.text}")
-                with counting:
-                    answered += 1
+                    if answer.status_code != 200:
+                        lost.append(f"{answer.status_code} {answer.text}")
+                    with counting:
+                        answered += 1
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
@@ -214,9 +210,9 @@ def test_a_dead_worker_is_replaced_and_nobody_notices_for_long(tmp_path: Path, i
                 break
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        session = requests.Session()
-        for _ in range(20):
-            assert infer(session, server, [5.0, 3.4, 1.5, 0.2])["label"] == [0]
+        with requests.Session() as session:
+            for _ in range(20):
+                assert infer(session, server, [5.0, 3.4, 1.5, 0.2])["label"] == [0]
 
 
 def test_workers_leave_when_their_supervisor_is_killed(tmp_path: Path, iris: Path) -> None:
