@@ -72,7 +72,10 @@ class Console:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else _STATUS[error.kind]
-        return _json({"error": error.message, "kind": error.kind.value}, status)
+        answer = _json({"error": error.message, "kind": error.kind.value}, status)
+        if status == 405:
+            answer.headers.append((b"allow", b"GET, HEAD"))
+        return answer
 
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
