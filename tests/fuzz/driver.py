@@ -149,7 +149,7 @@ class Driver:
         self._report.requests += 1
         wire.readable(_ANSWER_S)
         wire.half_close()
-        what = Case("GET", b"/", what=request.what)
+        what = Case("GET", b"".join(request.pieces)[:500], what=request.what)
         try:
             for answer in wire.answers():
                 self._report.statuses[answer.status] += 1
