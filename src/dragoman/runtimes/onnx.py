@@ -97,8 +97,8 @@ class OnnxModel:
         self._text = BYTES in types
         self._bits = BF16 in types
         self._labels = {t.name: t.labels for t in self.signature.outputs if t.name in _dict_outputs(session)}
-        # When the caller leaves dimensions open, a node that cannot work with a shape is the input's fault; otherwise the model's.
-        self._open = any(t.shape is None or -1 in t.shape[1:] for t in own.inputs)
+        # When dimensions are the caller's to choose, a node that cannot work with a shape is the input's fault; otherwise the model's.
+        self._open = any(t.shape is None or -1 in t.shape[own.batch :] for t in own.inputs)
 
     def predict(self, call: Call) -> Tensors:
         inputs = call.inputs
@@ -116,7 +116,8 @@ class OnnxModel:
         try:
             results = self._run_bits(session, feeds, inputs, names) if self._bits else session.run(names, feeds)
         except Exception as error:  # onnxruntime's own types, which have no common base
-            raise onnx_errors.at_run(error, self._name, dimensions_open=self._open) from error
+            uneven = len({tensor.array.shape[:1] for tensor in inputs.items}) > 1  # TensorFlow Serving's columns may be
+            raise onnx_errors.at_run(error, self._name, dimensions_open=self._open or uneven) from error
         types = self._types
         outputs = [Tensor(name, types[name], result) for name, result in zip(names, results, strict=True)]
         if self._text or self._labels:

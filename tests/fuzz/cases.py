@@ -1,0 +1,148 @@
+"""A request with what is known about its answer, and what every answer must be whatever was asked."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from tests.fuzz.documents import dumps
+from tests.fuzz.wire import Answer
+
+LENGTH = b"inference-header-content-length"
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Case:
+    """One request. `check` raises AssertionError unless the answer is the right one; None when only the general rules hold.
+
+    The body is `raw` where that is given, else the JSON text of `tree` and then `tail`, the binary part. `undo` puts the server back into
+    the state before.
+    """
+
+    method: str
+    target: bytes
+    tree: Any = None
+    tail: bytes | None = None
+    raw: bytes | None = None
+    headers: Headers = field(default_factory=list)
+    check: Callable[[Answer], None] | None = None
+    undo: "Case | None" = None
+    what: str = ""
+
+    @property
+    def body(self) -> bytes | None:
+        """What is sent behind the head, None for nothing."""
+        if self.raw is not None:
+            return self.raw
+        if self.tree is None:
+            return self.tail
+        return dumps(self.tree) + (self.tail or b"")
+
+    def materialised(self) -> "Case":
+        """The same with its body as bytes and every header that belongs to it written down."""
+        headers = list(self.headers)
+        if self.raw is None and self.tail is not None and self.tree is not None:
+            headers.append((LENGTH, str(len(dumps(self.tree))).encode()))
+        return Case(self.method, self.target, raw=self.body, headers=headers, check=self.check, undo=self.undo, what=self.what)
+
+    def head(self) -> bytes:
+        """Request line and headers, with the Content-Length of the body."""
+        body = self.body
+        lines = [b"%b %b HTTP/1.1\r\nhost: 127.0.0.1\r\n" % (self.method.encode(), self.target)]
+        lines += [b"%b: %b\r\n" % header for header in self.headers]
+        if body is not None:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        return b"".join([*lines, b"\r\n"])
+
+    def message(self) -> bytes:
+        """Everything that goes over the wire."""
+        case = self if self.raw is not None or self.tail is None or self.tree is None else self.materialised()
+        return case.head() + (case.body or b"")
+
+
+class WrongAnswerError(Exception):
+    """An answer that no request may get, or not this one."""
+
+
+_ALLOWED_501 = re.compile(
+    "shared memory|Conversion of JSON Value|signature that this server can run|does not take tensors|CONNECT is not supported"
+    "|Transfer-Encoding other than chunked|WebSocket is not supported|HTTP/2 is not supported"
+)
+_ALLOWED_503 = re.compile("reached its deadline|model '[^']*' is (loading|unloaded)|'spare'")
+"""Which of a client's requests may be answered so: those with a time-out, and those for the model that is loaded and unloaded."""
+_METRICS = re.compile(rb"/(metrics|monitoring)", re.IGNORECASE)
+"""The pages whose errors are text."""
+_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 431, 501, 503, 505})
+_TEXT = (b"text/plain", b"text/html", b"text/event-stream", b"application/octet-stream")
+
+
+def judge(case: Case, answer: Answer) -> None:
+    """Raise WrongAnswerError unless the answer keeps the rules that hold for every request, and `check` for this one."""
+    if answer.status not in _STATUSES:
+        raise WrongAnswerError(f"status {answer.status}: {answer.body[:500]!r}")
+    if case.method == "HEAD":
+        return
+    body = plain(answer)
+    if answer.status >= 400:
+        _judge_error(case, answer, body)
+    elif answer.media_type == b"application/octet-stream":
+        length = answer.headers.get(LENGTH, b"")
+        if not length.isdigit() or not 0 < int(length) <= len(body):
+            raise WrongAnswerError(f"binary data behind {length!r} bytes of JSON in an answer of {len(body)}")
+        document(body[: int(length)])
+    elif answer.media_type == b"application/json":
+        document(body, nonfinite=b":" in case.target)
+    elif answer.media_type not in _TEXT and body:
+        raise WrongAnswerError(f"an answer of the type {answer.media_type!r}")
+    if case.check is not None:
+        try:
+            case.check(answer)
+        except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise WrongAnswerError(f"{case.what}: {type(error).__name__}: {error}: {answer.status} {body[:500]!r}") from error
+
+
+def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
+    if answer.media_type == b"text/plain" and _METRICS.search(unquote_to_bytes(case.target)):
+        text = body.decode()
+    else:
+        if answer.media_type != b"application/json":
+            raise WrongAnswerError(f"an error of the type {answer.media_type!r}: {body[:200]!r}")
+        found = document(body)
+        if not isinstance(found, dict) or not isinstance(found.get("error"), str) or not found["error"]:
+            raise WrongAnswerError(f"an error without its text: {body[:200]!r}")
+        text = found["error"]
+    if "Traceback" in text or "/site-packages/" in text:
+        raise WrongAnswerError(f"an error tells of the inside: {text[:500]}")
+    if answer.status == 501 and not _ALLOWED_501.search(text):
+        raise WrongAnswerError(f"501 for what should be there: {text[:500]}")
+    if answer.status == 503 and not _ALLOWED_503.search(text):
+        raise WrongAnswerError(f"503: {text[:500]}")
+    if answer.status == 405 and b"allow" not in answer.headers:
+        raise WrongAnswerError("405 without Allow")
+
+
+def plain(answer: Answer) -> bytes:
+    """The body without its compression."""
+    coding = answer.headers.get(b"content-encoding")
+    if coding is None:
+        return answer.body
+    return gzip.decompress(answer.body) if coding == b"gzip" else zlib.decompress(answer.body)
+
+
+def document(body: bytes, *, nonfinite: bool = False) -> Any:
+    """The body as JSON; strict unless NaN and Infinity are allowed. Raises WrongAnswerError."""
+
+    def refuse(token: str) -> float:
+        if nonfinite:
+            return float(token)
+        raise ValueError(f"{token} is not JSON")
+
+    try:
+        return json.loads(body.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise WrongAnswerError(f"not JSON: {error}: {body[:300]!r}") from error
