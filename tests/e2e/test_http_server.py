@@ -814,3 +814,63 @@ def test_nothing_is_logged_for_good_requests(loop: str, app: Application, caplog
 
     run_on(loop, test())
     assert [record for record in caplog.records if record.name == "dragoman.http"] == []
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_repeated_heads_with_other_bodies(loop: str, wrap: Any, split: bool) -> None:
+    """Requests whose heads differ in their length only, or not at all, each get the answer to their own body."""
+    sizes = [3, 3, 0, 10, 5000, 5, 300_000, 300_000, 1, 4096, 2_000_000, 7]
+
+    async def test() -> None:
+        async with serving(wrap(echo)) as live:
+            client = await live.client()
+            for turn, size in enumerate(sizes * 2):
+                head = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n" % size
+                body = BIG[turn : turn + size]
+                if split:
+                    await client.send(head)
+                    await live.passes(1)
+                    await client.send(body)
+                else:
+                    await client.send(head + body)
+                assert (await client.answer()).body == b"POST /same " + body
+
+    run_on(loop, test())
+
+
+def test_repeated_heads_in_a_pipeline(loop: str, wrap: Any) -> None:
+    """The same requests over and over, sent at once, are answered each with its own body."""
+
+    async def test() -> None:
+        async with serving(wrap(echo)) as live:
+            client = await live.client()
+            bodies = [b"%d" % number * (1 + number % 7) for number in range(2000)]
+            await client.request("POST", "/p", b"first")
+            client.write(b"".join(b"POST /p HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) for body in bodies))
+            for body in bodies:
+                assert (await client.answer()).body == b"POST /p " + body
+
+    run_on(loop, test())
+
+
+def test_each_scope_of_repeated_heads_is_its_own(loop: str, wrap: Any) -> None:
+    """An application may keep and change a scope; the next one is as it should be."""
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append({key: value for key, value in scope.items() if key != "extensions"} | {"headers": scope["headers"].copy()})
+        body = await read(receive)
+        scope["headers"].append((b"x-forged", b"1"))
+        scope["path"] = "/forged"
+        scope["extensions"].clear()
+        await reply(send, body)
+
+    async def test() -> None:
+        async with serving(wrap(app)) as live:
+            client = await live.client()
+            for body in (b"a", b"a", b"bcd", b"a"):
+                assert (await client.request("POST", "/s?q", body)).body == body
+
+    run_on(loop, test())
+    assert scopes[0] == scopes[1] == scopes[3]
+    assert scopes[2] == scopes[0] | {"headers": [(b"host", b"test"), (b"content-length", b"3")]}

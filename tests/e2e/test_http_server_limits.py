@@ -570,3 +570,39 @@ def test_limits_are_checked(loop: str, values: dict[str, Any]) -> None:
     """A limit that would serve nobody is refused by name."""
     with pytest.raises(ValueError, match=next(iter(values))):
         HttpLimits(**values)
+
+
+@pytest.mark.parametrize("first", [b"GE", b"G", b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\nP", b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nX"])
+def test_a_known_head_behind_something_else(loop: str, first: bytes) -> None:
+    """A head that was seen before is only a head where a request begins."""
+    known = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def test() -> None:
+        async with serving(echo) as live:
+            client = await live.raw(known)
+            assert (await client.answer()).status == 200
+            await client.send(first)
+            if b"\r\n\r\n" in first:
+                assert (await client.answer()).status == 200
+            await live.passes(3)
+            await client.send(known)
+            answer = await client.answer()
+            assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+    run_on(loop, test())
+
+
+def test_a_known_head_is_still_limited(loop: str) -> None:
+    """A head that was accepted with a short body is refused with a long one, and time-outs of its body count."""
+
+    async def test() -> None:
+        async with serving(echo, limits=HttpLimits(max_body_bytes=1000, body_timeout_s=SOON)) as live:
+            client = await live.client()
+            for _ in range(3):
+                assert (await client.request("POST", "/", bytes(1000))).status == 200
+            assert (await client.request("POST", "/", bytes(1001))).status == 413
+            assert (await client.request("POST", "/", bytes(1000))).status == 200
+            await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n123")
+            assert (await client.answer()).status == 408
+
+    run_on(loop, test())

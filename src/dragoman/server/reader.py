@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from dragoman.server.exchange import Exchange
+from dragoman.server.repeat import Repeat
 from dragoman.server.service import Service, log
 from dragoman.server.wire import Refusal, framing, without_upgrade
 
@@ -25,11 +26,14 @@ class Reader:
     """Makes an Exchange of every request head. Also the callbacks object of the parser."""
 
     __slots__ = (
+        "_clean",
         "_conn",
         "_detour",
         "_headers",
         "_overhead",
         "_parser",
+        "_plain",
+        "_repeat",
         "_service",
         "_url",
         "deaf",
@@ -47,6 +51,9 @@ class Reader:
         self._headers: list[tuple[bytes, bytes]] = []
         self._overhead = 0  # bytes of a chunked body since its last content
         self._detour = b""
+        self._repeat = Repeat()
+        self._clean = True  # the parser stands between two requests
+        self._plain = False  # the last head said nothing about framing but its length, and was accepted
         self.head_bytes = 0  # of a head that has begun and is not complete; 0 as long as it came in one piece
         self.incoming: Exchange | None = None  # its body is being read
         self.queue: deque[Exchange] = deque()  # not running yet; the last one may be the incoming one
@@ -84,28 +91,31 @@ class Reader:
 
     def feed(self, data: bytes) -> bytes:
         """Parse up to the end of the requests that complete first; return the rest, which has to wait for their answers."""
-        if self.incoming is None and not self.head_bytes and len(data) <= SLICE_BYTES and not self.deaf:
-            self._parse(data)
-            if self._url or not self.queue:
-                self._partial_head(len(data), alone=not self.queue)
-            return b""
-        view = memoryview(data)
         at, end = 0, len(data)
+        if self.incoming is None and not self.deaf:
+            if self._clean:
+                at = self._repeated(data)
+            if at == 0 and end <= SLICE_BYTES:
+                self._head(data)
+                return b""
+            if at == end:
+                return b""
+        view = memoryview(data)
         while at < end and not self.deaf:
             incoming = self.incoming
             if incoming is None:
                 if self.queue:
                     return data[at:]
                 step = min(SLICE_BYTES, end - at)
-                self._parse(view[at : at + step])
-                if self._url or not (self.queue or self.incoming):
-                    self._partial_head(step, alone=not self.queue)
+                self._head(view[at : at + step])
             elif incoming.left > 0:
                 # The parser need not see a body of known length: it is kept as it was read. A new parser takes the next head.
                 step = min(incoming.left, end - at)
                 incoming.feed(data if step == end else data[at : at + step])
                 if incoming.left == 0:
-                    self._parser = httptools.HttpRequestParser(self)
+                    if not self._clean:
+                        self._parser = httptools.HttpRequestParser(self)
+                        self._clean = True
                     self.on_message_complete()
             else:
                 step = min(CHUNKED_SLICE_BYTES, end - at)
@@ -118,6 +128,40 @@ class Reader:
                     self.refuse(incoming, Refusal(400, "malformed request: chunk extensions or trailers are too long"))
             at += step
         return b""
+
+    def _head(self, data: "bytes | memoryview") -> None:
+        """Parse bytes that begin with a head, or go on with one."""
+        fresh, self._clean = self._clean, False
+        self._parse(data)
+        queue = self.queue
+        if self._url or not queue:
+            self._partial_head(len(data), alone=not queue)
+        elif fresh and self._plain and len(queue) == 1 and self._repeat.learning:
+            exchange = queue[0]
+            size = bytes(data).find(b"\r\n\r\n") + 4
+            if exchange.scope is not None and size + exchange.received == len(data):  # nothing but this head and of its body
+                self._repeat.learn(bytes(data[:size]), exchange.scope)
+                self._clean = exchange.complete
+
+    def _repeated(self, data: bytes) -> int:
+        """Make a request of a head that is the last one again, and of what there is of its body; return how much of the data that was."""
+        found = self._repeat.match(data)
+        if found is None or found[1] > self._service.limits.max_body_bytes:
+            return 0
+        at, left, scope = found
+        exchange = Exchange(self._conn, scope["method"], "1.1", True, left, False)
+        exchange.scope = scope
+        scope["extensions"] = {"dragoman.disconnect": exchange, "dragoman.chunks": exchange.chunks}
+        self.queue.append(exchange)
+        if left:
+            body = data[at : at + left]
+            if body:
+                exchange.feed(body)
+            if exchange.left:
+                self.incoming = exchange
+                return at + len(body)
+        exchange.complete = True
+        return at + left
 
     def _parse(self, data: "bytes | memoryview") -> None:
         try:
@@ -182,7 +226,16 @@ class Reader:
         version = "1.1" if keep_alive and b"connection" not in named else parser.get_http_version()
         expecting = False
         refusal = None
-        if not (keep_alive and method != "CONNECT" and UNUSUAL.isdisjoint(named) and b"host" in named and len(named) == len(headers)):
+        self._plain = plain = (
+            keep_alive
+            and version == "1.1"
+            and method != "CONNECT"
+            and UNUSUAL.isdisjoint(named)
+            and b"host" in named
+            and len(named) == len(headers)
+            and left <= limits.max_body_bytes
+        )
+        if not plain:
             refusal = framing(version, method, headers, named)
             if refusal is None and parser.should_upgrade():
                 self._detour = without_upgrade(method, url, version, headers)
@@ -222,6 +275,7 @@ class Reader:
         self.queue.append(exchange)
         self.incoming = exchange
         if refusal is not None:
+            self._plain = False
             self.refuse(exchange, refusal)
         elif left > limits.max_body_bytes:  # its rest may be short enough to be dropped, and the connection kept
             exchange.discard()
