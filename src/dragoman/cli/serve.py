@@ -14,6 +14,7 @@ from typing import Any
 
 from dragoman.cli.banner import Progress, banner
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
@@ -83,6 +84,7 @@ def run(options: argparse.Namespace) -> int:
     finally:
         for each in sockets:
             each.close()
+        ignore_sigterm()
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
@@ -93,17 +95,20 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
     worker = Worker(settings)
     serving = loop.create_task(worker.serve(sockets, progress))
     ended = loop.create_task(stopping.wait())
+    code = 0
     try:
         if settings.load == "background":
             _announce(settings, sockets, None)
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not ended.done():
             loaded = serving.result()
-            if not _served(settings, sockets, loaded):
-                return 1
-            await ended
-        return 0
+            if _served(settings, sockets, loaded):
+                await ended
+            else:
+                code = 1
+        return code
     finally:
+        end_within(settings.drain_timeout + GRACE_S, code)
         serving.cancel()
         ended.cancel()
         await worker.close()
@@ -155,5 +160,5 @@ def _on_signals(loop: asyncio.AbstractEventLoop, drain: Callable[[], None], kill
         (kill if signalled else drain)()
         signalled = True
 
-    loop.add_signal_handler(signal.SIGTERM, drain)
+    on_sigterm(loop, drain)
     loop.add_signal_handler(signal.SIGINT, interrupt)
