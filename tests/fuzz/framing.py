@@ -75,7 +75,10 @@ def _spelled(valid: Callable[[Random], Case], rng: Random) -> Odd:
 
 
 _WRONG_HEADS = (
-    (b"host: 127.0.0.1\r\n", (b"", b"host: a\r\nhost: b\r\n", b"host:\r\n", b"host : x\r\n", b" host: x\r\n", b"host: a\x00b\r\n", b"host\r\n")),
+    (
+        b"host: 127.0.0.1\r\n",
+        (b"", b"host: a\r\nhost: b\r\n", b"host:\r\n", b"host : x\r\n", b" host: x\r\n", b"host: a\x00b\r\n", b"host\r\n"),
+    ),
     (b" HTTP/1.1", (b" HTTP/2.0", b" HTTP/0.9", b" HTTP/1.9", b" HTTP/1", b" http/1.1", b"", b" HTTP/1.1 ", b" FTP/1.1", b" HTTP/11.1")),
     (b"\r\n", (b"\n", b"\r", b"\r\n ", b"\r\n\t", b"\r\r\n", b"\x00\r\n", b"\r\n\r\n")),
     (
@@ -84,13 +87,25 @@ _WRONG_HEADS = (
             (
                 *(b"content-length: -", b"content-length: +", b"content-length: 0x", b"content-length: 9999999999", b"content-length: 1, "),
                 *(b"content-length: 4\r\ncontent-length: ", b"transfer-encoding: chunked\r\ncontent-length: ", b"content_length: "),
-                *(b"content-length: 99999999999999999999999", b"transfer-encoding: gzip, chunked\r\nx: ", b"transfer-encoding: xchunked\r\nx: "),
-                *(b"transfer-encoding: chunked\r\nx: ", b"transfer-encoding: identity\r\nx: ", b"content-length: \x0b", b"expect: x\r\ncontent-length: "),
+                *(
+                    b"content-length: 99999999999999999999999",
+                    b"transfer-encoding: gzip, chunked\r\nx: ",
+                    b"transfer-encoding: xchunked\r\nx: ",
+                ),
+                *(
+                    b"transfer-encoding: chunked\r\nx: ",
+                    b"transfer-encoding: identity\r\nx: ",
+                    b"content-length: \x0b",
+                    b"expect: x\r\ncontent-length: ",
+                ),
             ),
         ),
     ),
     (b"POST ", (b"post ", b"P\xd6ST ", b"POST\t", b"POST  ", b"CONNECT ", b"\x00POST ", b"POSTPOST ", b" POST ", b"GET ", b"SOURCE ")),
-    (b" /", (b" ", b" http://", b" ftp://x/", b" /\x00", b" /\xff", b" /#", b" /a b", b" ?", b" http:///", b" /" + b"y" * 17_000, b" [::1]/")),
+    (
+        b" /",
+        (b" ", b" http://", b" ftp://x/", b" /\x00", b" /\xff", b" /#", b" /a b", b" ?", b" http:///", b" /" + b"y" * 17_000, b" [::1]/"),
+    ),
 )
 _NO_HTTP = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200,
@@ -142,7 +157,16 @@ def _wrong_chunks(valid: Callable[[Random], Case], rng: Random) -> Odd:
     head, _, body = data.partition(b"\r\n\r\n")
     bad = rng.choice(
         (
-            *(b"-1\r\n", b"ffffffffffffffff\r\n", b"10000000000000000\r\n", b"0x5\r\nhello\r\n", b"g\r\n", b"\r\n", b" 5\r\nhello\r\n", b"5\r\nhel"),
+            *(
+                b"-1\r\n",
+                b"ffffffffffffffff\r\n",
+                b"10000000000000000\r\n",
+                b"0x5\r\nhello\r\n",
+                b"g\r\n",
+                b"\r\n",
+                b" 5\r\nhello\r\n",
+                b"5\r\nhel",
+            ),
             *(b"5\nhello\n", b"5\r\nhelloX\r\n", b"0\r\n" + b"t: x\r\n" * 20_000, b"1;" + b"e" * 70_000 + b"\r\nx\r\n", b"0\r\n\r\nGET"),
         )
     )

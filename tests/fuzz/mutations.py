@@ -11,11 +11,67 @@ from tests.fuzz.cases import LENGTH, Case
 from tests.fuzz.documents import hostile, spoilt
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "PURGE")
-_SPLICES = (b"%00", b"%2F", b"%2f", b"%ff", b"%C3%A9", b"%ED%A0%80", b"%", b"%zz", b"//", b"/../", b"/./", b"?", b"?a=b&c", b":", b";x", b"@", b"%0d%0a")
-_PARTS = (b"versions", b"1", b"0", b"-1", b"99999999999999999999", b"labels", b"infer", b"ready", b"stats", b"config", b"generate", b"metadata", b"")
+_SPLICES = (
+    b"%00",
+    b"%2F",
+    b"%2f",
+    b"%ff",
+    b"%C3%A9",
+    b"%ED%A0%80",
+    b"%",
+    b"%zz",
+    b"//",
+    b"/../",
+    b"/./",
+    b"?",
+    b"?a=b&c",
+    b":",
+    b";x",
+    b"@",
+    b"%0d%0a",
+)
+_PARTS = (
+    b"versions",
+    b"1",
+    b"0",
+    b"-1",
+    b"99999999999999999999",
+    b"labels",
+    b"infer",
+    b"ready",
+    b"stats",
+    b"config",
+    b"generate",
+    b"metadata",
+    b"",
+)
 _LENGTHS = (b"", b"-1", b"0", b"1", b"+5", b"5.0", b"0x10", b" 7", b"99999999999999999999", b"9" * 400, b"abc", b"1,2", b"\xb2", b"07")
-_CODINGS = (b"gzip", b"deflate", b"br", b"zstd", b"x-gzip", b"identity", b"", b"gzip, gzip", b"GZIP", b"gzip;q=1", b"\xff", b"gzip\tdeflate")
-_ACCEPTED = (b"gzip", b"*", b"gzip;q=nan", b"gzip;q=1e309", b"deflate;q=-1", b"gzip;q=0.5;q=2", b"," * 500, b"identity;q=0", b"gzip;" * 300, b"\xe9")
+_CODINGS = (
+    b"gzip",
+    b"deflate",
+    b"br",
+    b"zstd",
+    b"x-gzip",
+    b"identity",
+    b"",
+    b"gzip, gzip",
+    b"GZIP",
+    b"gzip;q=1",
+    b"\xff",
+    b"gzip\tdeflate",
+)
+_ACCEPTED = (
+    b"gzip",
+    b"*",
+    b"gzip;q=nan",
+    b"gzip;q=1e309",
+    b"deflate;q=-1",
+    b"gzip;q=0.5;q=2",
+    b"," * 500,
+    b"identity;q=0",
+    b"gzip;" * 300,
+    b"\xe9",
+)
 _HEADERS = (
     (b"content-type", (b"text/html", b"", b"application/octet-stream", b"multipart/form-data; boundary=x", b"\xff\xfe", b"a" * 3000)),
     (b"accept", (b"text/html", b"", b"application/json;q=0", b"*/*" * 200)),
@@ -178,7 +234,9 @@ _MUTATIONS: tuple[tuple[Callable[[Case, Random], None], float], ...] = (
 
 def mutated(valid: Case, rng: Random) -> Case:
     """A copy of a request with something done to it. What it should answer is not known; `undo` is kept."""
-    case = Case(valid.method, valid.target, valid.tree, valid.tail, valid.raw, list(valid.headers), undo=valid.undo, what=f"bent {valid.what}")
+    case = Case(
+        valid.method, valid.target, valid.tree, valid.tail, valid.raw, list(valid.headers), undo=valid.undo, what=f"bent {valid.what}"
+    )
     for _ in range(rng.choice((1, 1, 1, 2))):
         (change,) = rng.choices([change for change, _ in _MUTATIONS], [weight for _, weight in _MUTATIONS])
         change(case, rng)

@@ -11,13 +11,13 @@ import numpy as np
 
 from dragoman.core.tensors import DATATYPES, pack_bytes, unpack_bytes
 from tests.fuzz.cases import LENGTH, Case, document, plain
-from tests.fuzz.models import FLOWERS
 from tests.fuzz.models import DATATYPES as NAMES
+from tests.fuzz.models import FLOWERS
 from tests.fuzz.wire import Answer
 from tests.models.build import IRIS_CENTRES, IRIS_CLASSES
 
 _IN_JSON = tuple(name for name in NAMES if name not in ("FP16", "BF16"))
-_WORDS = ("", "a", "hello world", "héllo", "日本", "\x00", "\"quoted\"\\", "NaN", "x" * 2_000, "\U0001f600")
+_WORDS = ("", "a", "hello world", "héllo", "日本", "\x00", '"quoted"\\', "NaN", "x" * 2_000, "\U0001f600")
 Array = Any
 
 
@@ -116,7 +116,9 @@ def infer(model: str, inputs: dict[str, tuple[str, Array]], wanted: dict[str, Ar
     if rng.random() < 0.4:
         tree["id"] = rng.choice(("", "7", "é", "x" * 100))
     if rng.random() < 0.3:
-        tree["parameters"] = rng.choice(({}, {"anything": 1}, {"sequence_id": 3, "sequence_start": True}, {"priority": 0}, {"timeout": 60_000_000}))
+        tree["parameters"] = rng.choice(
+            ({}, {"anything": 1}, {"sequence_id": 3, "sequence_start": True}, {"priority": 0}, {"timeout": 60_000_000})
+        )
     if binary_out and rng.random() < 0.5:
         tree["parameters"] = {"binary_data_output": True}
     elif binary_out or rng.random() < 0.4:
@@ -285,9 +287,11 @@ def _change(rng: Random) -> Case:
             tree = rng.choice(({}, {"parameters": {}}, {"parameters": {"config": json.dumps({"max_batch_size": 4})}}))
             return Case("POST", b"/v2/repository/models/spare/load", tree, check=lambda answer: _has(answer, "load"), what="load")
         case 2:
-            undo = Case("POST", b"/v2/logging", {name: None for name in ("log_info", "log_warning", "log_error", "log_verbose_level")})
-            return Case("POST", b"/v2/logging", {"log_info": True}, check=lambda answer: _has(answer, "log_info"), undo=undo, what="logging")
-    undo = Case("POST", b"/v2/trace/setting", {name: None for name in ("trace_level", "trace_rate", "trace_count", "log_frequency")})
+            undo = Case("POST", b"/v2/logging", dict.fromkeys(("log_info", "log_warning", "log_error", "log_verbose_level")))
+            return Case(
+                "POST", b"/v2/logging", {"log_info": True}, check=lambda answer: _has(answer, "log_info"), undo=undo, what="logging"
+            )
+    undo = Case("POST", b"/v2/trace/setting", dict.fromkeys(("trace_level", "trace_rate", "trace_count", "log_frequency")))
     tree = {"trace_level": ["TIMESTAMPS"], "trace_rate": "100", "trace_count": "3"}
     return Case("POST", b"/v2/trace/setting", tree, check=lambda answer: _has(answer, "trace_rate"), undo=undo, what="trace")
 
