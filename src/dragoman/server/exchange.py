@@ -28,6 +28,7 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 NOTHING: Final = -3
 
+PIECES = 256  # of a body are joined to one
 ONE_WRITE_BYTES = 64 * 1024  # up to about here joining head and body costs less than a gathering write
 
 
@@ -43,6 +44,7 @@ class Exchange:
         "_chunks",
         "_conn",
         "_headers",
+        "_joined",
         "_method",
         "_owed",
         "_running",
@@ -85,6 +87,7 @@ class Exchange:
         self.phase = WAITING
         self.buffered = 0
         self._taken = 0
+        self._joined = 0  # how many of the chunks are PIECES in one
         self._chunks: list[bytes] | None = []
         self._callbacks: list[Callable[[], None]] | None = None
         self._waiters: list[Future[None]] | None = None
@@ -105,9 +108,13 @@ class Exchange:
         size = len(piece)
         if self.left > 0:
             self.left -= size
-        if self._chunks is not None:
-            self._chunks.append(piece)
+        chunks = self._chunks
+        if chunks is not None:
+            chunks.append(piece)
             self.buffered += size
+            if len(chunks) >= self._joined + PIECES:  # small pieces cost many times what they hold
+                chunks[self._joined :] = [b"".join(chunks[self._joined :])]
+                self._joined += 1
 
     def discard(self) -> None:
         """Drop what has been read of the body and what is still to come."""
@@ -178,6 +185,7 @@ class Exchange:
                     self._chunks = None
                     return {"type": "http.request", "body": body, "more_body": False}
                 self._chunks = []
+                self._joined = 0
                 self._conn.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": True}
             if not self.connected:

@@ -26,18 +26,24 @@ import errno
 import socket
 import ssl as tls
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 from dragoman.server.accept import Acceptor, Peers
 from dragoman.server.connection import DRAIN_GRACE_S, Connection
 from dragoman.server.exchange import ClientGone
-from dragoman.server.service import Application, Service
+from dragoman.server.service import Application, Service, log
 from dragoman.server.wire import ErrorBody, HttpLimits, OnResponse, json_error
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]  # the name is a module or nothing
 
 __all__ = ["Application", "ClientGone", "ErrorBody", "HttpLimits", "HttpServer", "OnResponse", "Peers", "bind"]
 
 BACKLOG = 2048
+SPARE_FILES = 256  # descriptors for models, logs and clients that are told that there are too many
 # glibc serves larger blocks by fresh pages and gives them back at once, until the first such block is freed: from then on it keeps up to
 # twice that size. A body of 600 kB costs 40 us of system time afterwards and 300 to 580 before (measured). The pages are never touched.
 FREED_BYTES = 16 * 1024 * 1024
@@ -68,6 +74,18 @@ def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKL
         raise OSError(exc.errno, f"cannot listen on {host or '*'} port {port}: {reason}") from exc
 
 
+def _affordable(limits: HttpLimits) -> HttpLimits:
+    """Lower `max_connections` to what the process may open: out of descriptors, a server cannot even refuse, and uvloop stops to listen."""
+    if resource is None:
+        return limits
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    affordable = limits.max_connections if files == resource.RLIM_INFINITY else max(files - SPARE_FILES, files // 2)
+    if limits.max_connections <= affordable:
+        return limits
+    log.warning("at most %d connections are taken, not %d: the limit of open files is %d", affordable, limits.max_connections, files)
+    return replace(limits, max_connections=affordable)
+
+
 class HttpServer:
     """Serves one application on any number of sockets of the running loop."""
 
@@ -85,7 +103,7 @@ class HttpServer:
         `peers` are the other processes that accept from the same sockets, where there are any.
         """
         self._app = app
-        self._limits = limits or HttpLimits()
+        self._limits = _affordable(limits or HttpLimits())
         self._error_body = error_body
         self._on_response = on_response
         self._service: Service | None = None
