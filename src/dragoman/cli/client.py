@@ -93,7 +93,10 @@ def _call(options: argparse.Namespace, method: str, path: str, body: object = No
         raise invalid(f"--url is {options.url}, expected http://... or https://...")
     headers = {"Accept": "application/json", **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
     payload = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, payload, headers, method=method)  # noqa: S310 # the scheme was checked above
+    try:
+        request = urllib.request.Request(url, payload, headers, method=method)  # noqa: S310 # the scheme was checked above
+    except ValueError as error:
+        raise invalid(f"--url is {options.url}: {error}") from error
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             answer = json.load(reply)
