@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
@@ -72,17 +73,14 @@ def run(options: argparse.Namespace) -> int:
     token = first_key(settings)
     if token is not None:
         sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
-    try:
-        sockets = [bind(settings.host, port) for port in settings.port]
-    except OSError as error:
-        raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
     progress = Progress(sys.stderr)
-    try:
+    with ExitStack() as stack:
+        try:
+            sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
+        except OSError as error:
+            raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
-    finally:
-        for each in sockets:
-            each.close()
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
@@ -123,6 +121,8 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
             if not _served(settings, sockets, loaded):
                 supervisor.stop(1)
 
+    if settings.load == "background":
+        _announce(settings, sockets, None)
     with tempfile.TemporaryDirectory(prefix="dragoman-") as run_dir:
         supervisor = Supervisor(settings, sockets, run_dir, on_report)
         _on_signals(asyncio.get_running_loop(), supervisor.stop, supervisor.kill)

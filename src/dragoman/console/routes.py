@@ -5,6 +5,7 @@ Tungsten's description of the default model (input_schema, output_schema, demo_o
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ _STATUS: Mapping[Kind, int] = {
 }
 check_table(_STATUS)
 
+_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,260}")
 _PAGE_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -46,7 +48,7 @@ _PAGE_HEADERS = [
 
 class Console:
     name = "console"
-    prefixes = ("/dragoman/v1",)
+    prefixes: tuple[str, ...] = ("/dragoman/v1",)
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -80,7 +82,9 @@ class Console:
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
         if b"text/html" in accept:
-            host = (request.header(b"host") or b"127.0.0.1").decode("latin-1")
+            sent = request.header(b"host") or b""
+            # It goes into lines for a shell, so nothing but names, addresses and ports is taken over.
+            host = sent.decode() if _HOST.fullmatch(sent) else "127.0.0.1"
             page = start_page(self._services, f"{request.scope.get('scheme', 'http')}://{host}")
             return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
         info: dict[str, Any] = {"name": self._services.info.name, "version": "v2", "extensions": list(self._services.extensions)}

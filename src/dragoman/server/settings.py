@@ -108,6 +108,8 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
             values[spec.name] = _coerce(spec.name, raw, variable)
             sources[spec.name] = variable
     for name, value in flags.items():
+        if name not in {spec.name for spec in fields(Settings)}:
+            raise invalid(f"there is no setting called '{name}'")
         if value is not None:
             values[name] = _coerce(name, value, flag_of(name))
             sources[name] = flag_of(name)
