@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields
@@ -20,7 +21,7 @@ from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, as_toml, flag_of, read
-from dragoman.server.supervisor import Supervisor
+from dragoman.server.supervisor import GRACE_S, Supervisor
 from dragoman.server.worker import Loaded, Worker
 
 log = logging.getLogger("dragoman")
@@ -102,9 +103,23 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
             await ended
         return 0
     finally:
+        _leave_in_time(settings.drain_timeout)
         serving.cancel()
         ended.cancel()
         await worker.close()
+
+
+def _leave_in_time(drain_timeout_s: float) -> None:
+    """End this process some time after the drain time-out, come what may: a model call that never returns holds a thread that nothing
+    can stop, and neither closing its model nor the interpreter would end before it does."""
+
+    def leave() -> None:
+        log.error("a model does not end; leaving without it")
+        os._exit(1)
+
+    watchdog = threading.Timer(drain_timeout_s + GRACE_S, leave)
+    watchdog.daemon = True
+    watchdog.start()
 
 
 async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
