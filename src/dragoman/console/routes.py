@@ -6,7 +6,6 @@ Tungsten's description of the default model (input_schema, output_schema, demo_o
 
 import asyncio
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -16,26 +15,8 @@ from dragoman.console.page import start_page
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.samples import example, schema
 from dragoman.core.tensors import TensorSpec
-from dragoman.dialects import Access, Answer, Request, Route, Services, check_table, method_error, path_error
+from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
 from dragoman.serving.gateway import Entry, VersionStatus
-
-_STATUS: Mapping[Kind, int] = {
-    Kind.INVALID_INPUT: 400,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_READY: 503,
-    Kind.CONFLICT: 409,
-    Kind.OVERLOADED: 503,
-    Kind.TIMEOUT: 504,
-    Kind.CANCELLED: 499,
-    Kind.MODEL_FAILED: 500,
-    Kind.UNSUPPORTED: 501,
-    Kind.UNAVAILABLE: 503,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.INTERNAL: 500,
-}
-check_table(_STATUS)
 
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,260}")
 _PAGE_HEADERS = [
@@ -73,7 +54,7 @@ class Console:
         return route
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        status = 405 if error.what == "method" else _STATUS[error.kind]
+        status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
         answer = _json({"error": error.message, "kind": error.kind.value}, status)
         if status == 405:
             answer.headers.append((b"allow", b"GET, HEAD"))
