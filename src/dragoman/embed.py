@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -33,9 +34,9 @@ class _Loop:
         return future.result(timeout_s)
 
     def close(self) -> None:
+        self.run(self._loop.shutdown_default_executor())  # in its own thread: the caller's may be running a loop itself
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
 
@@ -43,28 +44,22 @@ class Server:
     """A running server. Use it as a context manager, or call `stop`."""
 
     def __init__(self, settings: Settings) -> None:
-        self._loop = _Loop()
-        self._sockets = [bind(settings.host, port) for port in settings.port]
-        self.ports: list[int] = [s.getsockname()[1] for s in self._sockets]
-        self.url = f"{'https' if settings.tls_cert else 'http'}://{f'[{settings.host}]' if ':' in settings.host else settings.host}:{self.ports[0]}"
-        try:
-            self._worker = self._loop.run(_make(settings))
-            self.loaded: Loaded = self._loop.run(self._worker.serve(self._sockets))
+        with ExitStack() as undo:
+            loop = _Loop()
+            undo.callback(loop.close)
+            sockets = [undo.enter_context(bind(settings.host, port)) for port in settings.port]
+            self.ports: list[int] = [s.getsockname()[1] for s in sockets]
+            self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}"
+            worker = loop.run(_make(settings))
+            undo.callback(lambda: loop.run(worker.close()))
+            self.loaded: Loaded = loop.run(worker.serve(sockets))
             if self.loaded.failed and not self.loaded.ready and settings.load == "wait":
-                self._loop.run(self._worker.close())
                 raise ServingError(Kind.UNAVAILABLE, "; ".join(f"{name}: {reason}" for name, reason in self.loaded.failed))
-        except BaseException:
-            for each in self._sockets:
-                each.close()
-            self._loop.close()
-            raise
+            self._undo = undo.pop_all()
 
     def stop(self) -> None:
-        """Drain and end; returns when everything is closed."""
-        self._loop.run(self._worker.close())
-        for each in self._sockets:
-            each.close()
-        self._loop.close()
+        """Drain and end; returns when everything is closed. Once is enough, twice does no harm."""
+        self._undo.close()
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +81,13 @@ def serve(*targets: str, **settings: Any) -> Server:
 def _settings(targets: tuple[str, ...], settings: Mapping[str, Any]) -> Settings:
     flags = {"port": 0, **settings, **({"targets": targets} if targets else {})}
     return read(flags, environ={})
+
+
+def _reachable(host: str) -> str:
+    """An address that leads to a server that listens on `host`, as it is written in a URL."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 # compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 async def _make(settings: Settings) -> Worker:
@@ -112,13 +114,13 @@ class TestClient:
 
     def __init__(self, *targets: str, **settings: Any) -> None:
         chosen = _settings(targets, settings)
-        self._loop = _Loop()
-        try:
+        with ExitStack() as undo:
+            self._loop = _Loop()
+            undo.callback(self._loop.close)
             self._worker = self._loop.run(_make(chosen))
+            undo.callback(lambda: self._loop.run(self._worker.close()))
             self.loaded: Loaded = self._loop.run(self._worker.load())
-        except BaseException:
-            self._loop.close()
-            raise
+            self._undo = undo.pop_all()
 
     def request(
         self, method: str, path: str, *, json: object = None, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -165,9 +167,8 @@ class TestClient:
         return TestResponse(sent[0]["status"], answered, b"".join(bytes(m.get("body", b"")) for m in sent[1:]))
 
     def close(self) -> None:
-        """Close the models."""
-        self._loop.run(self._worker.close())
-        self._loop.close()
+        """Close the models. Once is enough, twice does no harm."""
+        self._undo.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import resource
 from typing import Any
 
 import pytest
 
-from dragoman.server.http import HttpLimits
+from dragoman.server.http import HttpLimits, HttpServer
 from tests.e2e.live_http import Live, Receive, Scope, Send, echo, reply, run_on, serving
 
 pytestmark = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -606,3 +607,57 @@ def test_a_known_head_is_still_limited(loop: str) -> None:
             assert (await client.answer()).status == 408
 
     run_on(loop, test())
+
+
+def test_tiny_chunks_do_not_pile_up(loop: str) -> None:
+    """A body in very many small chunks is held in few pieces, and whole."""
+    counts: list[int] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        chunks = scope["extensions"]["dragoman.chunks"]()
+        counts.append(len(chunks))
+        await reply(send, b"".join(chunks))
+
+    async def test() -> None:
+        async with serving(app) as live:
+            client = await live.client()
+            pieces = [b"%05d" % number for number in range(20_000)]
+            client.write(CHUNKED + b"".join(b"5\r\n%b\r\n" % piece for piece in pieces) + b"0\r\n\r\n")
+            assert (await client.answer()).body == b"".join(pieces)
+
+    run_on(loop, test())
+    assert counts[0] < 600
+
+
+def test_a_stalled_upload_does_not_harm_the_request_before_it(loop: str) -> None:
+    """A body that is refused and stalls behind a request that takes long ends the connection only after both are answered."""
+    lives: list[Live] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await time_out(lives[0])
+        await echo(scope, receive, send)
+
+    async def test() -> None:
+        limits = HttpLimits(header_timeout_s=SOON, body_timeout_s=SOON, max_body_bytes=10)
+        for second in (b"Content-Length: 5000\r\n\r\n", b"Content-Length: 5\r\n\r\n12"):
+            async with serving(app, limits=limits) as live:
+                lives[:] = [live]
+                client = await live.raw(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + HEAD + second)
+                assert (await client.answer()).body == b"GET /slow "
+                assert (await client.answer()).status == (413 if b"5000" in second else 408)
+                assert await client.closed() == b""
+
+    run_on(loop, test())
+
+
+def test_connections_are_limited_by_open_files(loop: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A server does not promise more connections than the process may open; it says so once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    try:
+        HttpServer(echo, limits=HttpLimits(max_connections=700))
+        assert caplog.messages == []
+        HttpServer(echo, limits=HttpLimits(max_connections=800))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.messages == ["at most 744 connections are taken, not 800: the limit of open files is 1000"]

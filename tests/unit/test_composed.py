@@ -11,7 +11,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Step, Timings
 from dragoman.core.tensors import FP32, Array, Rows, Signature, Tensor, Tensors, TensorSpec
-from dragoman.server.eager import step as eager_step
+from dragoman.server.eager import Stepped
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
@@ -383,15 +383,15 @@ def test_the_first_step_may_have_no_task() -> None:
         async def request() -> None:
             answers.append(await subject.infer(ask(x=2)))
 
+        endings: list[BaseException | None] = []
+
         def outside() -> None:
             assert asyncio.current_task() is None
-            rest.append(eager_step(request()))
+            Stepped(request(), endings.append, asyncio.get_running_loop()).go_on()
 
-        rest: list[object] = []
         asyncio.get_running_loop().call_soon(outside)
-        await settle(lambda: bool(rest))
-        assert asyncio.iscoroutine(rest[0])
-        await asyncio.get_running_loop().create_task(rest[0])
+        await settle(lambda: bool(endings))
+        assert endings == [None]
         assert numbers(answers[0]) == {"y": [8.0]}
 
     run(test)

@@ -166,6 +166,20 @@ def test_every_setting_arrives_in_the_specification(tmp_path: Path) -> None:
     assert any("optimization" in w for w in spec.warnings)
 
 
+@pytest.mark.parametrize("name", ["trust_pickle", "Trust_Pickle"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_model_cannot_declare_itself_trusted(tmp_path: Path, mlserver: Path, name: str, trusted: bool) -> None:
+    """Whether pickles are loaded is said on the command line only: what stands in a model's own files is named in a warning."""
+    operator = Defaults(arguments={"trust_pickle": trusted})
+    own = "false" if trusted else "true"
+    config = f'backend: "sklearn" parameters {{ key: "{name}" value {{ string_value: "{own}" }} }}'
+    settings(mlserver, parameters={"extra": {name: own}})
+    for folder in (triton(tmp_path / "m", config, file="model.pkl"), mlserver):
+        spec = specs(folder, operator)["1"]
+        assert spec.arguments == {"trust_pickle": trusted}
+        assert any(name in warning and "--trust-pickle" in warning for warning in spec.warnings)
+
+
 @pytest.mark.parametrize(
     ("config", "server", "expected"),
     [

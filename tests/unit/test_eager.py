@@ -1,13 +1,13 @@
-"""Stepping a coroutine without a task: the rest in a task behaves as if it had been in one from the start."""
+"""Running a coroutine without a task: it behaves as if it were in one, but for current_task."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 import uvloop
 
-from dragoman.server.eager import step
+from dragoman.server.eager import Stepped
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -26,189 +26,138 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]],
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-def test_what_does_not_suspend_is_over() -> None:
-    """A coroutine that ends in its first step needs no task, and no loop."""
-    seen = []
+class Watched:
+    """Runs work with Stepped and records how it ends."""
 
-    async def work() -> None:
-        seen.append(1)
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self.endings: list[BaseException | None] = []
+        self.over = asyncio.Event()
+        self.stepped = Stepped(work, self._ended, asyncio.get_running_loop())
 
-    assert step(work()) is None
-    assert seen == [1]
-
-
-def test_what_raises_at_once_raises_here() -> None:
-    """An exception of the first step comes out of `step`."""
-
-    async def work() -> None:
-        raise LookupError("at once")
-
-    with pytest.raises(LookupError, match="at once"):
-        step(work())
+    def _ended(self, exc: BaseException | None) -> None:
+        self.endings.append(exc)
+        self.over.set()
 
 
-def test_the_rest_goes_on_in_a_task(run: Run) -> None:
-    """Futures, bare yields, tasks, timers and time-outs work after the first suspension."""
-    seen: list[object] = []
-
-    async def work(first: Awaitable[object]) -> None:
-        seen.append(await first)
-        await asyncio.sleep(0)
-        seen.append(await asyncio.create_task(asyncio.sleep(0, "task")))
-        async with asyncio.timeout(10):
-            seen.append(await asyncio.sleep(0.001, "timer"))
-        seen.append(asyncio.current_task())
+def test_work_that_waits_for_futures_needs_no_task(run: Run) -> None:
+    """Two futures one after the other, one of them done already; no task is made, and the end is told once."""
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        done.set_result("done")
-        later = loop.create_future()
-        loop.call_soon(later.set_result, "later")
-        for first, expected in ((later, "later"), (done, "done"), (asyncio.sleep(0, "yield"), "yield")):
-            seen.clear()
-            rest = step(work(first))
-            assert rest is not None
-            task = asyncio.create_task(rest)
-            await task
-            assert seen == [expected, "task", "timer", task]
+        first, second = loop.create_future(), loop.create_future()
+        second.set_result("b")
+        seen: list[object] = []
+
+        async def work() -> None:
+            seen.append(await first)
+            seen.append(await second)
+            seen.append(asyncio.current_task())
+
+        watched = Watched(work())
+        assert not watched.stepped.go_on()
+        assert watched.endings == []
+        first.set_result("a")
+        await watched.over.wait()
+        assert seen == ["a", "b", None]
+        assert watched.endings == [None]
+        assert watched.stepped.task is None
 
     run(test())
 
 
-def test_a_failed_future_is_raised_where_it_is_awaited(run: Run) -> None:
-    """The exception of the first future arrives in the coroutine, which may handle it and go on."""
-    seen: list[object] = []
-
-    async def work(first: Awaitable[object], again: bool) -> None:
-        try:
-            await first
-        except LookupError as exc:
-            seen.append(exc.args[0])
-        if again:
-            await asyncio.sleep(0)
-            raise KeyError("later")
+def test_work_that_ends_at_once_says_so(run: Run) -> None:
+    """Ended in its first step, well or badly: told before go_on returns."""
 
     async def test() -> None:
-        for again in (False, True):
-            future = asyncio.get_running_loop().create_future()
-            rest = step(work(future, again))
-            assert rest is not None
-            task = asyncio.create_task(rest)
-            future.set_exception(LookupError("broken"))
-            if again:
-                with pytest.raises(KeyError, match="later"):
-                    await task
-            else:
-                await task
-        assert seen == ["broken", "broken"]
+        async def good() -> None: ...
+
+        async def bad() -> None:
+            raise LookupError("at once")
+
+        watched = Watched(good())
+        assert watched.stepped.go_on()
+        assert watched.endings == [None]
+        watched = Watched(bad())
+        assert watched.stepped.go_on()
+        assert isinstance(watched.endings[0], LookupError)
 
     run(test())
 
 
-@pytest.mark.parametrize("started", [False, True])
-def test_cancelling_cancels_what_is_awaited(run: Run, started: bool) -> None:
-    """A cancellation, also one before the task's first step, cancels the awaited future and then arrives in the coroutine."""
-    seen: list[object] = []
-
-    async def work(first: "asyncio.Future[None]") -> None:
-        try:
-            await first
-        except asyncio.CancelledError:
-            seen.append(first.cancelled())
-            await asyncio.sleep(0)
-            seen.append("cleaned up")
-            raise
+def test_work_that_yields_wants_a_task(run: Run) -> None:
+    """After a bare yield there is a task, so time-outs and task groups work."""
 
     async def test() -> None:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rest = step(work(future))
-        assert rest is not None
-        task = asyncio.create_task(rest)
-        if started:
+        seen: list[object] = []
+        later = asyncio.get_running_loop().create_future()
+
+        async def work() -> None:
+            await later
             await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert task.cancelled()
-        assert seen == [True, "cleaned up"]
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(0))
+            seen.append(asyncio.current_task())
+
+        watched = Watched(work())
+        watched.stepped.go_on()
+        later.set_result(None)
+        await watched.over.wait()
+        assert watched.endings == [None]
+        assert seen == [watched.stepped.task]
+        assert seen[0] is not None
 
     run(test())
 
 
-@pytest.mark.parametrize("swallow", [False, True])
-@pytest.mark.parametrize("what", ["done", "yield"])
-def test_cancelling_when_there_is_nothing_to_cancel(run: Run, what: str, swallow: bool) -> None:
-    """If the awaited future is over already, or was only a yield, the cancellation is raised inside; the coroutine may refuse it."""
-    seen: list[object] = []
-
-    async def work(first: Awaitable[None], more: bool) -> None:
-        try:
-            await first
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            if not swallow:
-                raise
-        if more:
-            await asyncio.sleep(0)
-            seen.append("more")
+@pytest.mark.parametrize("with_task", [False, True])
+def test_cancelling_arrives_where_it_waits(run: Run, with_task: bool) -> None:
+    """With or without a task: the awaited future is cancelled, the coroutine cleans up, and the end is a CancelledError."""
 
     async def test() -> None:
-        for more in (False, True):
-            seen.clear()
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            rest = step(work(future if what == "done" else asyncio.sleep(0), more))
-            assert rest is not None
-            future.set_result(None)
-            task = asyncio.create_task(rest)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled() != swallow
-            assert seen == ["cancelled", *(["more"] if swallow and more else [])]
+        seen: list[object] = []
+        never = asyncio.get_running_loop().create_future()
 
-    run(test())
-
-
-def test_cancelled_again_while_cleaning_up(run: Run) -> None:
-    """Every cancellation arrives, as in a task."""
-    seen: list[object] = []
-
-    async def work(first: "asyncio.Future[None]") -> None:
-        for wait in (first, asyncio.get_running_loop().create_future(), asyncio.sleep(0)):
-            try:
-                await wait
-            except asyncio.CancelledError:
-                seen.append("cancelled")
-
-    async def test() -> None:
-        rest = step(work(asyncio.get_running_loop().create_future()))
-        assert rest is not None
-        task = asyncio.create_task(rest)
-        for count in (1, 2):
-            task.cancel()
-            while len(seen) < count:
+        async def work() -> None:
+            if with_task:
                 await asyncio.sleep(0)
-        await task
-        assert seen == ["cancelled", "cancelled"]
+            try:
+                await never
+            finally:
+                seen.append(never.cancelled())
+
+        watched = Watched(work())
+        watched.stepped.go_on()
+        if with_task:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        watched.stepped.cancel()
+        await watched.over.wait()
+        assert seen == [True]
+        assert isinstance(watched.endings[0], asyncio.CancelledError)
+        assert len(watched.endings) == 1
 
     run(test())
 
 
-def test_a_rest_that_is_never_run_is_closed() -> None:
-    """Closing the rest without a loop runs the coroutine's `finally`."""
-    seen = []
+def test_a_failed_future_arrives_too(run: Run) -> None:
+    """The exception of an awaited future is raised in the coroutine, which may handle it."""
 
-    class Pause:
-        def __await__(self) -> Any:
-            yield
+    async def test() -> None:
+        seen: list[object] = []
+        future = asyncio.get_running_loop().create_future()
 
-    async def work() -> None:
-        try:
-            await Pause()
-        finally:
-            seen.append("closed")
+        async def work() -> None:
+            try:
+                await future
+            except LookupError as exc:
+                seen.append(exc.args[0])
+            raise KeyError("after")
 
-    rest = step(work())
-    assert rest is not None
-    rest.close()
-    assert seen == ["closed"]
+        watched = Watched(work())
+        watched.stepped.go_on()
+        future.set_exception(LookupError("broken"))
+        await watched.over.wait()
+        assert seen == ["broken"]
+        assert isinstance(watched.endings[0], KeyError)
+
+    run(test())

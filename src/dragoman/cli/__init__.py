@@ -33,9 +33,20 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What a command line says. Targets of `serve` may stand before, between and after flags, which argparse alone does not take."""
+    root = parser()
+    options, rest = root.parse_known_args(arguments)
+    if rest and (options.command != "serve" or any(text.startswith("-") for text in rest)):
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.targets = [*options.targets, *rest]
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    options = parser().parse_args(arguments)
+    options = parse(arguments)
     try:
         code: int = options.run(options)
     except ServingError as error:

@@ -1,7 +1,9 @@
 """What `dragoman serve` prints: progress while loading, then the addresses and requests that can be copied."""
 
 import json
+import shlex
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from dragoman.server.settings import Settings
 from dragoman.server.worker import Loaded
@@ -42,14 +44,15 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
 def requests_for(base: str, sample: dict[str, Any]) -> list[str]:
     """Shell lines to copy: the same call in the Open Inference Protocol and in TensorFlow Serving's REST."""
     name = sample["name"]
+    path = quote(name, safe="")
     v2 = {"inputs": sample["inputs"]}
     rows: list[Any] = sample["instances"]
     return [
         "Open Inference Protocol:",
-        f"  curl {base}/v2/models/{name}/infer -d '{json.dumps(v2)}'",
+        f"  curl {base}/v2/models/{path}/infer -d {shlex.quote(json.dumps(v2))}",
         "TensorFlow Serving:",
-        f"  curl {base}/v1/models/{name}:predict -d '{json.dumps({'instances': rows})}'",
+        f"  curl {base}/v1/models/{path}:predict -d {shlex.quote(json.dumps({'instances': rows}))}",
         "Command line:",
-        f"  dragoman predict {name} '{json.dumps(rows)}' --url {base}",
+        f"  dragoman predict {shlex.quote(name)} {shlex.quote(json.dumps(rows))} --url {base}",
         "",
     ]

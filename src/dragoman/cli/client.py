@@ -1,6 +1,7 @@
 """`dragoman models | status | predict`: ask a running server. They speak HTTP like any other client and load nothing of the server."""
 
 import argparse
+import http.client
 import json
 import os
 import sys
@@ -40,6 +41,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _models(options: argparse.Namespace) -> int:
     answer = _call(options, "GET", "/dragoman/v1/models")
+    if "models" not in answer:
+        raise _foreign(options)
     if options.output == "json":
         print(json.dumps(answer["models"], indent=2))
     else:
@@ -49,6 +52,8 @@ def _models(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     answer = _call(options, "GET", "/dragoman/v1/status")
+    if not {"name", "version", "ready", "draining", "models"} <= answer.keys():
+        raise _foreign(options)
     if options.output == "json":
         print(json.dumps(answer, indent=2))
     else:
@@ -61,16 +66,16 @@ def _status(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     name, _, version = options.model.partition(":")
     text = options.input
-    if text == "-":
-        text = sys.stdin.read()
-    elif text.startswith("@"):
-        try:
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
             text = Path(text[1:]).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise invalid(f"{text[1:]} cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise invalid(f"{text.removeprefix('@')} cannot be read: {error}") from error
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid(f"the input is not JSON: {error}") from error
     body: dict[str, Any] = {"inputs" if isinstance(value, dict) else "instances": value}
     if options.signature:
@@ -88,7 +93,10 @@ def _call(options: argparse.Namespace, method: str, path: str, body: object = No
         raise invalid(f"--url is {options.url}, expected http://... or https://...")
     headers = {"Accept": "application/json", **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
     payload = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, payload, headers, method=method)  # noqa: S310 # the scheme was checked above
+    try:
+        request = urllib.request.Request(url, payload, headers, method=method)  # noqa: S310 # the scheme was checked above
+    except ValueError as error:
+        raise invalid(f"--url is {options.url}: {error}") from error
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             answer = json.load(reply)
@@ -100,14 +108,18 @@ def _call(options: argparse.Namespace, method: str, path: str, body: object = No
         except (ValueError, KeyError, TypeError):
             text = text[:500] or error.reason
         raise ServingError(Kind.UNAVAILABLE, f"the server answers {error.code}: {text}") from error
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise ServingError(Kind.UNAVAILABLE, f"there is no server at {options.url}: {reason}; is `dragoman serve` running?") from error
     except ValueError as error:
-        raise ServingError(Kind.UNAVAILABLE, f"{options.url} does not answer as a Dragoman server does") from error
+        raise _foreign(options) from error
     if not isinstance(answer, dict):
-        raise ServingError(Kind.UNAVAILABLE, f"{options.url} does not answer as a Dragoman server does")
+        raise _foreign(options)
     return answer
+
+
+def _foreign(options: argparse.Namespace) -> ServingError:
+    return ServingError(Kind.UNAVAILABLE, f"{options.url} does not answer as a Dragoman server does")
 
 
 def _table(versions: list[dict[str, Any]]) -> None:

@@ -9,18 +9,19 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
 from dragoman.cli.banner import Progress, banner
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
+from dragoman.server.ending import end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, as_toml, flag_of, read
-from dragoman.server.supervisor import Supervisor
+from dragoman.server.supervisor import GRACE_S, Supervisor
 from dragoman.server.worker import Loaded, Worker
 
 log = logging.getLogger("dragoman")
@@ -73,18 +74,16 @@ def run(options: argparse.Namespace) -> int:
     token = first_key(settings)
     if token is not None:
         sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
-    try:
-        sockets = [bind(settings.host, port) for port in settings.port]
-    except OSError as error:
-        raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
     progress = Progress(sys.stderr)
-    try:
+    with ExitStack() as stack:
+        try:
+            sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
+        except OSError as error:
+            raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
-    finally:
-        for each in sockets:
-            each.close()
-        ignore_sigterm()
+            code = runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
+    ignore_sigterm()
+    return code
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
@@ -95,20 +94,18 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
     worker = Worker(settings)
     serving = loop.create_task(worker.serve(sockets, progress))
     ended = loop.create_task(stopping.wait())
-    code = 0
     try:
         if settings.load == "background":
             _announce(settings, sockets, None)
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not ended.done():
             loaded = serving.result()
-            if _served(settings, sockets, loaded):
-                await ended
-            else:
-                code = 1
-        return code
+            if not _served(settings, sockets, loaded):
+                return 1
+            await ended
+        return 0
     finally:
-        end_within(settings.drain_timeout + GRACE_S, code)
+        end_within(settings.drain_timeout + GRACE_S)
         serving.cancel()
         ended.cancel()
         await worker.close()
@@ -128,6 +125,8 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
             if not _served(settings, sockets, loaded):
                 supervisor.stop(1)
 
+    if settings.load == "background":
+        _announce(settings, sockets, None)
     with tempfile.TemporaryDirectory(prefix="dragoman-") as run_dir:
         supervisor = Supervisor(settings, sockets, run_dir, on_report)
         _on_signals(asyncio.get_running_loop(), supervisor.stop, supervisor.kill)

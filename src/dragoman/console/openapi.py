@@ -50,7 +50,7 @@ def _get(operation: str, summary: str, answer: str) -> dict[str, Any]:
 
 
 def _inference(entry: Entry) -> dict[str, Any]:
-    """The two inference routes of one version, each with its request body."""
+    """The inference routes of one version, each with its request body."""
     signature = entry.signatures[""]
     name, where = entry.name, f"{quote(entry.name, safe='')}/versions/{quote(entry.version, safe='')}"
     tensor = {
@@ -70,10 +70,10 @@ def _inference(entry: Entry) -> dict[str, Any]:
     row = schema(signature.inputs, batch=signature.batch)
     tfs_body = {"type": "object", "properties": {"instances": {"type": "array", "items": {"anyOf": [row, {}]}}, "inputs": {}}}
     summary = f"Call model '{name}' version {entry.version}"
-    return {
-        f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol).", v2_content),
-        f"/v1/models/{where}:predict": _post(f"{summary} (TensorFlow Serving).", {"schema": tfs_body}),
-    }
+    routes = {f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol).", v2_content)}
+    if entry.version.isdigit():  # TensorFlow Serving knows no other versions
+        routes[f"/v1/models/{where}:predict"] = _post(f"{summary} (TensorFlow Serving).", {"schema": tfs_body})
+    return routes
 
 
 def _post(summary: str, content: dict[str, Any]) -> dict[str, Any]:

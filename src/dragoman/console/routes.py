@@ -5,7 +5,7 @@ Tungsten's description of the default model (input_schema, output_schema, demo_o
 """
 
 import asyncio
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import orjson
@@ -15,27 +15,10 @@ from dragoman.console.page import start_page
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.samples import example, schema
 from dragoman.core.tensors import TensorSpec
-from dragoman.dialects import Access, Answer, Request, Route, Services, check_table, method_error, path_error
+from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
 from dragoman.serving.gateway import Entry, VersionStatus
 
-_STATUS: Mapping[Kind, int] = {
-    Kind.INVALID_INPUT: 400,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_READY: 503,
-    Kind.CONFLICT: 409,
-    Kind.OVERLOADED: 503,
-    Kind.TIMEOUT: 504,
-    Kind.CANCELLED: 499,
-    Kind.MODEL_FAILED: 500,
-    Kind.UNSUPPORTED: 501,
-    Kind.UNAVAILABLE: 503,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.INTERNAL: 500,
-}
-check_table(_STATUS)
-
+_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,260}")
 _PAGE_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -46,7 +29,7 @@ _PAGE_HEADERS = [
 
 class Console:
     name = "console"
-    prefixes = ("/dragoman/v1",)
+    prefixes: tuple[str, ...] = ("/dragoman/v1",)
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -71,7 +54,7 @@ class Console:
         return route
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        status = 405 if error.what == "method" else _STATUS[error.kind]
+        status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
         answer = _json({"error": error.message, "kind": error.kind.value}, status)
         if status == 405:
             answer.headers.append((b"allow", b"GET, HEAD"))
@@ -80,7 +63,9 @@ class Console:
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
         if b"text/html" in accept:
-            host = (request.header(b"host") or b"127.0.0.1").decode("latin-1")
+            sent = request.header(b"host") or b""
+            # It goes into lines for a shell, so nothing but names, addresses and ports is taken over.
+            host = sent.decode() if _HOST.fullmatch(sent) else "127.0.0.1"
             page = start_page(self._services, f"{request.scope.get('scheme', 'http')}://{host}")
             return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
         info: dict[str, Any] = {"name": self._services.info.name, "version": "v2", "extensions": list(self._services.extensions)}

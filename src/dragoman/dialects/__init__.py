@@ -165,7 +165,28 @@ def check_table(table: Mapping[Kind, Any]) -> None:
         raise TypeError(f"an error table lacks {', '.join(missing)}")
 
 
+USUAL_STATUS: Mapping[Kind, int] = {
+    Kind.INVALID_INPUT: 400,
+    Kind.NOT_FOUND: 404,
+    Kind.NOT_READY: 503,
+    Kind.CONFLICT: 409,
+    Kind.OVERLOADED: 503,
+    Kind.TIMEOUT: 504,
+    Kind.CANCELLED: 499,
+    Kind.MODEL_FAILED: 500,
+    Kind.UNSUPPORTED: 501,
+    Kind.UNAVAILABLE: 503,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.INTERNAL: 500,
+}
+"""HTTP statuses for pages that belong to no protocol; a protocol has a table of its own."""
+check_table(USUAL_STATUS)
+
+
 __all__ = [
+    "USUAL_STATUS",
     "Access",
     "Answer",
     "Dialect",

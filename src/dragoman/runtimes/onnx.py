@@ -94,6 +94,8 @@ class OnnxModel:
         self._names = [name for name, _ in self._outputs]
         self._types = dict(self._outputs)
         types = {t.datatype for t in self.signature.inputs} | set(self._types.values())
+        # The session's own object skips a check of input names that the gateway has done: 1.5 us of a small model's 8.
+        self._run = getattr(session, "_sess", session).run
         self._text = BYTES in types
         self._bits = BF16 in types
         self._labels = {t.name: t.labels for t in self.signature.outputs if t.name in _dict_outputs(session)}
@@ -114,8 +116,11 @@ class OnnxModel:
                     feeds[tensor.name] = arrays.text(tensor, self._name)
         names = self._wanted(call.outputs) if call.outputs else self._names
         try:
-            results = self._run_bits(session, feeds, inputs, names) if self._bits else session.run(names, feeds)
+            results = self._run_bits(session, feeds, inputs, names) if self._bits else self._run(names, feeds, None)
         except Exception as error:  # onnxruntime's own types, which have no common base
+            missing = [t.name for t in self.signature.inputs if not t.optional and t.name not in feeds]
+            if missing:
+                raise invalid(f"model '{self._name}' needs the input '{missing[0]}'") from None
             uneven = len({tensor.array.shape[:1] for tensor in inputs.items}) > 1  # TensorFlow Serving's columns may be
             raise onnx_errors.at_run(error, self._name, dimensions_open=self._open or uneven) from error
         types = self._types
@@ -131,6 +136,7 @@ class OnnxModel:
     def close(self) -> None:
         if self._session is not None:
             self._session = None
+            del self._run
             memory.release()
 
     def _wanted(self, outputs: tuple[str, ...]) -> list[str]:

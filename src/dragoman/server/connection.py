@@ -9,7 +9,7 @@ from asyncio import Future
 from math import inf
 from typing import cast
 
-from dragoman.server.exchange import SENT, Exchange
+from dragoman.server.exchange import DONE, SENT, Exchange
 from dragoman.server.reader import Reader
 from dragoman.server.service import Service
 from dragoman.server.wire import Refusal
@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self._reader = Reader(self)
         self._current: Exchange | None = None  # being answered
-        self._held: list[bytes] = []  # not parsed yet
+        self._held = bytearray()  # not parsed yet
         self._reading = True
         self._eof = False
         self._leaving = False  # closing, or only waiting for the peer to close
@@ -216,7 +216,8 @@ class Connection(asyncio.Protocol):
             if not reader.queue:
                 if not self._held:
                     break
-                data, self._held = b"".join(self._held), []
+                data = bytes(self._held)
+                self._held.clear()
                 self.resume_reading()
                 rest = reader.feed(data)
                 if rest:
@@ -253,8 +254,8 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         if self._leaving:
             self.transport.abort()
-        elif reader.incoming is not None and not reader.incoming.discarding:
-            reader.refuse(reader.incoming, Refusal(408, "the request body did not come in time"))
+        elif reader.incoming is not None and reader.incoming.phase != DONE:
+            reader.refuse(reader.incoming, reader.incoming.refusal or Refusal(408, "the request body did not come in time"))
             self.advance()
         elif reader.head_bytes:
             reader.refuse(None, Refusal(408, "the request head did not come in time"))
@@ -276,8 +277,8 @@ class Connection(asyncio.Protocol):
     # -- parts
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
-        if sum(map(len, self._held)) > HOLD_BYTES:
+        self._held += data
+        if len(self._held) > HOLD_BYTES:
             self._pause_reading()
 
     def _await_body(self) -> None:
@@ -320,7 +321,8 @@ class Connection(asyncio.Protocol):
             return
         self.resume_reading()
         self._leaving = self._reader.deaf = True
-        self.deadline = self.service.now + self.service.limits.linger_s
+        linger_s = self.service.limits.linger_s
+        self.deadline = self.service.now + (min(linger_s, DRAIN_GRACE_S) if self.service.draining else linger_s)
         if self.transport.can_write_eof():
             self.transport.write_eof()
 

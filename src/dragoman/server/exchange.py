@@ -6,11 +6,10 @@ applications see.
 
 from asyncio import CancelledError, Future, Task
 from collections.abc import Callable, Iterable
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, cast
 
-from dragoman.server.eager import step
+from dragoman.server.eager import Stepped
 from dragoman.server.service import log
 from dragoman.server.wire import CONTINUE, Message, Refusal, Scope, json_error
 
@@ -29,6 +28,7 @@ CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 NOTHING: Final = -3
 
+PIECES = 256  # of a body are joined to one
 ONE_WRITE_BYTES = 64 * 1024  # up to about here joining head and body costs less than a gathering write
 
 
@@ -44,8 +44,10 @@ class Exchange:
         "_chunks",
         "_conn",
         "_headers",
+        "_joined",
         "_method",
         "_owed",
+        "_running",
         "_sent",
         "_service",
         "_started_ns",
@@ -70,6 +72,7 @@ class Exchange:
         """Begin with the head read and no byte of the body."""
         self._conn = conn
         self._service = service = conn.service
+        self._running: Stepped | Task[None] | None = None
         self._method = method
         self._version = version
         self.keep_alive = keep_alive  # may the connection go on after the answer? Decided when the head is sent.
@@ -84,6 +87,7 @@ class Exchange:
         self.phase = WAITING
         self.buffered = 0
         self._taken = 0
+        self._joined = 0  # how many of the chunks are PIECES in one
         self._chunks: list[bytes] | None = []
         self._callbacks: list[Callable[[], None]] | None = None
         self._waiters: list[Future[None]] | None = None
@@ -104,9 +108,13 @@ class Exchange:
         size = len(piece)
         if self.left > 0:
             self.left -= size
-        if self._chunks is not None:
-            self._chunks.append(piece)
+        chunks = self._chunks
+        if chunks is not None:
+            chunks.append(piece)
             self.buffered += size
+            if len(chunks) >= self._joined + PIECES:  # small pieces cost many times what they hold
+                chunks[self._joined :] = [b"".join(chunks[self._joined :])]
+                self._joined += 1
 
     def discard(self) -> None:
         """Drop what has been read of the body and what is still to come."""
@@ -128,6 +136,9 @@ class Exchange:
         if not self.connected:
             return
         self.connected = False
+        running, cancels = self._running, self._service.cancels
+        if running is not None and cancels is not None and self.scope is not None and cancels(self.scope):
+            running.cancel()
         callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:
@@ -174,6 +185,7 @@ class Exchange:
                     self._chunks = None
                     return {"type": "http.request", "body": body, "more_body": False}
                 self._chunks = []
+                self._joined = 0
                 self._conn.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": True}
             if not self.connected:
@@ -326,23 +338,23 @@ class Exchange:
         service, scope = self._service, self.scope
         assert scope is not None
         try:
-            if self.complete and service.eager is not None and service.eager(scope):
-                rest = step(service.app(scope, self.receive, self.send))
-            else:
-                rest = service.app(scope, self.receive, self.send)
+            eager = self.complete and service.eager is not None and service.eager(scope)
+            work = service.app(scope, self.receive, self.send)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
             self._ended(exc)
             return
-        if rest is None:
-            self._ended(None)
+        if eager:
+            stepped = Stepped(work, self._ended, service.loop)
+            if not stepped.go_on():
+                self._running = stepped
+                service.stepped.add(stepped)
         else:
-            task = service.loop.create_task(rest)
+            task = service.loop.create_task(work)
             service.tasks.add(task)
             task.add_done_callback(self._task_ended)
-            if service.cancels is not None and service.cancels(scope):
-                self.add_callback(partial(_cancel, task))
+            self._running = task
 
     def _task_ended(self, task: "Task[None]") -> None:
         self._service.tasks.discard(task)
@@ -352,6 +364,9 @@ class Exchange:
         """Look at how the application ended, and answer in its place if it did not."""
         scope = self.scope
         self._callbacks = None
+        if isinstance(self._running, Stepped):
+            self._service.stepped.discard(self._running)
+        self._running = None
         self.scope = None  # the scope refers to this exchange: without this every request would leave a cycle to collect
         if exc is None and (self.phase == DONE or self.gone):
             return
@@ -368,7 +383,3 @@ class Exchange:
             self.scope = scope
             self.answer(Refusal(500, "internal error"))
             self.scope = None
-
-
-def _cancel(task: "Task[None]") -> None:
-    task.cancel()

@@ -26,22 +26,29 @@ import errno
 import socket
 import ssl as tls
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 
 from dragoman.server.accept import Acceptor, Peers
 from dragoman.server.connection import DRAIN_GRACE_S, Connection
 from dragoman.server.exchange import ClientGone
-from dragoman.server.service import Application, Service
+from dragoman.server.service import Application, Service, log
 from dragoman.server.wire import ErrorBody, HttpLimits, OnResponse, json_error
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]  # the name is a module or nothing
 
 __all__ = ["Application", "ClientGone", "ErrorBody", "HttpLimits", "HttpServer", "OnResponse", "Peers", "bind"]
 
 BACKLOG = 2048
+SPARE_FILES = 256  # descriptors for models, logs and clients that are told that there are too many
 # glibc serves larger blocks by fresh pages and gives them back at once, until the first such block is freed: from then on it keeps up to
 # twice that size. A body of 600 kB costs 40 us of system time afterwards and 300 to 580 before (measured). The pages are never touched.
 FREED_BYTES = 16 * 1024 * 1024
 SHORTEST_TICK_S = 0.01
+_LOOK_AGAIN_S = 0.005
 LONGEST_TICK_S = 1.0
 
 
@@ -67,6 +74,18 @@ def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKL
         raise OSError(exc.errno, f"cannot listen on {host or '*'} port {port}: {reason}") from exc
 
 
+def _affordable(limits: HttpLimits) -> HttpLimits:
+    """Lower `max_connections` to what the process may open: out of descriptors, a server cannot even refuse, and uvloop stops to listen."""
+    if resource is None:
+        return limits
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    affordable = limits.max_connections if files == resource.RLIM_INFINITY else max(files - SPARE_FILES, files // 2)
+    if limits.max_connections <= affordable:
+        return limits
+    log.warning("at most %d connections are taken, not %d: the limit of open files is %d", affordable, limits.max_connections, files)
+    return replace(limits, max_connections=affordable)
+
+
 class HttpServer:
     """Serves one application on any number of sockets of the running loop."""
 
@@ -84,7 +103,7 @@ class HttpServer:
         `peers` are the other processes that accept from the same sockets, where there are any.
         """
         self._app = app
-        self._limits = limits or HttpLimits()
+        self._limits = _affordable(limits or HttpLimits())
         self._error_body = error_body
         self._on_response = on_response
         self._service: Service | None = None
@@ -131,16 +150,27 @@ class HttpServer:
         for connection in list(service.connections):
             connection.wind_down(fresh=True)
         await self._wait_empty(until - service.loop.time())
-        if service.tasks:  # what applications still do behind their answers
-            await asyncio.wait(list(service.tasks), timeout=max(0.0, until - service.loop.time()))
+        await self._wait_done(until - service.loop.time())  # what applications still do behind their answers
         cut = sum([connection.abort() for connection in list(service.connections)])
-        rest = [task for task in service.tasks if task.cancel()]
-        if rest:
-            await asyncio.wait(rest, timeout=DRAIN_GRACE_S)
+        for task in service.tasks:
+            task.cancel()
+        for stepped in list(service.stepped):
+            stepped.cancel()
+        await self._wait_done(DRAIN_GRACE_S)
         await self._wait_empty(DRAIN_GRACE_S)
         if self._ticker is not None:
             self._ticker.cancel()
         return cut
+
+    async def _wait_done(self, timeout_s: float) -> None:
+        """Wait until no application runs any more."""
+        assert self._service is not None
+        service = self._service
+        until = service.loop.time() + timeout_s
+        while service.tasks and service.loop.time() < until:
+            await asyncio.wait(list(service.tasks), timeout=until - service.loop.time())
+        while service.stepped and service.loop.time() < until:  # noqa: ASYNC110 # an event would cost every request; this is a shutdown
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _connect(self) -> Connection:
         assert self._service is not None

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from dragoman.server.eager import Stepped
 from dragoman.server.wire import ErrorBody, HttpLimits, Message, OnResponse, Scope, answer_prefix, header_line, http_date, split_target
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Service:
         "now",
         "on_response",
         "prefixes",
+        "stepped",
         "targets",
         "tasks",
     )
@@ -64,6 +66,7 @@ class Service:
         self.loop = loop
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.stepped: set[Stepped] = set()
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()

@@ -56,7 +56,9 @@ class Settings:
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
     workers: int = setting(1, "processes that share the ports, each with its own copy of the models")
     name: str = setting("", "name of the model when there is one target")
-    batch_size: int = setting(0, "join up to this many rows of waiting requests into one run (0: the model's own setting, else 32)")
+    batch_size: int = setting(
+        0, "join up to this many rows of waiting requests into one run, where the model's own files do not say (0: 32)"
+    )
     batch_delay_ms: float = setting(0.0, "let the oldest request wait this long for company while the model is free")
     max_queue: int = setting(4096, "requests that may wait for one model; one more is refused at once")
     timeout: float = setting(300.0, "seconds after which a request that names no time-out is given up (0: never)")
@@ -108,6 +110,8 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
             values[spec.name] = _coerce(spec.name, raw, variable)
             sources[spec.name] = variable
     for name, value in flags.items():
+        if name not in {spec.name for spec in fields(Settings)}:
+            raise invalid(f"there is no setting called '{name}'")
         if value is not None:
             values[name] = _coerce(name, value, flag_of(name))
             sources[name] = flag_of(name)

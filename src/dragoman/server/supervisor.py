@@ -24,7 +24,7 @@ log = logging.getLogger("dragoman")
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_S = 60.0
 """A worker that lived this long starts over with the shortest pause."""
-_GRACE_S = 5.0
+GRACE_S = 5.0
 """Beyond the drain time-out, before a worker is killed."""
 
 Report = dict[str, Any]
@@ -73,7 +73,7 @@ class Supervisor:
     async def _kill_the_late(self) -> None:
         await self._stopping.wait()
         try:
-            async with asyncio.timeout(self._settings.drain_timeout + _GRACE_S):
+            async with asyncio.timeout(self._settings.drain_timeout + GRACE_S):
                 await asyncio.gather(*(process.wait() for process in self._processes.values()))
         except TimeoutError:
             log.warning("%d workers did not end in time and are killed", len(self._processes))

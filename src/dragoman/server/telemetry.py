@@ -5,10 +5,9 @@ The page is made from counters that all workers share, so it does not matter whi
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
-from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Request, Route, check_table, method_error, path_error
+from dragoman.core.errors import ServingError
+from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, method_error, path_error
 from dragoman.server import vitals
 from dragoman.server.exposition import MEDIA_TYPE
 from dragoman.server.metrics import exposition
@@ -21,23 +20,6 @@ log = logging.getLogger("dragoman")
 
 PATHS = frozenset({"/metrics", "/monitoring/prometheus/metrics"})
 _PERIOD_S = 1.0
-_STATUS: Mapping[Kind, int] = {
-    Kind.INVALID_INPUT: 400,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_READY: 503,
-    Kind.CONFLICT: 409,
-    Kind.OVERLOADED: 503,
-    Kind.TIMEOUT: 504,
-    Kind.CANCELLED: 499,
-    Kind.MODEL_FAILED: 500,
-    Kind.UNSUPPORTED: 501,
-    Kind.UNAVAILABLE: 503,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.INTERNAL: 500,
-}
-check_table(_STATUS)
 
 
 class Telemetry:
@@ -65,7 +47,7 @@ class Telemetry:
         return Route(self._page, Access.PUBLIC)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        status = 405 if error.what == "method" else _STATUS[error.kind]
+        status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
         headers = [(b"allow", b"GET, HEAD")] if status == 405 else []
         return Answer(status, (error.message + "\n").encode("utf-8", "replace"), b"text/plain; charset=utf-8", headers)
 

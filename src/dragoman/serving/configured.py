@@ -15,10 +15,13 @@ from dragoman.core.tensors import Signature
 from dragoman.serving import layouts
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.paths import read_bounded
-from dragoman.serving.settings import LARGEST_FILE, Device, Every, Latest, ModelSettings, Specific
+from dragoman.serving.settings import LARGEST_FILE, Device, Every, Latest, ModelSettings, Specific, quoted
 from dragoman.serving.triton import config_from_json, config_json, read_config, translate
 
 Versions = dict[str, ModelSpec]
+
+_OPERATORS = frozenset({"trust_pickle"})
+"""Arguments that only the command line gives: a file that came with a model, or with a request, must not declare that model trusted."""
 
 
 def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
@@ -75,7 +78,13 @@ def _applied(base: ModelSpec, settings: ModelSettings) -> ModelSpec:
     signature = None
     if settings.inputs or settings.outputs:
         signature = Signature(inputs=settings.inputs, outputs=settings.outputs, batch=settings.max_batch_size > 0)
-    arguments: dict[str, Any] = {**base.arguments, **settings.arguments}
+    kept = {name: value for name, value in settings.arguments.items() if name.lower() not in _OPERATORS}
+    refused = [
+        f"{settings.source}: the parameter {quoted(name)} has no effect here: only --{name.lower().replace('_', '-')} of the server says that"
+        for name in settings.arguments
+        if name not in kept
+    ]
+    arguments: dict[str, Any] = {**base.arguments, **kept}
     gpus = [g for g in settings.instances if g.device is Device.GPU]
     if gpus:
         arguments["device"] = f"cuda:{gpus[0].gpus[0]}" if gpus[0].gpus else "cuda"
@@ -95,7 +104,7 @@ def _applied(base: ModelSpec, settings: ModelSettings) -> ModelSpec:
         output_reshapes=settings.output_reshapes,
         steps=settings.steps,
         warmup=settings.warmup,
-        warnings=settings.warnings,
+        warnings=(*settings.warnings, *refused),
     )
 
 

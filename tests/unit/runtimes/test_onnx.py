@@ -342,12 +342,12 @@ def test_failures_with_fixed_dimensions_are_the_models(path: Path) -> None:
     save(
         path,
         [node("Reshape", ["x", "s"], ["z"]), node("Identity", ["z"], ["y"])],
-        [value("x", "FP32", ["N", 4]), value("s", "INT64", [2])],
+        [value("x", "FP32", [2, 4]), value("s", "INT64", [2])],
         [value("y", "FP32", None)],
         check=False,
     )
     model = load("onnx", path)
-    inputs = (tensor("x", np.ones((1, 4), np.float32)), tensor("s", np.array([2, 3])))
+    inputs = (tensor("x", np.ones((2, 4), np.float32)), tensor("s", np.array([2, 3])))
     with pytest.raises(Exception, match="cannot be reshaped") as caught:
         ask(model, *inputs)
     assert not isinstance(caught.value, ServingError)

@@ -1,0 +1,225 @@
+"""Who may import whom, read from the source of every module, and what an import really loads, seen from a fresh process."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import dragoman
+
+ROOT = Path(dragoman.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+MAY_IMPORT = {
+    "core": {"core"},
+    "proto": {"core", "proto"},
+    "runtimes": {"core", "runtimes"},
+    "hosting": {"core", "hosting"},
+    "engines": {"core", "hosting", "engines"},
+    "serving": {"core", "proto", "hosting", "engines", "serving"},
+    "dialects": {"core", "serving", "dialects"},
+    "console": {"core", "serving", "console"},
+}
+"""Folder -> folders. Runtimes, dialects and engines are named in core/plugins.py and imported when they are asked for. server, cli and the
+package itself may import everything."""
+
+ALSO = {"console": {"dragoman.dialects"}}
+"""Single modules on top: the console is a dialect, so it takes the seam's types, but nothing of any protocol."""
+
+THIRD_PARTY = {
+    "core": {"numpy"},
+    "proto": set(),
+    "runtimes": {"numpy"},
+    "hosting": {"numpy"},
+    "engines": set(),
+    "serving": {"numpy", "orjson"},
+    "dialects": {"numpy", "orjson", "simdjson"},
+    "console": {"orjson"},
+    "server": {"orjson", "httptools", "uvloop"},
+    "cli": set(),
+    "": {"orjson"},
+}
+"""What a folder may import when its modules are imported."""
+
+LATE = {
+    "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
+    "serving/fetch.py": {
+        "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
+    },
+    "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
+    "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
+    "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
+    "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
+    "runtimes/trusted.py": {"sklearn": "an extra; a second to import", "scipy": "comes with it"},
+    "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
+    "runtimes/torch.py": {"torch": "an extra; seconds to import"},
+    "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+}
+"""Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
+
+FRAMEWORKS = ("onnxruntime", "sklearn", "scipy", "skops", "joblib", "xgboost", "lightgbm", "torch", "google.protobuf", "pandas")
+CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    name: str
+    """Of `from module import name`; empty for `import module`."""
+    line: int
+    inside: bool
+    """Of a function."""
+    typing_only: bool
+
+    @property
+    def target(self) -> str:
+        """The module that is meant: `from dragoman import embed` means dragoman.embed."""
+        below = f"{self.module}.{self.name}"
+        path = ROOT.joinpath(*below.split(".")[1:])
+        return below if self.name and (path.is_dir() or path.with_suffix(".py").is_file()) else self.module
+
+
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    def walk(node: ast.AST, inside: bool, typing_only: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, "", child.lineno, inside, typing_only)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}:{child.lineno} imports relatively"
+                assert child.module
+                for alias in child.names:
+                    yield Import(child.module, alias.name, child.lineno, inside, typing_only)
+            else:
+                function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+                yield from walk(child, inside or function, typing_only or typing)
+
+    return tuple(walk(ast.parse(path.read_text("utf-8")), inside=False, typing_only=False))
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def folder_of(module: str) -> str:
+    """The folder of a module of ours: "core" of dragoman.core.tensors, "" of dragoman itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else ""
+
+
+every_module = pytest.mark.parametrize("path", MODULES, ids=named)
+
+
+@every_module
+def test_folders_import_only_what_they_may(path: Path) -> None:
+    """The table above, for imports anywhere in a module."""
+    folder = named(path).split("/")[0] if path.parent != ROOT else ""
+    allowed = MAY_IMPORT.get(folder)
+    for found in imports(path):
+        if found.module.split(".")[0] != "dragoman" or allowed is None or found.target in ALSO.get(folder, ()):
+            continue
+        if found.target == "dragoman" and found.name == "__version__":
+            continue
+        assert folder_of(found.target) in allowed, f"{named(path)}:{found.line} imports {found.target}"
+
+
+@every_module
+def test_third_parties_are_few(path: Path) -> None:
+    """At import only what the folder needs; frameworks, inside of functions, where the list above says why."""
+    folder = named(path).split("/")[0] if path.parent != ROOT else ""
+    for found in imports(path):
+        top = found.module.split(".")[0]
+        if top == "dragoman" or top in sys.stdlib_module_names or found.typing_only or found.inside:
+            continue
+        assert top in THIRD_PARTY[folder] | set(LATE.get(named(path), ())), f"{named(path)}:{found.line} imports {top}"
+
+
+@every_module
+def test_imports_inside_functions_have_a_reason(path: Path) -> None:
+    """Whatever is imported late is in the list above, each with its reason."""
+    for found in imports(path):
+        if found.inside:
+            reasons = LATE.get(named(path), {})
+            assert found.module in reasons or found.module.split(".")[0] in reasons, f"{named(path)}:{found.line} imports {found.module}"
+
+
+def test_the_list_of_late_imports_is_true() -> None:
+    """No module or package stays in it that is gone."""
+    for name, reasons in LATE.items():
+        found = {i.module for i in imports(ROOT / name)} | {i.module.split(".")[0] for i in imports(ROOT / name)}
+        assert reasons.keys() <= found, name
+
+
+def test_protocols_do_not_know_each_other() -> None:
+    """Two dialects share what lies beside them, and nothing else."""
+    protocols = {p.name for p in (ROOT / "dialects").iterdir() if (p / "rest.py").is_file()}
+    assert {"v2", "tfserving"} <= protocols
+    for own in protocols:
+        for path in (ROOT / "dialects" / own).rglob("*.py"):
+            for found in imports(path):
+                others = {f"dragoman.dialects.{other}" for other in protocols - {own}}
+                assert not any(found.target == other or found.target.startswith(other + ".") for other in others), named(path)
+
+
+def test_only_the_seams_import_by_name() -> None:
+    """Runtimes, dialects and engines are found by core/plugins.py; nothing else hides an import in a text."""
+    users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
+    assert users == ["core/plugins.py", "serving/fetch.py"]
+
+
+@every_module
+def test_modules_are_short_and_say_what_they_are_for(path: Path) -> None:
+    """Under 400 lines, with a docstring."""
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) < 400
+    assert ast.get_docstring(ast.parse(text))
+
+
+# --- what is really loaded ---
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """The modules from outside the standard library that a fresh process has after importing these, beyond what it began with."""
+    script = (
+        "import sys, json; before = set(sys.modules)\n"
+        + "\n".join(f"import {m}" for m in modules)
+        + "\nfound = {n for n, m in sys.modules.items() if n not in before and getattr(getattr(m, '__spec__', None), 'origin', None)}"
+        + "\nprint(json.dumps(sorted(n for n in found if n.split('.')[0] not in sys.stdlib_module_names)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT.parent)}, capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(run.stdout))
+
+
+def modules_of(*folders: str) -> list[str]:
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [".".join(("dragoman", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__") for path in paths]
+
+
+def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
+    """core, hosting, engines and every runtime are importable in an environment that has numpy only."""
+    found = loaded_by(*modules_of("core", "hosting", "engines", "runtimes"))
+    assert {name.split(".")[0] for name in found} == {"dragoman", "numpy"}
+    assert {folder_of(name) for name in found if name.startswith("dragoman")} == {"", "core", "hosting", "engines", "runtimes"}
+
+
+def test_the_command_loads_no_framework() -> None:
+    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client."""
+    found = loaded_by("dragoman.cli", "dragoman.server.worker", *modules_of("dialects", "console"))
+    assert not {name for name in (*FRAMEWORKS, *CLIENTS) if name in found}
+
+
+def test_the_package_itself_is_light() -> None:
+    """`import dragoman` in a model's process brings no server with it."""
+    found = loaded_by("dragoman")
+    assert {name.split(".")[0] for name in found} == {"dragoman", "numpy"}
+    assert {folder_of(name) for name in found if name.startswith("dragoman")} == {"", "core"}
