@@ -4,7 +4,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -25,6 +24,7 @@ _MOST_FAILURES = 20
 _ANSWER_S = 0.05
 """How long an answer is waited for where there may be none, before the connection is closed on our side."""
 _SETTLE_S = 15.0
+_TELL_EVERY = 5_000
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Report:
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     rss_before: int = 0
+    rss_now: int = 0
     rss_warm: int = 0
     rss_end: int = 0
     descriptors_before: int = 0
@@ -73,7 +74,7 @@ class Driver:
 
     def run(self, requests: int, progress: Callable[[Report], None] = lambda _: None) -> Report:
         """At least that many requests, or fewer when too many went wrong."""
-        report, begin = self._report, time.monotonic()
+        report, begin, told = self._report, time.monotonic(), 0
         self._settle()
         report.descriptors_before = descriptors(self._pid)
         report.rss_before = rss_bytes(self._pid)
@@ -84,13 +85,15 @@ class Driver:
                 self._round()
             if not report.rss_warm and report.requests >= requests * _WARM_SHARE:
                 report.rss_warm = rss_bytes(self._pid)
-            if report.requests // 5_000 != (report.requests - self._many) // 5_000:
+            if report.requests >= told + _TELL_EVERY:
+                told = report.requests
+                report.rss_now = rss_bytes(self._pid)
                 progress(report)
         for wire in self._wires:
             wire.close()
         self._wires.clear()
         self._settle()
-        report.descriptors_after = self._fewest_descriptors()
+        report.descriptors_after = self._settled_descriptors()
         report.rss_end = rss_bytes(self._pid)
         report.seconds = time.monotonic() - begin
         return report
@@ -183,12 +186,9 @@ class Driver:
         if answer is None or answer.status != 200:
             raise WrongAnswerError("the server is not alive")
 
-    def _fewest_descriptors(self) -> int:
+    def _settled_descriptors(self) -> int:
         """The count once the server has noticed that we hung up."""
         deadline = time.monotonic() + _SETTLE_S
-        fewest = descriptors(self._pid)
-        while fewest > self._report.descriptors_before and time.monotonic() < deadline:
-            with suppress(WrongAnswerError):
-                self._settle()
-            fewest = min(fewest, descriptors(self._pid))
-        return fewest
+        while (count := descriptors(self._pid)) > self._report.descriptors_before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return count

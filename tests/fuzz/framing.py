@@ -1,5 +1,6 @@
 """Requests whose framing is odd or wrong. Each is a list of pieces for a connection of its own, with the methods of the answers to expect."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -34,7 +35,7 @@ def _cut(data: bytes, rng: Random) -> list[bytes]:
     """Bytes in a few pieces, cut anywhere."""
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice((0, 0, 1, 2, 5))))
     edges = [0, *cuts, len(data)]
-    return [piece for piece in (data[start:end] for start, end in zip(edges, edges[1:], strict=False)) if piece]
+    return [piece for piece in (data[start:end] for start, end in itertools.pairwise(edges)) if piece]
 
 
 def _pieces(valid: Callable[[Random], Case], rng: Random) -> Odd:

@@ -148,7 +148,7 @@ def _bent(body: bytes, rng: Random) -> bytes:
 def _target(case: Case, rng: Random) -> None:
     """Another path, or the same one in an odd spelling."""
     path = case.target
-    parts = path.split(b"/")
+    parts = path.split(b"/") if b"/" in path else [path, b""]
     index = rng.randrange(1, len(parts))
     at = rng.randrange(1, len(path) + 1)
     match rng.randrange(9):
@@ -213,8 +213,8 @@ def _compression(case: Case, rng: Random) -> None:
     if rng.random() < 0.004:
         packed = _bomb(coding)
     else:
-        packed = gzip.compress(body, 1) if rng.random() < 0.5 else zlib.compress(body, 1)
-        packed = rng.choice((packed, packed, packed * 2, gzip.compress(packed), _bent(packed, rng), packed[:-4], packed + b"junk"))
+        packed = gzip.compress(body, 1, mtime=0) if rng.random() < 0.5 else zlib.compress(body, 1)
+        packed = rng.choice((packed, packed, packed * 2, gzip.compress(packed, mtime=0), _bent(packed, rng), packed[:-4], packed + b"junk"))
     case.headers = [header for header in made.headers if header[0] != b"content-encoding"] + [(b"content-encoding", coding)]
     case.raw = packed
 

@@ -136,7 +136,7 @@ def _compressed(case: Case, rng: Random) -> Case:
     if rng.random() < 0.1:
         case = case.materialised()
         coding = rng.choice((b"gzip", b"deflate"))
-        case.raw = gzip.compress(case.raw or b"", 1) if coding == b"gzip" else zlib.compress(case.raw or b"", 1)
+        case.raw = gzip.compress(case.raw or b"", 1, mtime=0) if coding == b"gzip" else zlib.compress(case.raw or b"", 1)
         case.headers.append((b"content-encoding", coding))
     if rng.random() < 0.1:
         case.headers.append((b"accept-encoding", rng.choice((b"gzip", b"deflate", b"gzip, deflate", b"br;q=1, gzip;q=0.5", b"identity"))))
@@ -272,6 +272,7 @@ def _index(rng: Random) -> Case:
 
 def _change(rng: Random) -> Case:
     """What changes the server: the spare model comes and goes, settings are set and taken back."""
+    tree: dict[str, Any]
     match rng.randrange(4):
         case 0:
             load = Case("POST", b"/v2/repository/models/spare/load")
@@ -284,7 +285,7 @@ def _change(rng: Random) -> Case:
                 what="unload",
             )
         case 1:
-            tree = rng.choice(({}, {"parameters": {}}, {"parameters": {"config": json.dumps({"max_batch_size": 4})}}))
+            tree = rng.choice([{}, {"parameters": {}}, {"parameters": {"config": json.dumps({"max_batch_size": 4})}}])
             return Case("POST", b"/v2/repository/models/spare/load", tree, check=lambda answer: _has(answer, "load"), what="load")
         case 2:
             undo = Case("POST", b"/v2/logging", dict.fromkeys(("log_info", "log_warning", "log_error", "log_verbose_level")))
@@ -313,7 +314,7 @@ def _refused(rng: Random) -> Case:
             ("POST", "/v2/cudasharedmemory/region/x/register", 501),
         )
     )
-    tree = {"inputs": []} if method in ("POST", "PUT") else None
+    tree: Any = {"inputs": []} if method in ("POST", "PUT") else None
     return Case(method, path.encode(), tree, check=lambda answer: _is(answer, status), what=f"{method} {path}")
 
 

@@ -1,5 +1,6 @@
 """A client that sends bytes as they are and takes nothing but valid HTTP/1.1 back. One per connection; used by the driver and the tests."""
 
+import contextlib
 import re
 import select
 import socket
@@ -49,10 +50,8 @@ class Wire:
 
     def half_close(self) -> None:
         """Say that nothing more comes."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def readable(self, timeout_s: float = 0.0) -> bool:
         """Whether something has come, be it the end."""
@@ -100,7 +99,7 @@ class Wire:
         return Answer(status, headers, self._exactly(int(length)))
 
     def _chunks(self) -> bytes:
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             line = self._until(b"\r\n")
             if line is None or not re.fullmatch(rb"[0-9a-f]+", line):

@@ -8,7 +8,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields
@@ -16,12 +15,13 @@ from typing import Any
 
 from dragoman.cli.banner import Progress, banner
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, as_toml, flag_of, read
-from dragoman.server.supervisor import GRACE_S, Supervisor
+from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Loaded, Worker
 
 log = logging.getLogger("dragoman")
@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
     progress = Progress(sys.stderr)
     with ExitStack() as stack:
+        stack.callback(ignore_sigterm)
         try:
             sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
         except OSError as error:
@@ -92,34 +93,23 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
     worker = Worker(settings)
     serving = loop.create_task(worker.serve(sockets, progress))
     ended = loop.create_task(stopping.wait())
+    code = 0
     try:
         if settings.load == "background":
             _announce(settings, sockets, None)
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not ended.done():
             loaded = serving.result()
-            if not _served(settings, sockets, loaded):
-                return 1
-            await ended
-        return 0
+            if _served(settings, sockets, loaded):
+                await ended
+            else:
+                code = 1
+        return code
     finally:
-        _leave_in_time(settings.drain_timeout)
+        end_within(settings.drain_timeout + GRACE_S, code)
         serving.cancel()
         ended.cancel()
         await worker.close()
-
-
-def _leave_in_time(drain_timeout_s: float) -> None:
-    """End this process some time after the drain time-out, come what may: a model call that never returns holds a thread that nothing
-    can stop, and neither closing its model nor the interpreter would end before it does."""
-
-    def leave() -> None:
-        log.error("a model does not end; leaving without it")
-        os._exit(1)
-
-    watchdog = threading.Timer(drain_timeout_s + GRACE_S, leave)
-    watchdog.daemon = True
-    watchdog.start()
 
 
 async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
@@ -170,5 +160,5 @@ def _on_signals(loop: asyncio.AbstractEventLoop, drain: Callable[[], None], kill
         (kill if signalled else drain)()
         signalled = True
 
-    loop.add_signal_handler(signal.SIGTERM, drain)
+    on_sigterm(loop, drain)
     loop.add_signal_handler(signal.SIGINT, interrupt)

@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import Any
 
+from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings
@@ -18,7 +19,7 @@ async def serve(line: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    on_sigterm(loop, stopping.set)
     reader, writer = await asyncio.open_connection(sock=line)
     order: dict[str, Any] = json.loads(await reader.readline())
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in order["settings"].items()}
@@ -45,6 +46,7 @@ async def serve(line: socket.socket) -> int:
             await ended
         else:
             serving.cancel()
+        end_within(settings.drain_timeout + GRACE_S)
         await worker.close()
         return 0
     finally:
@@ -56,6 +58,7 @@ def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(serve(line))
+    ignore_sigterm()
     sys.exit(code)
 
 
