@@ -11,8 +11,8 @@ A body of up to `HttpLimits.buffer_bytes` is complete before the application sta
 come in pieces of about that size, and the client is stopped while the application takes none. `Expect: 100-continue` starts the
 application with the head alone; its first `receive` asks the client for the body, an answer without it refuses the body.
 
-An application with a method `eager(scope) -> bool` that answers True is stepped to its first suspension without a task, which is what
-makes short requests cheap. Until that suspension `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
+An application with a method `eager(scope) -> bool` that answers True is run without a task while it waits for nothing but futures, which
+is what makes short requests cheap. Meanwhile `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
 variables that it sets stay set. A method `cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
 
 `send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards. It raises ClientGone (a
