@@ -1,10 +1,15 @@
-"""What every test shares: the check that docs/conformance.md tells the truth about this very run (`--conformance`)."""
+"""What every test shares: how properties are tried, and the check that docs/conformance.md is true of this very run (`--conformance`)."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.conformance import Row, rows
+
+# A machine with other things to do is no bug: properties are about values, and pytest's own time-out ends what hangs.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _ROWS = pytest.StashKey[list[Row]]()
 _OUTCOMES = pytest.StashKey[dict[str, set[str]]]()

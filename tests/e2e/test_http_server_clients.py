@@ -221,6 +221,7 @@ def test_requests_over_tls(authority: trustme.CA, tmp_path: Path) -> None:
 def test_bind_names_the_port_that_is_taken() -> None:
     """A second listener on a port fails with host and port in its text."""
     with bind("127.0.0.1", 0) as listener:
+        listener.listen()
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: the port is already in use"):
             bind("127.0.0.1", port)

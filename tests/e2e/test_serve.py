@@ -262,3 +262,29 @@ def _alive(pid: int) -> bool:
         return (Path(f"/proc/{pid}") / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_port_is_closed_until_the_targets_are_there(tmp_path: Path, iris: Path) -> None:
+    """With --load wait clients are refused, not kept waiting, while models load; the first connection that works finds it ready."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    refused = 0
+    stop = threading.Event()
+
+    def knock() -> int:
+        nonlocal refused
+        while not stop.is_set():
+            try:
+                return requests.get(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).status_code
+            except requests.ConnectionError:
+                refused += 1
+        return 0
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(knock)
+        try:
+            with serving(tmp_path, str(iris), "-p", str(port)):
+                assert answer.result(60) == 200
+        finally:
+            stop.set()
+    assert refused

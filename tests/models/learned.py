@@ -89,16 +89,26 @@ def text_classifier() -> Any:
 
 @cache
 def xgboost_model(kind: str = "multi", suffix: str = "ubj") -> bytes:
-    """`kind`: multi (3 probabilities), value (one number), linear (gblinear)."""
+    """`kind`: multi (3 probabilities), value (one number), linear (gblinear), dart, category (a categorical column), pair (2 numbers a leaf)."""
     import xgboost
 
     x, y = flowers()
+    data = xgboost.DMatrix(x, y)
     kinds: dict[str, dict[str, Any]] = {
         "multi": {"objective": "multi:softprob", "num_class": 3},
         "value": {"objective": "reg:squarederror"},
         "linear": {"booster": "gblinear"},
+        "dart": {"booster": "dart", "rate_drop": 0.5},
+        "category": {"max_cat_to_onehot": 1},
+        "pair": {"multi_strategy": "multi_output_tree"},
     }
-    booster = xgboost.train({**kinds[kind], "nthread": 1, "seed": 0, "verbosity": 0}, xgboost.DMatrix(x, y), 4)
+    if kind == "category":
+        x = np.array(x)
+        x[:, 1] = np.floor(x[:, 0] * 7) % 5
+        data = xgboost.DMatrix(x, x[:, 1] % 2 + y, feature_types=["q", "c", "q", "q"], enable_categorical=True)
+    if kind == "pair":
+        data = xgboost.DMatrix(x, x[:, :2])
+    booster = xgboost.train({**kinds[kind], "nthread": 1, "seed": 0, "verbosity": 0}, data, 4)
     return bytes(booster.save_raw(suffix))
 
 
@@ -181,7 +191,8 @@ def _script(source: str) -> bytes:
 
     buffer = io.BytesIO()
     with quiet():
-        module = torch.jit.ScriptModule()
+        # a class of its own each time: PyTorch keeps what it compiles, by class
+        module = torch.jit.script(type("Program", (torch.nn.Module,), {})())
         module.define(source)
         torch.jit.save(module, buffer)
     return buffer.getvalue()

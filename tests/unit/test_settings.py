@@ -164,6 +164,7 @@ def test_wrong_values_name_setting_value_and_what_was_expected(name: str, value:
         ("drain_timeout", -1),
         ("drain_timeout", 1e300),
         ("keep_alive", -1),
+        ("keep_alive", 0),
         ("keep_alive", 1e300),
         ("batch_delay_ms", -1),
         ("batch_delay_ms", 1e300),
@@ -256,7 +257,7 @@ def any_settings() -> st.SearchStrategy[Settings]:
         elif isinstance(default, int):
             drawn[spec.name] = whole
         elif isinstance(default, float):
-            drawn[spec.name] = st.floats(0, 3600)
+            drawn[spec.name] = st.floats(0.1, 3600)
         else:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)

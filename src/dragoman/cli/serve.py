@@ -15,13 +15,13 @@ from typing import Any
 
 from dragoman.cli.banner import Progress, banner
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.ending import end_within, ignore_sigterm, on_sigterm
+from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, as_toml, flag_of, read
-from dragoman.server.supervisor import GRACE_S, Supervisor
+from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Loaded, Worker
 
 log = logging.getLogger("dragoman")
@@ -76,14 +76,13 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
     progress = Progress(sys.stderr)
     with ExitStack() as stack:
+        stack.callback(ignore_sigterm)
         try:
             sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            code = runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
-    ignore_sigterm()
-    return code
+            return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
@@ -94,18 +93,20 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
     worker = Worker(settings)
     serving = loop.create_task(worker.serve(sockets, progress))
     ended = loop.create_task(stopping.wait())
+    code = 0
     try:
         if settings.load == "background":
             _announce(settings, sockets, None)
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not ended.done():
             loaded = serving.result()
-            if not _served(settings, sockets, loaded):
-                return 1
-            await ended
-        return 0
+            if _served(settings, sockets, loaded):
+                await ended
+            else:
+                code = 1
+        return code
     finally:
-        end_within(settings.drain_timeout + GRACE_S)
+        end_within(settings.drain_timeout + GRACE_S, code)
         serving.cancel()
         ended.cancel()
         await worker.close()

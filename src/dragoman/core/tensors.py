@@ -1,7 +1,7 @@
 """Datatypes, tensors, rows and signatures: what a request carries and what a model declares.
 
 Arrays are native little-endian, C order, aligned and writable. BYTES is an object array of `bytes` only; BF16 is uint16 holding the bits,
-so a datatype is carried with its array and never derived from it. Checking lives in checks.py, conversion in convert.py.
+so a datatype is carried with its array and never derived from it. Checking lives in checks.py.
 """
 
 import math

@@ -12,7 +12,8 @@ import numpy as np
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, Model, ModelSpec
-from dragoman.core.tensors import FP32, Array, Form, Signature, Tensor, Tensors, TensorSpec, element_count
+from dragoman.core.samples import concrete
+from dragoman.core.tensors import BYTES, FP32, Array, Datatype, Form, Shape, Signature, Tensor, Tensors, element_count
 
 log = logging.getLogger("dragoman.hosting")
 
@@ -75,8 +76,26 @@ def _stored(model: Model, sample: object, index: int, name: str) -> Call:
         spec = signature.input_by_name.get(key)
         if spec is None or spec.datatype is None:
             raise ServingError(Kind.INVALID_INPUT, f"warm-up sample {index} names the input '{key}', which model '{name}' does not have")
-        tensors.append(Tensor(key, spec.datatype, np.array(value, dtype=spec.datatype.numpy)))
+        try:
+            tensors.append(Tensor(key, spec.datatype, _array(value, spec.datatype)))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ServingError(
+                Kind.INVALID_INPUT, f"warm-up sample {index} of model '{name}': the input '{key}' is no {spec.datatype} tensor: {error}"
+            ) from error
     return Call(Tensors(tensors), signature=sample.get("signature", ""))
+
+
+def _array(value: object, datatype: Datatype) -> Array:
+    """A tensor from an array or nested lists; texts become the bytes of their UTF-8."""
+    array: Array = np.array(value, dtype=datatype.numpy)
+    if datatype is not BYTES:
+        return array
+    flat = [element.encode() if isinstance(element, str) else element for element in array.ravel()]
+    if not all(isinstance(element, bytes) for element in flat):
+        raise TypeError("expected texts or bytes of one shape")
+    encoded: Array = np.empty(len(flat), dtype=object)
+    encoded[:] = flat
+    return encoded.reshape(array.shape)
 
 
 def _generated(model: Model) -> Iterator[tuple[str, Call]]:
@@ -85,20 +104,18 @@ def _generated(model: Model) -> Iterator[tuple[str, Call]]:
         if signature.form is not Form.TENSORS or signature in seen:
             continue
         seen.append(signature)
-        if any(s.shape is None for s in signature.inputs):
+        shapes = [concrete(s) for s in signature.inputs]
+        if any(shape is None for shape in shapes) or sum(element_count(shape or ()) for shape in shapes) >= _LARGEST:
             continue
-        tensors = [Tensor(s.name, s.datatype or FP32, _zeros(s)) for s in signature.inputs]
-        if sum(t.array.size for t in tensors) < _LARGEST:
-            yield name, Call(Tensors(tensors), signature=name)
+        tensors = [
+            Tensor(s.name, s.datatype or FP32, _zeros(s.datatype or FP32, shape or ()))
+            for s, shape in zip(signature.inputs, shapes, strict=True)
+        ]
+        yield name, Call(Tensors(tensors), signature=name)
 
 
-def _zeros(spec: TensorSpec) -> Array:
-    assert spec.shape is not None
-    datatype = spec.datatype or FP32
-    shape = tuple(1 if d < 0 else d for d in spec.shape)
-    if element_count(shape) >= _LARGEST:
-        return np.zeros(0, datatype.numpy)
-    if datatype.kind == "bytes":
+def _zeros(datatype: Datatype, shape: Shape) -> Array:
+    if datatype is BYTES:
         array: Array = np.empty(shape, dtype=object)
         array.fill(b"")
         return array

@@ -16,7 +16,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.plugins import missing
 from dragoman.core.tensors import FP32, FP64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec
-from dragoman.runtimes import arrays, lightgbm_text, memory
+from dragoman.runtimes import arrays, lightgbm_text, memory, xgboost_model
 from dragoman.runtimes.options import Options
 from dragoman.runtimes.signatures import settle
 
@@ -38,8 +38,10 @@ def load_xgboost(spec: ModelSpec) -> Model:
     threads = _threads(spec, "nthread")
     booster = xgboost.Booster()
     try:
+        data = path.read_bytes()
+        xgboost_model.check(data)
         # from memory, because from a file the format would be guessed by its suffix
-        booster.load_model(bytearray(path.read_bytes()))
+        booster.load_model(bytearray(data))
         booster.set_param({"nthread": threads, "verbosity": 0})
         settings = json.loads(booster.save_config())
         name = settings["learner"]["gradient_booster"]["name"]

@@ -117,7 +117,7 @@ def _tree(fields: dict[str, bytes], features: int) -> None:
 def _categories(fields: dict[str, bytes], sets: int) -> None:
     bounds = _numbers(fields, "cat_boundaries", sets + 1)
     words = len(_numbers(fields, "cat_threshold", None))
-    if bounds[0] < 0 or np.any(np.diff(bounds) < 0) or bounds[-1] != words:
+    if bounds[0] != 0 or np.any(np.diff(bounds) < 0) or bounds[-1] != words:
         raise ValueError("its categories contradict each other")
 
 

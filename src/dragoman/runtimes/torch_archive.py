@@ -79,7 +79,7 @@ def examine(path: Path, model: str, *, trusted: bool) -> Format:
             "server with --trust-pickle",
             what="model",
         ) from None
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, RecursionError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, NotImplementedError) as error:
         with path.open("rb") as file:
             head = file.read(2)
         if head[:1] == b"\x80":

@@ -7,11 +7,10 @@ import socket
 import sys
 from typing import Any
 
-from dragoman.server.ending import end_within, ignore_sigterm, on_sigterm
+from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings
-from dragoman.server.supervisor import GRACE_S
 from dragoman.server.worker import Worker
 
 
@@ -47,7 +46,7 @@ async def serve(line: socket.socket) -> int:
             await ended
         else:
             serving.cancel()
-        end_within(settings.drain_timeout + GRACE_S)  # the supervisor would see to that, but it may be gone
+        end_within(settings.drain_timeout + GRACE_S)
         await worker.close()
         return 0
     finally:

@@ -11,21 +11,24 @@ from types import FrameType
 
 log = logging.getLogger("dragoman")
 
+GRACE_S = 3.0
+"""Beyond the drain time-out, for closing what is left."""
 
-def end_within(seconds: float) -> None:
-    """End this process with 1 if it is still there after so many seconds.
 
-    A model that computes cannot be interrupted, and the interpreter would wait for its thread; the requests it computes for are broken
-    off by then.
+def end_within(seconds: float, code: int = 0) -> None:
+    """End this process with `code` if it is still there after so many seconds.
+
+    A model that computes cannot be interrupted, and the interpreter waits for its thread; the requests it computes for are broken off
+    by then.
     """
 
     def end() -> None:
-        log.error("a model does not end; leaving without it")
-        os._exit(1)
+        log.warning("a model still computes; the process ends without it")
+        os._exit(code)
 
-    watchdog = threading.Timer(seconds, end)
-    watchdog.daemon = True
-    watchdog.start()
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def on_sigterm(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:

@@ -11,8 +11,8 @@ A body of up to `HttpLimits.buffer_bytes` is complete before the application sta
 come in pieces of about that size, and the client is stopped while the application takes none. `Expect: 100-continue` starts the
 application with the head alone; its first `receive` asks the client for the body, an answer without it refuses the body.
 
-An application with a method `eager(scope) -> bool` that answers True is stepped to its first suspension without a task, which is what
-makes short requests cheap. Until that suspension `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
+An application with a method `eager(scope) -> bool` that answers True is run without a task while it waits for nothing but futures, which
+is what makes short requests cheap. Meanwhile `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
 variables that it sets stay set. A method `cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
 
 `send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards. It raises ClientGone (a
@@ -23,6 +23,7 @@ being logged as failed.
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import ssl as tls
 from collections.abc import Sequence
@@ -52,10 +53,10 @@ _LOOK_AGAIN_S = 0.005
 LONGEST_TICK_S = 1.0
 
 
-def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKLOG) -> socket.socket:
-    """Return a listening TCP socket. `host` is a name or an address of either family; "" and "::" are all addresses of both.
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """Return a bound TCP socket. `host` is a name or an address of either family; "" and "::" are all addresses of both.
 
-    Raises OSError whose text names host and port, for a port in use or not permitted and for a host that is not here.
+    It does not listen yet: until `HttpServer.start` takes it, clients are refused instead of waiting for models that load. Raises OSError whose text names host and port, for a port in use or not permitted and for a host that is not here.
     """
     try:
         if not 0 <= port <= 65535:
@@ -64,7 +65,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKL
         family = next((each[0] for each in found if not host and each[0] == socket.AF_INET6), found[0][0])
         both = family == socket.AF_INET6 and host in ("", "::") and socket.has_dualstack_ipv6()
         address = ("::" if not host and both else found[0][4][0], port)
-        return socket.create_server(address, family=family, backlog=backlog, reuse_port=reuse_port, dualstack_ipv6=both)
+        return _bound(family, address, reuse_port=reuse_port, dual=both)
     except OSError as exc:
         reason = {
             errno.EADDRINUSE: "the port is already in use",
@@ -72,6 +73,22 @@ def bind(host: str, port: int, *, reuse_port: bool = False, backlog: int = BACKL
             errno.EADDRNOTAVAIL: "the address is not one of this machine",
         }.get(exc.errno or 0, exc.strerror or str(exc))
         raise OSError(exc.errno, f"cannot listen on {host or '*'} port {port}: {reason}") from exc
+
+
+def _bound(family: int, address: tuple[str, int], *, reuse_port: bool, dual: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere this would let two servers share a port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def _affordable(limits: HttpLimits) -> HttpLimits:

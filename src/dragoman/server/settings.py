@@ -22,7 +22,7 @@ _YEAR_S = 31_536_000
 _RANGES = (
     ("timeout", 0, _YEAR_S),
     ("drain_timeout", 0, _YEAR_S),
-    ("keep_alive", 0, _YEAR_S),
+    ("keep_alive", 0.1, _YEAR_S),
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
