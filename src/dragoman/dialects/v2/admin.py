@@ -183,7 +183,10 @@ def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
 
 
 def _shown(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "text", bool: str(value).lower(), type(None): "null"}.get(type(value), str(value)[:40])
+    """What a JSON value is, for messages. Lists and objects are not looked into: they may be large, or deeper than Python can print."""
+    if isinstance(value, dict | list | str):
+        return {dict: "an object", list: "a list", str: "text"}[type(value)]
+    return orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> Answer:
