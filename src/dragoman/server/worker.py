@@ -44,6 +44,9 @@ from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
 
+_WHOLE_BODY = 8 << 20
+"""Bodies up to this size are complete before a handler starts: handlers read them whole anyway, and images as JSON have some megabytes."""
+
 Progress: TypeAlias = Callable[[str], None]
 
 
@@ -108,14 +111,18 @@ class Worker:
         self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
 
-    async def serve(self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None) -> Loaded:
+    async def serve(
+        self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None
+    ) -> Loaded:
         """Load every target and listen: at once with --load background, otherwise when all have loaded or failed and one is ready.
 
-        Returns when loading has ended. When every target failed and the port was to wait for them, it does not listen.
+        `listening` is called when the port is open before the models are there. Returns when loading has ended. When every target failed and
+        the port was to wait for them, it does not listen.
         """
         background = self.settings.load == "background"
         if background:
             await self.listen(sockets)
+            listening()
         loaded = await self.load(progress)
         if not background and (loaded.ready or not loaded.failed):
             await self.listen(sockets)
@@ -169,7 +176,10 @@ class Worker:
         """Answer on these sockets, every dialect on each."""
         settings = self.settings
         limits = HttpLimits(
-            max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_timeout_s=settings.keep_alive
+            buffer_bytes=min(_WHOLE_BODY, settings.max_body),
+            max_body_bytes=settings.max_body,
+            max_connections=settings.max_connections,
+            keep_alive_timeout_s=settings.keep_alive,
         )
         self._http = HttpServer(
             self.asgi,
