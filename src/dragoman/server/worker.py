@@ -233,7 +233,13 @@ def waves(found: Sequence[Found]) -> list[list[int]]:
 
 def defaults(settings: Settings) -> Defaults:
     """What the settings say about every model that does not say it itself."""
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
+    arguments: dict[str, Any] = {"trust_pickle": settings.trust_pickle}
+    if settings.threads:
+        arguments["threads"] = settings.threads
+    else:  # this worker's share, of which each runtime takes what suits its framework
+        arguments["processors"] = max(1, (os.cpu_count() or 1) // settings.workers)
+    if settings.device:
+        arguments["device"] = settings.device
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
@@ -242,5 +248,5 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
-        arguments={"threads": threads, "trust_pickle": settings.trust_pickle, **({"device": settings.device} if settings.device else {})},
+        arguments=arguments,
     )
