@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from dragoman.console.routes import _STATUS as OWN_API
 from dragoman.core.artifacts import SUFFIXES
-from dragoman.core.errors import Kind
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.plugins import BUILT_IN
+from dragoman.dialects import USUAL_STATUS
 from dragoman.dialects.tfserving.messages import ANSWERS
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.proto.messages import new
 from dragoman.server.settings import Settings, flag_of
-from dragoman.serving.mlserver import _RUNTIMES as MLSERVER
+from dragoman.serving.mlserver import read_settings
 from dragoman.serving.registry import RESERVED
 
 ROOT = Path(__file__).parents[2]
@@ -81,13 +81,17 @@ def test_every_kind_of_error_is_explained_with_its_statuses() -> None:
     assert set(rows) == {kind.value for kind in Kind}
     for kind in Kind:
         shown = [int(cell) for cell in rows[kind.value].split("|")]
-        assert shown == [STATUS[kind], ANSWERS[kind][1], OWN_API[kind]], kind
+        assert shown == [STATUS[kind], ANSWERS[kind][1], USUAL_STATUS[kind]], kind
 
 
 def test_every_format_and_layout_is_named() -> None:
     """Suffixes, MLServer's implementations, names that are routes, states."""
     page = text("repositories.md")
-    for word in (*SUFFIXES, *MLSERVER, *RESERVED, *BUILT_IN["runtimes"]):
+    with pytest.raises(ServingError) as refusal:
+        read_settings('{"implementation": "none.Such"}', ROOT)
+    implementations = re.findall(r"mlserver_\w+\.\w+", refusal.value.message)
+    assert len(implementations) >= 3
+    for word in (*SUFFIXES, *implementations, *RESERVED, *BUILT_IN["runtimes"]):
         assert f"`{word}`" in page, word
     for state in State:
         assert f"`{state.value}`" in text("settings.md"), state
