@@ -282,17 +282,6 @@ def test_ctrl_c_drains_and_a_second_one_does_not_wait(tmp_path: Path) -> None:
         wire.close()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_model_that_computes_for_ever_cannot_hold_up_the_end(tmp_path: Path, workers: str) -> None:
-    """After the drain time-out its request is broken off and the process ends, with 0."""
-    with serving(tmp_path, str(build.slow(tmp_path / "slow.onnx")), "--drain-timeout", "0.2", "--workers", workers) as server:
-        wire = _busy(server, 2_000_000)
-        assert server.terminate(30) == 0
-        assert wire.answer("POST") is None
-        wire.close()
-        assert "broken off" in server.output
-
-
 def _busy(server: Running, count: int) -> Wire:
     """A connection with a request that is being computed in a thread: the first, slow one has shown that the model deserves one."""
     wire = Wire(server.port)

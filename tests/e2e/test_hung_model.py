@@ -63,8 +63,7 @@ def test_a_call_that_never_returns_does_not_keep_the_server(tmp_path: Path, work
         client.start()
         wait_until(mark.exists, 30)
         server.process.send_signal(signal.SIGTERM)
-        code = server.process.wait(30)
-        assert code == 0
+        assert server.process.wait(30) == 0
         client.join(10)
         assert ends
-    assert "ends without it" in server.output or "are killed" in server.output
+    assert "ends without it" in server.output
