@@ -39,10 +39,14 @@ def main() -> int:
 def show(report: Report, dialect: str, seed: int, errors: list[str], *, alive: bool) -> int:
     """Print a report; the exit code."""
     growth = report.rss_end - report.rss_warm
-    print(f"\n{dialect}, seed {seed}: {report.requests} requests ({report.valid} valid) on {report.connections} connections, {report.seconds:.0f} s")
+    print(
+        f"\n{dialect}, seed {seed}: {report.requests} requests ({report.valid} valid) on {report.connections} connections, {report.seconds:.0f} s"
+    )
     print("  statuses        " + ", ".join(f"{status}: {number}" for status, number in sorted(report.statuses.items())))
     print(f"  5xx             {report.count(500, 599)}, of which 500: {report.statuses[500]}")
-    print(f"  memory          {report.rss_before >> 20} MiB at the start, {report.rss_warm >> 20} MiB warm, {report.rss_end >> 20} MiB at the end")
+    print(
+        f"  memory          {report.rss_before >> 20} MiB at the start, {report.rss_warm >> 20} MiB warm, {report.rss_end >> 20} MiB at the end"
+    )
     print(f"  descriptors     {report.descriptors_before} before, {report.descriptors_after} after")
     print(f"  logged errors   {len(errors)}")
     print(f"  wrong answers   {len(report.failures)}")

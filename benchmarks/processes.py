@@ -115,12 +115,14 @@ class Processes:
             self._root.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._root.wait(_GRACE_S)
-        now = snapshot()
-        ours.update({pid: now[pid] for pid in tree(self.pid, now) if pid in now})
-        for pid, process in ours.items():
-            if pid in now and now[pid].began == process.began:  # not another one that has got the number since
+        until = time.monotonic() + _GRACE_S
+        while left := _left(self.pid, ours, snapshot()):
+            if time.monotonic() > until:
+                raise BenchmarkError(f"the processes {left} do not end")
+            for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL_S)
         self._root.wait()
         self._output.close()
 
@@ -142,6 +144,12 @@ def tree(root: int, processes: Mapping[int, Process]) -> list[int]:
         more = {pid for pid, process in processes.items() if process.parent in found} - found
         found |= more
     return sorted(found)
+
+
+def _left(root: int, known: Mapping[int, Process], now: Mapping[int, Process]) -> list[int]:
+    """What is still there of a tree: those known before, unless another one has got the number since, and new ones."""
+    same = {pid for pid, process in known.items() if pid in now and now[pid].began == process.began}
+    return sorted(same | set(tree(root, now)))
 
 
 def snapshot() -> dict[int, Process]:
