@@ -34,6 +34,13 @@ PAGES = [
     *(ROOT / "docs").rglob("*.md"),
 ]
 DIALECT_PAGES = {"v2": "open-inference-protocol.md", "tfserving": "tensorflow-serving.md", "console": "../python.md"}
+RUNTIME_PAGES = {
+    "onnx": "onnx.md",
+    "sklearn": "estimators.md",
+    "xgboost": "estimators.md",
+    "lightgbm": "estimators.md",
+    "torch": "torch.md",
+}
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]+`")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -73,6 +80,13 @@ def test_every_dialect_has_a_page(dialect: str) -> None:
     page = (ROOT / "docs" / "dialects" / DIALECT_PAGES[dialect]).resolve()
     assert page.exists()
     assert str(page.relative_to(ROOT / "docs")) in text("README.md")
+
+
+@pytest.mark.parametrize("runtime", BUILT_IN["runtimes"])
+def test_every_runtime_has_a_page(runtime: str) -> None:
+    """And the index of the documents and the page about repositories lead to it."""
+    for page in ("README.md", "repositories.md"):
+        assert f"(runtimes/{RUNTIME_PAGES[runtime]})" in text(page)
 
 
 def test_every_kind_of_error_is_explained_with_its_statuses() -> None:
