@@ -308,7 +308,7 @@ def test_the_document_describes_what_is_served() -> None:
     body = paths["/v2/models/a%20b/versions/1/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"]["inputs"][0]["name"] == "X"
     tensor = body["schema"]["properties"]["inputs"]["items"]
-    assert tensor["properties"]["name"]["enum"] == ["X"]
+    assert tensor["properties"]["name"]["const"] == "X"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.core.samples import schema, v2_inputs
+from dragoman.console import bodies
+from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Services
 from dragoman.serving.gateway import Entry
 
@@ -53,32 +54,28 @@ def _inference(entry: Entry) -> dict[str, Any]:
     """The inference routes of one version, each with its request body."""
     signature = entry.signatures[""]
     name, where = entry.name, f"{quote(entry.name, safe='')}/versions/{quote(entry.version, safe='')}"
-    tensor = {
-        "type": "object",
-        "required": ["name", "shape", "datatype"],
-        "properties": {
-            "name": {"type": "string", "enum": [s.name for s in signature.inputs]} if signature.inputs else {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "datatype": {"type": "string"},
-            "data": {},
-            "parameters": {"type": "object"},
-        },
-    }
-    v2_body: dict[str, Any] = {"type": "object", "required": ["inputs"], "properties": {"inputs": {"type": "array", "items": tensor}}}
-    example = v2_inputs(signature)
-    v2_content: dict[str, Any] = {"schema": v2_body, **({"example": {"inputs": example}} if example else {})}
-    row = schema(signature.inputs, batch=signature.batch)
-    tfs_body = {"type": "object", "properties": {"instances": {"type": "array", "items": {"anyOf": [row, {}]}}, "inputs": {}}}
     summary = f"Call model '{name}' version {entry.version}"
-    routes = {f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol).", v2_content)}
-    if entry.version.isdigit():  # TensorFlow Serving knows no other versions
-        routes[f"/v1/models/{where}:predict"] = _post(f"{summary} (TensorFlow Serving).", {"schema": tfs_body})
+    example = v2_inputs(signature)
+    v2_content = {"schema": bodies.v2_request(signature), **({"example": {"inputs": example}} if example else {})}
+    v2_answers = {"application/json": {"schema": bodies.v2_answer()}, "application/octet-stream": {}}
+    routes = {f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol).", v2_content, v2_answers)}
+    tfs_request = bodies.tfs_request(signature)
+    if tfs_request is not None and entry.version.isdigit():  # TensorFlow Serving knows no other versions
+        rows = instances(signature)
+        tfs_content = {"schema": tfs_request, **({"example": {"instances": rows}} if rows else {})}
+        tfs_answers = {"application/json": {"schema": bodies.tfs_answer()}}
+        routes[f"/v1/models/{where}:predict"] = _post(f"{summary} (TensorFlow Serving).", tfs_content, tfs_answers)
     return routes
 
 
-def _post(summary: str, content: dict[str, Any]) -> dict[str, Any]:
-    answer = {"200": {"description": "the outputs", "content": {"application/json": {"schema": {"type": "object"}}}}, **_FAILURES}
-    return {"post": {"summary": summary, "requestBody": {"required": True, "content": {"application/json": content}}, "responses": answer}}
+def _post(summary: str, request: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": request}},
+            "responses": {"200": {"description": "the outputs", "content": answers}, **_FAILURES},
+        }
+    }
 
 
 _VERSION = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dragoman.core.tensors import Signature, TensorSpec, element_count
+from dragoman.core.tensors import FP16, UINT16, Signature, TensorSpec, element_count
 
 _LARGEST = 128
 """An example with more elements than this helps nobody to read a request."""
@@ -29,9 +29,9 @@ def concrete(spec: TensorSpec) -> tuple[int, ...] | None:
 
 
 def v2_inputs(signature: Signature) -> list[dict[str, Any]] | None:
-    """The example as the `inputs` of an Open Inference Protocol request."""
+    """The example as the `inputs` of an Open Inference Protocol request; None where a datatype goes as binary data only."""
     values = example(signature)
-    if values is None:
+    if values is None or any(spec.datatype is FP16 for spec in signature.inputs):
         return None
     specs = signature.input_by_name
     return [
@@ -39,16 +39,16 @@ def v2_inputs(signature: Signature) -> list[dict[str, Any]] | None:
             "name": name,
             "shape": list(concrete(specs[name]) or ()),
             "datatype": datatype.name if (datatype := specs[name].datatype) is not None else "FP64",
-            "data": value,
+            "data": value if isinstance(value, list) else [value],
         }
         for name, value in values.items()
     ]
 
 
 def instances(signature: Signature) -> list[Any] | None:
-    """The example as TensorFlow Serving's `instances`; None for a model that does not batch."""
+    """The example as TensorFlow Serving's `instances`; None for a model that does not batch, or takes what its JSON cannot carry."""
     values = example(signature)
-    if values is None or not signature.batch:
+    if values is None or not signature.batch or any(spec.datatype in (FP16, UINT16) for spec in signature.inputs):
         return None
     if len(values) == 1:
         return list(next(iter(values.values())))
