@@ -103,6 +103,7 @@ def _loads(models: Models, options: Options, section: Section) -> None:
         pid = server.processes.pid
 
         def note(what: str) -> float:
+            server.processes.settle()  # an unload is answered before the last of the model is gone
             now = memory_of(pid) / 1e6
             rows.append([what, f"{now:.1f}"])
             return now

@@ -18,6 +18,8 @@ from typing import IO, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_LISTENING = "0A"
+"""In /proc/net/tcp."""
 _GRACE_S = 15.0
 _POLL_S = 0.002
 _SETTLE_S = 10.0
@@ -80,6 +82,11 @@ class Processes:
         """The processes that were started by the first one, without that."""
         return [pid for pid in self.ids() if pid != self.pid]
 
+    def listens(self, port: int) -> bool:
+        """Whether the listening socket of this port is one of ours: an answer alone may come from somebody else who took the port first."""
+        wanted = {f"socket:[{inode}]" for inode in _listeners(port)}
+        return any(wanted & _links(pid) for pid in self.ids()) if wanted else False
+
     def cpu_s(self) -> float:
         """User and system time of the whole tree so far. What a process that has ended used counts while its parent lives."""
         return sum(cpu_of(pid) for pid in self.ids())
@@ -115,12 +122,14 @@ class Processes:
             self._root.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._root.wait(_GRACE_S)
-        now = snapshot()
-        ours.update({pid: now[pid] for pid in tree(self.pid, now) if pid in now})
-        for pid, process in ours.items():
-            if pid in now and now[pid].began == process.began:  # not another one that has got the number since
+        until = time.monotonic() + _GRACE_S
+        while left := _left(self.pid, ours, snapshot()):
+            if time.monotonic() > until:
+                raise BenchmarkError(f"the processes {left} do not end")
+            for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            time.sleep(_POLL_S)
         self._root.wait()
         self._output.close()
 
@@ -144,6 +153,12 @@ def tree(root: int, processes: Mapping[int, Process]) -> list[int]:
     return sorted(found)
 
 
+def _left(root: int, known: Mapping[int, Process], now: Mapping[int, Process]) -> list[int]:
+    """What is still there of a tree: those known before, unless another one has got the number since, and new ones."""
+    same = {pid for pid, process in known.items() if pid in now and now[pid].began == process.began}
+    return sorted(same | set(tree(root, now)))
+
+
 def snapshot() -> dict[int, Process]:
     """Every process of the machine that has not ended."""
     found = {}
@@ -151,6 +166,22 @@ def snapshot() -> dict[int, Process]:
         fields = _stat(int(entry.name)) if entry.name.isdigit() else []
         if fields and fields[0] != "Z":
             found[int(entry.name)] = Process(int(fields[1]), int(fields[3]), int(fields[19]))
+    return found
+
+
+def _listeners(port: int) -> list[str]:
+    """The inodes of the IPv4 sockets that listen on a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [fields[9] for fields in lines if fields[3] == _LISTENING and int(fields[1].partition(":")[2], 16) == port]
+
+
+def _links(pid: int) -> set[str]:
+    """What the descriptors of a process lead to."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
     return found
 
 

@@ -33,6 +33,8 @@ class Server:
 
         def answers() -> bool:
             nonlocal wrong
+            if not self.processes.listens(self.port):
+                return False
             try:
                 fire(self.port, shots)
             except (OSError, BenchmarkError) as error:

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from benchmarks import servers
-from benchmarks.models import Models, predictor, run_time_s, steady
+from benchmarks.models import Models, predictor, run_times_s, steady
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
 from benchmarks.results import Section, Table, Target
@@ -55,7 +55,7 @@ def run(models: Models, options: Options) -> Section:
         server.wait([shot])
         load(server.port, shot, CLIENTS, 1)
         for _ in range(options.pairs):
-            before_s = run_time_s(predict, BATCH)
+            before_s = median(run_times_s(predict, BATCH))
             count, rows, nanoseconds = _executions(server.port)
             done = load(server.port, shot, CLIENTS, options.seconds)
             count_after, rows_after, nanoseconds_after = _executions(server.port)
@@ -63,7 +63,7 @@ def run(models: Models, options: Options) -> Section:
             if done.refused or done.broken:
                 raise BenchmarkError(f"the 5 ms model failed to answer {done.refused + done.broken} requests")
             runs = count_after - count
-            alone_s = (before_s + run_time_s(predict, BATCH)) / 2
+            alone_s = (before_s + median(run_times_s(predict, BATCH))) / 2
             turn = Turn(
                 done.rate, done.p50_ms, done.p99_ms, alone_s, (nanoseconds_after - nanoseconds) / runs / 1e9, (rows_after - rows) / runs
             )

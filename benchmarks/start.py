@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.models import Models
 from benchmarks.options import Options
-from benchmarks.processes import Processes, environment, free_port
+from benchmarks.processes import BenchmarkError, Processes, environment, free_port
 from benchmarks.results import Section, Table, Target
 
 _MOST_S = 1.0
@@ -48,6 +48,8 @@ def start(models: Models, workers: int, *python_options: str) -> tuple[float, st
     with Processes(command, env, models.folder / "start.log") as processes:
         processes.wait_until(lambda: ready(port), _WAIT_S, "dragoman")
         took_s = time.perf_counter() - begin
+        if not processes.listens(port):
+            raise BenchmarkError(f"port {port} was taken by somebody else meanwhile")
     return took_s, processes.output()
 
 

@@ -37,7 +37,10 @@ class Shot:
 
     def check(self, headers: Mapping[str, str], body: bytes) -> None:
         """Raise unless these are the expected numbers; floats may differ in the last digits."""
-        got = [float(number) for number in self.read(headers, body)]
+        try:
+            got = [float(number) for number in self.read(headers, body)]
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise BenchmarkError(f"{self.path} answered {body[:200]!r}, which is no answer: {error!r}") from error
         if len(got) != len(self.expected) or any(abs(a - b) > 1e-4 for a, b in zip(got, self.expected, strict=True)):
             raise BenchmarkError(f"{self.path} answered {got}, expected {list(self.expected)}")
 

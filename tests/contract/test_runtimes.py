@@ -1,6 +1,9 @@
 """What every runtime promises, whatever the format: one suite over all of them, through the same door as the server."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -383,3 +386,30 @@ def test_threads_share_a_concurrent_model(case: Case, model: Model) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+PACKAGES = {"onnx": "onnxruntime", "sklearn": "sklearn", "xgboost": "xgboost", "lightgbm": "lightgbm", "torch": "torch"}
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None  # what Python makes of an import that fails
+from dragoman.core.errors import ServingError
+from dragoman.core.model import ModelSpec
+from dragoman.core.plugins import find
+try:
+    find("runtimes", sys.argv[2])(ModelSpec("m", artifact=sys.argv[3]))
+except ServingError as error:
+    print(error.kind.name, error.message)
+"""
+
+
+@pytest.mark.parametrize("runtime", sorted(BUILT_IN["runtimes"]))
+def test_a_framework_that_is_not_installed(runtime: str, tmp_path: Path) -> None:
+    """The error names the package and the extra that brings it."""
+    case = next(case for case in CASES if case.runtime == runtime)
+    path = learned.write(tmp_path / case.file, case.make())
+    command = [sys.executable, "-c", WITHOUT, PACKAGES[runtime], runtime, str(path)]
+    answer = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert answer.stdout.startswith("UNSUPPORTED this model needs ")
+    assert f"pip install 'dragoman[{runtime}]'" in answer.stdout

@@ -90,7 +90,7 @@ def test_defaults_of_the_settings() -> None:
     assert found.batch == BatchPolicy(max_size=5, max_delay_s=0.002, max_queue=9)
     assert (found.instances, found.arguments) == (3, {"threads": 4, "trust_pickle": True, "device": "cuda:1"})
     many = defaults(Settings(workers=512))
-    assert (many.arguments, many.batch.max_size) == ({"threads": 1, "trust_pickle": False}, BatchPolicy().max_size)
+    assert (many.arguments, many.batch.max_size) == ({"processors": 1, "trust_pickle": False}, BatchPolicy().max_size)
 
 
 # --- serving ---

@@ -91,12 +91,10 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
     stopping = asyncio.Event()
     _on_signals(loop, stopping.set, lambda: os._exit(130))
     worker = Worker(settings)
-    serving = loop.create_task(worker.serve(sockets, progress))
+    serving = loop.create_task(worker.serve(sockets, progress, lambda: _announce(settings, sockets, None)))
     ended = loop.create_task(stopping.wait())
     code = 0
     try:
-        if settings.load == "background":
-            _announce(settings, sockets, None)
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not ended.done():
             loaded = serving.result()
@@ -114,20 +112,21 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
 
 async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
     """One supervisor here, the workers in processes of their own."""
-    announced = False
+    announced = listening = False
 
     def on_report(index: int, report: dict[str, Any]) -> None:
-        nonlocal announced
+        nonlocal announced, listening
         if report["event"] == "progress" and index == 0:
             progress(report["text"])
+        elif report["event"] == "listening" and not listening:
+            listening = True
+            _announce(settings, sockets, None)
         elif report["event"] == "loaded" and not announced:
             announced = True
             loaded = Loaded(tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]), tuple(report["samples"]))
             if not _served(settings, sockets, loaded):
                 supervisor.stop(1)
 
-    if settings.load == "background":
-        _announce(settings, sockets, None)
     with tempfile.TemporaryDirectory(prefix="dragoman-") as run_dir:
         supervisor = Supervisor(settings, sockets, run_dir, on_report)
         _on_signals(asyncio.get_running_loop(), supervisor.stop, supervisor.kill)

@@ -181,7 +181,8 @@ def _settings(onnxruntime: Any, options: Options, spec: ModelSpec, *, quiet: boo
     settings.log_severity_level = 4 if quiet else 3
     threads = options.integer("threads", "intra_op_thread_count", low=0, high=1024)
     if threads is None:
-        threads = max(1, processors() // spec.instances) if spec.instances > 1 else 0
+        share = options.processors()
+        threads = 0 if share is None and spec.instances == 1 else max(1, (share or processors()) // spec.instances)
     settings.intra_op_num_threads = threads
     inter = options.integer("inter_op_threads", "inter_op_thread_count", low=0, high=1024)
     if inter is not None and inter > 1:

@@ -38,6 +38,10 @@ class Options:
             raise self._wrong(name, value, expected)
         return number
 
+    def processors(self) -> int | None:
+        """How many processors the server leaves to this process; None when nobody has said."""
+        return self.integer("processors", low=1, high=4096)
+
     def boolean(self, name: str) -> bool | None:
         _, value = self._first((name,))
         if value is None or isinstance(value, bool):

@@ -163,10 +163,15 @@ def _device(torch: Any, name: str, model: str) -> Any:
 
 
 def _set_threads(torch: Any, options: Options, model: str) -> None:
-    threads = options.integer("threads", "intra_op_thread_count", low=1, high=1024)
-    if threads is not None and threads != torch.get_num_threads():
-        log.warning("model '%s' sets PyTorch to %d threads: this holds for every PyTorch model of this process", model, threads)
-        torch.set_num_threads(threads)
+    """PyTorch has one number of threads for all models of the process, so the last wish counts."""
+    wish = options.integer("threads", "intra_op_thread_count", low=1, high=1024)
+    threads = wish or options.processors()
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        return
+    torch.set_num_threads(threads)
+    if wish is not None:
+        log.warning("model '%s' sets PyTorch from %d to %d threads, for every PyTorch model of this process", model, before, threads)
 
 
 def _to_torch(torch: Any, tensor: Tensor, device: Any, model: str) -> Any:

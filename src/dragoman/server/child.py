@@ -36,7 +36,7 @@ async def serve(line: socket.socket) -> int:
 
     watch = loop.create_task(leave_with_supervisor())
     worker = Worker(settings, run_dir=order["run_dir"], index=order["index"], serial=order["serial"])
-    serving = loop.create_task(worker.serve(sockets, lambda text: report("progress", text=text)))
+    serving = loop.create_task(worker.serve(sockets, lambda text: report("progress", text=text), lambda: report("listening")))
     try:
         ended = loop.create_task(stopping.wait())
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -56,7 +56,8 @@ LONGEST_TICK_S = 1.0
 def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Return a bound TCP socket. `host` is a name or an address of either family; "" and "::" are all addresses of both.
 
-    It does not listen yet: until `HttpServer.start` takes it, clients are refused instead of waiting for models that load. Raises OSError whose text names host and port, for a port in use or not permitted and for a host that is not here.
+    It does not listen yet: until `HttpServer.start` takes it, clients are refused instead of waiting for models that load. Raises OSError
+    whose text names host and port, for a port in use or not permitted and for a host that is not here.
     """
     try:
         if not 0 <= port <= 65535:
@@ -75,7 +76,7 @@ def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
         raise OSError(exc.errno, f"cannot listen on {host or '*'} port {port}: {reason}") from exc
 
 
-def _bound(family: int, address: tuple[str, int], *, reuse_port: bool, dual: bool) -> socket.socket:
+def _bound(family: int, address: tuple[str | int, int], *, reuse_port: bool, dual: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere this would let two servers share a port
@@ -161,8 +162,7 @@ class HttpServer:
         await self._stop_listening()
         for _ in range(3):  # let the loop read what has arrived, so that a connection with a request is not taken for an idle one
             await asyncio.sleep(0)
-        for connection in list(service.connections):
-            connection.wind_down(fresh=False)
+        # A client that asks again and again is told to close with its next answer; closing its connection now could cross its next request.
         await self._wait_empty(min(timeout_s, DRAIN_GRACE_S))
         for connection in list(service.connections):
             connection.wind_down(fresh=True)

@@ -69,7 +69,7 @@ class Settings:
     load: str = setting(
         "wait", "'wait' opens the port when every target has loaded or failed, 'background' at once", choices=("wait", "background")
     )
-    threads: int = setting(0, "threads per model inside its framework (0: cores divided by workers)")
+    threads: int = setting(0, "threads per model inside its framework (0: what suits the framework, at most cores divided by workers)")
     instances: int = setting(1, "copies of each model that run at the same time in one worker")
     trust_pickle: bool = setting(False, "load pickle and joblib files; they can run any code, so only for files that you made")
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")

@@ -44,6 +44,9 @@ from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
 
+_WHOLE_BODY = 8 << 20
+"""Bodies up to this size are complete before a handler starts: handlers read them whole anyway, and images as JSON have some megabytes."""
+
 Progress: TypeAlias = Callable[[str], None]
 
 
@@ -108,14 +111,18 @@ class Worker:
         self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
 
-    async def serve(self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None) -> Loaded:
+    async def serve(
+        self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None
+    ) -> Loaded:
         """Load every target and listen: at once with --load background, otherwise when all have loaded or failed and one is ready.
 
-        Returns when loading has ended. When every target failed and the port was to wait for them, it does not listen.
+        `listening` is called when the port is open before the models are there. Returns when loading has ended. When every target failed and
+        the port was to wait for them, it does not listen.
         """
         background = self.settings.load == "background"
         if background:
             await self.listen(sockets)
+            listening()
         loaded = await self.load(progress)
         if not background and (loaded.ready or not loaded.failed):
             await self.listen(sockets)
@@ -169,7 +176,10 @@ class Worker:
         """Answer on these sockets, every dialect on each."""
         settings = self.settings
         limits = HttpLimits(
-            max_body_bytes=settings.max_body, max_connections=settings.max_connections, keep_alive_timeout_s=settings.keep_alive
+            buffer_bytes=min(_WHOLE_BODY, settings.max_body),
+            max_body_bytes=settings.max_body,
+            max_connections=settings.max_connections,
+            keep_alive_timeout_s=settings.keep_alive,
         )
         self._http = HttpServer(
             self.asgi,
@@ -223,7 +233,13 @@ def waves(found: Sequence[Found]) -> list[list[int]]:
 
 def defaults(settings: Settings) -> Defaults:
     """What the settings say about every model that does not say it itself."""
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.workers)
+    arguments: dict[str, Any] = {"trust_pickle": settings.trust_pickle}
+    if settings.threads:
+        arguments["threads"] = settings.threads
+    else:  # this worker's share, of which each runtime takes what suits its framework
+        arguments["processors"] = max(1, (os.cpu_count() or 1) // settings.workers)
+    if settings.device:
+        arguments["device"] = settings.device
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
@@ -232,5 +248,5 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
-        arguments={"threads": threads, "trust_pickle": settings.trust_pickle, **({"device": settings.device} if settings.device else {})},
+        arguments=arguments,
     )

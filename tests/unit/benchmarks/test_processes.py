@@ -84,3 +84,18 @@ def test_environment_carries_no_settings() -> None:
     assert seen["DRAGOMAN_EXTRA"] == "1"
     assert [name for name in seen if name.startswith(("DRAGOMAN_", "PYTHON"))] == ["PYTHONPATH", "DRAGOMAN_EXTRA"]
     assert all(Path(path).is_absolute() for path in seen["PYTHONPATH"].split(os.pathsep))
+
+
+def test_a_port_of_somebody_else_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """The socket must be held by a process of the tree."""
+    listener = (
+        "import socket, sys, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(600)"
+    )
+    with (
+        Processes([sys.executable, "-c", listener], environment(), tmp_path / "log") as ours,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        ours.wait_until(lambda: ours.output().endswith("\n"), 60, "the listener")
+        assert ours.listens(int(ours.output()))
+        assert not ours.listens(other.getsockname()[1])
+    assert not ours.listens(free_port())

@@ -41,6 +41,16 @@ def test_wrong_numbers_are_noticed(models: Models) -> None:
             shot.check({}, orjson.dumps({"label": label, "probabilities": wrong}))
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"no JSON", b"[]", b"7", b'{"error": "no"}', b'{"outputs": [{"name": "label"}]}', b'{"outputs": [{"data": ["x"]}]}']
+)
+def test_what_is_no_answer_is_an_error_that_shows_it(models: Models, body: bytes) -> None:
+    """A status of 200 alone means nothing."""
+    (shot, *_) = traffic.iris_v2(models.predict_iris)
+    with pytest.raises(BenchmarkError, match="/v2/models/iris/infer answered"):
+        shot.check({}, body)
+
+
 def test_an_echo_must_be_as_long_as_the_request(models: Models) -> None:
     """The same path, headers and body; only the length of the answer counts."""
     (shot, *_) = traffic.iris_v2(models.predict_iris)

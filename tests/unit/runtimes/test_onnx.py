@@ -381,6 +381,11 @@ def test_threads(path: Path) -> None:
     many = runtime.load(ModelSpec("m", artifact=str(path), instances=1000))
     assert isinstance(many, runtime.OnnxModel)
     assert many._session.get_session_options().intra_op_num_threads == 1
+    assert session_settings(path, processors=3).intra_op_num_threads == 3
+    assert session_settings(path, processors=3, threads=2).intra_op_num_threads == 2
+    shared = runtime.load(ModelSpec("m", artifact=str(path), instances=2, arguments={"processors": 4}))
+    assert isinstance(shared, runtime.OnnxModel)
+    assert shared._session.get_session_options().intra_op_num_threads == 2
     parallel = session_settings(path, inter_op_threads=2)
     assert parallel.inter_op_num_threads == 2
     assert parallel.execution_mode == onnxruntime.ExecutionMode.ORT_PARALLEL

@@ -243,15 +243,17 @@ def test_device_of_choice(tmp_path: Path) -> None:
 
 
 def test_threads_are_the_processes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """PyTorch has one number of threads for all models: setting it is possible, and logged."""
+    """PyTorch has one number of threads for all models: a wish is granted and logged, the server's share is taken in silence."""
     before = torch.get_num_threads()
     try:
         with caplog.at_level(logging.WARNING):
             served(tmp_path, learned.exported(), threads=before)
+            served(tmp_path, learned.exported(), processors=before + 2)
+            assert torch.get_num_threads() == before + 2
             assert caplog.records == []
-            served(tmp_path, learned.exported(), threads=before + 1)
+            served(tmp_path, learned.exported(), threads=before + 1, processors=before + 2)
         assert torch.get_num_threads() == before + 1
-        assert "for every PyTorch model of this process" in caplog.text
+        assert f"from {before + 2} to {before + 1} threads, for every PyTorch model of this process" in caplog.text
     finally:
         torch.set_num_threads(before)
 

@@ -1,0 +1,96 @@
+"""Write the tables of docs/settings.md from the table of settings and from the command line itself; the text around them is left alone.
+
+    python scripts/settings_page.py
+
+A test runs `page` and fails when the file is not what it returns.
+"""
+
+import argparse
+import re
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from dragoman.cli import parser
+from dragoman.server.settings import Settings, flag_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+_SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+
+
+def page(text: str) -> str:
+    """The page with its tables renewed: what stands between `<!-- NAME -->` and `<!-- end -->`."""
+    for name, table in (("settings", settings_table()), *commands()):
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not start or not end:
+            raise SystemExit(f"docs/settings.md has no place for the table of '{name}'")
+        text = before + start + table + end + after
+    return text
+
+
+def settings_table() -> str:
+    rows = ["| Flag | Default | Meaning |", "|---|---|---|"]
+    rows += [f"| {_flag(spec)} | {_default(spec)} | {_sentence(spec.metadata['help'])} |" for spec in fields(Settings)[1:]]
+    rows += [
+        "| `--config FILE` | | TOML file with any of these settings |",
+        "| `--print-config` | | print the settings that result, and exit |",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _flag(spec: "Field[Any]") -> str:
+    meta = spec.metadata
+    flag = f"`{flag_of(spec.name)}`"
+    if spec.default is False:
+        return flag
+    value = "\\|".join(meta["choices"]) or meta["metavar"] or ("SIZE" if meta["unit"] == "size" else "VALUE" if spec.default == "" else "N")
+    short = f"`{meta['short']}`, " if meta["short"] else ""
+    return f"{short}`{flag_of(spec.name)} {value}`"
+
+
+def _default(spec: "Field[Any]") -> str:
+    default = spec.default
+    if default is MISSING or default is False or default == "":
+        return ""
+    if spec.metadata["unit"] == "size":
+        return next(f"{default // size}{unit}" for size, unit in _SIZES if default % size == 0)
+    if isinstance(default, tuple):
+        default = default[0]
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _sentence(text: str) -> str:
+    return re.sub(r" \(default: .*\)$", "", text) if "user's" not in text and "keys.toml" not in text else text
+
+
+def commands() -> list[tuple[str, str]]:
+    """One table per command but `serve`: its arguments and flags."""
+    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name != "serve"]
+
+
+def _subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
+    found = []
+    for action in command._actions:  # noqa: SLF001 # argparse has no other way to ask what was added
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for name, child in action.choices.items():
+                below = _subcommands(child, f"{prefix}{name} ")
+                found += below or [(f"{prefix}{name}", child)]
+    return found
+
+
+def _arguments(command: argparse.ArgumentParser) -> str:
+    rows = ["| Argument | Meaning |", "|---|---|"]
+    for action in command._actions:  # noqa: SLF001
+        if isinstance(action, argparse._HelpAction):  # noqa: SLF001
+            continue
+        value = str(action.metavar or ("\\|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+        name = f"{action.option_strings[-1]} {value}" if action.option_strings else value
+        default = "http://127.0.0.1:3000" if action.dest == "url" else action.default
+        text = (action.help or "").replace("%(default)s", str(default)).replace("|", "\\|")
+        rows.append(f"| `{name}` | {text} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")

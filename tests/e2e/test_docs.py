@@ -1,0 +1,99 @@
+"""Every block of the documents that is marked sh or python is run, against a server as the document assumes it."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import Running, serving
+from tests.e2e.test_oip_edges import flowers
+from tests.e2e.workspace import ROOT, example_models, populate, run
+from tests.models import build, documented
+
+OIP = "docs/dialects/open-inference-protocol.md"
+TFSERVING = "docs/dialects/tensorflow-serving.md"
+PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        for found in _BLOCK.finditer(text):
+            yield Block(page, text.count("\n", 0, found.start()) + 1, found[1], found[2])
+
+
+BLOCKS = list(blocks())
+# The curl lines of that page are run by tests/unit/v2/test_docs.py.
+RUNNABLE = [b for b in BLOCKS if b.language == "python" or (b.language == "sh" and b.page != OIP)]
+
+Start = Callable[[str], Running]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return example_models(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Start]:
+    """The server that a page assumes, started when the first of its blocks is run."""
+    started: dict[str, Running] = {}
+
+    def folder(page: str) -> str:
+        if page == TFSERVING:
+            root = tmp_path_factory.mktemp("tensorflow")
+            documented.half_plus_two(root / "half_plus_two" / "1" / "model.onnx")
+            documented.beacon(root / "beacon" / "1" / "model.onnx")
+            documented.mnist(root / "mnist" / "1" / "model.onnx")
+            documented.picture(root / "classifier" / "1" / "model.onnx")
+            return str(root)
+        if page == OIP:
+            root = tmp_path_factory.mktemp("inference")
+            flowers(root / "iris" / "1" / "model.onnx")
+            build.shout(root / "shout" / "1" / "model.onnx")
+            return str(root)
+        return str(models)
+
+    with ExitStack() as stack:
+
+        def start(page: str) -> Running:
+            key = page if page in (OIP, TFSERVING) else ""
+            if key not in started:
+                started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), folder(page)))
+            return started[key]
+
+        yield start
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, id=str(b)) for b in RUNNABLE])
+def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Path) -> None:
+    """As it is written, apart from the port: exit code 0, no status but 2xx from curl."""
+    populate(tmp_path, models)
+    server = server_of(block.page)
+    text = _SERVER.sub(server.address, block.text)
+    command = ["sh", "-eu", "-c", text] if block.language == "sh" else ["python", "-c", text]
+    done = run(tmp_path, server.url, *command)
+    assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block without a language would be neither run nor known not to be."""
+    assert len(RUNNABLE) > 20
+    for block in BLOCKS:
+        assert block.language in ("sh", "python", "text", "json", "toml", "yaml"), str(block)
