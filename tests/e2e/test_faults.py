@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,6 +178,25 @@ def test_a_body_in_chunks_has_the_same_limit(server: Running) -> None:
         assert answer.status == 413
         assert "1048576" in json.loads(answer.body)["error"]
         wire.close()
+
+
+def test_bombs_leave_memory_as_it_was(server: Running) -> None:
+    """Small bodies that would inflate to 110 MiB are refused one after the other and at once, and nothing of them is kept."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join([packer.compress(bytes(1 << 20)) for _ in range(110)]) + packer.flush()
+    before = rss_bytes(server.process.pid)
+    for path in ("/v2/models/iris/infer", "/v1/models/iris:predict", "/v2/repository/index"):
+        wires = [Wire(server.port) for _ in range(6)]
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+        for wire in wires:
+            wire.send(head + bomb)
+        assert ask(server.port, INFER).status == 200
+        for wire in wires:
+            answer = wire.answer("POST")
+            assert answer is not None
+            assert answer.status == 413
+            wire.close()
+    assert rss_bytes(server.process.pid) - before < 32 << 20
 
 
 def test_time_outs_under_load(server: Running) -> None:
