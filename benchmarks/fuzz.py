@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.running import serving
-from tests.fuzz.driver import DIALECTS, Driver, Report
+from tests.fuzz.driver import DIALECTS, Driver, Report, logged_errors
 from tests.fuzz.models import make
 
 MOST_GROWTH_BYTES = 24 << 20
@@ -32,7 +32,7 @@ def main() -> int:
             report = driver.run(options.requests, _progress)
             alive = server.process.poll() is None
             code = server.terminate()
-        errors = [line for line in server.lines if '"level": "error"' in line]
+        errors = logged_errors(server.lines)
     return show(report, options.dialect, options.seed, errors, alive=alive and code == 0)
 
 

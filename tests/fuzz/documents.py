@@ -41,7 +41,7 @@ _OTHERS = (
 )
 _DEEP = tuple(
     text
-    for depth in (20, 31, 33, 65, 900, 1023, 1025, 5_000, 100_000)
+    for depth in (20, 31, 33, 65, 900, 1_000, 1_015, 1_023, 1_025, 5_000, 100_000)
     for text in ("[" * depth + "]" * depth, "[" * depth + "1" + "]" * depth, '{"a":' * depth + "1" + "}" * depth)
 )
 HOSTILE = tuple(Raw(text.encode("utf-8", "surrogatepass")) for text in (*_NUMBERS, *_TEXTS, *_OTHERS, *_DEEP))
@@ -64,7 +64,7 @@ def dumps(node: Any) -> bytes:
 def hostile(rng: Random) -> Raw:
     """One of the hostile values; a deep or long one only now and then."""
     value = rng.choice(HOSTILE)
-    return value if len(value) < 2_000 or rng.random() < 0.1 else hostile(rng)
+    return value if len(value) < 2_050 or rng.random() < 0.1 else hostile(rng)
 
 
 def spoilt(tree: Any, rng: Random) -> Any:

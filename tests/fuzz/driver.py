@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -57,6 +57,11 @@ def rss_bytes(pid: int) -> int:
 def descriptors(pid: int) -> int:
     """Open files and sockets of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def logged_errors(lines: Iterable[str]) -> list[str]:
+    """What a server logged that it should not have; that the spare model did not load with a spoilt configuration is no error here."""
+    return [line for line in lines if "Traceback" in line or ('"level": "error"' in line and "model 'spare' version" not in line)]
 
 
 class Driver:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dragoman.core.tensors import DATATYPES, pack_bytes, unpack_bytes
 from tests.fuzz.cases import LENGTH, Case, document, plain
+from tests.fuzz.documents import dumps, spoilt
 from tests.fuzz.models import DATATYPES as NAMES
 from tests.fuzz.models import FLOWERS
 from tests.fuzz.wire import Answer
@@ -297,6 +298,31 @@ def _change(rng: Random) -> Case:
     return Case("POST", b"/v2/trace/setting", tree, check=lambda answer: _has(answer, "trace_rate"), undo=undo, what="trace")
 
 
+CONFIG: dict[str, Any] = {
+    "name": "spare",
+    "backend": "onnxruntime",
+    "max_batch_size": 4,
+    "input": [{"name": "x", "data_type": "TYPE_INT64", "dims": [-1]}],
+    "output": [{"name": "y", "data_type": "TYPE_INT64", "dims": [-1], "label_filename": ""}],
+    "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+    "dynamic_batching": {"preferred_batch_size": [2, 4], "max_queue_delay_microseconds": 10, "default_queue_policy": {"max_queue_size": 9}},
+    "parameters": {"intra_op_thread_count": {"string_value": "1"}},
+    "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {"x": {"data_type": "TYPE_INT64", "dims": [2], "zero_data": True}}}],
+    "version_policy": {"latest": {"num_versions": 1}},
+}
+
+
+def _configured(rng: Random) -> Case:
+    """The spare model is loaded with a configuration that comes in the request, mostly a spoilt one."""
+    config = CONFIG if rng.random() < 0.2 else spoilt(CONFIG, rng)
+    parameters: dict[str, Any] = {"config": dumps(config).decode("utf-8", "replace")}
+    if rng.random() < 0.2:
+        name = rng.choice(("1/model.onnx", "2/model.onnx", "../x", "/etc/x", "1/../../x", "", "1/model.onnx/x", "config.pbtxt"))
+        parameters[f"file:{name}"] = rng.choice(("AAAA", "", "!", "A" * 5_000))
+    load = Case("POST", b"/v2/repository/models/spare/load")
+    return Case("POST", b"/v2/repository/models/spare/load", {"parameters": parameters}, undo=load, what="load with a configuration")
+
+
 def _refused(rng: Random) -> Case:
     """What is not there, and must be refused with the right status."""
     method, path, status = rng.choice(
@@ -329,7 +355,7 @@ def _is(answer: Answer, status: int) -> None:
 
 _KINDS = (
     *((_identity, 8), (_any_shape, 2), (_sums, 4), (_small, 5), (_iris, 4), (_flowers, 2), (_raw_binary, 2)),
-    *((_generate, 3), (_fact, 3), (_index, 1), (_refused, 2), (_change, 0.1)),
+    *((_generate, 3), (_fact, 3), (_index, 1), (_refused, 2), (_change, 0.1), (_configured, 0.1)),
 )
 
 

@@ -13,7 +13,7 @@ from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Signature, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services
-from dragoman.dialects.compression import inflate
+from dragoman.dialects.compression import inflated
 from dragoman.dialects.tfserving import answers, decode, encode, messages
 from dragoman.serving.gateway import Entry
 
@@ -70,7 +70,10 @@ class TFServing:
     # --- handlers ---
 
     async def _predict(self, request: Request, name: str, version: str, label: str) -> Answer:
-        body = self._inflated(await request.body(), request.header(b"content-encoding"))
+        body = await request.body()
+        encoding = request.header(b"content-encoding")
+        if encoding is not None:
+            body = await self._inflated(body, encoding)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
         entry = self._find(name, version, label)
@@ -105,12 +108,12 @@ class TFServing:
 
     # --- what they share ---
 
-    def _inflated(self, body: bytes, encoding: bytes | None) -> bytes:
+    async def _inflated(self, body: bytes, encoding: bytes) -> bytes:
         """The body as its sender meant it. Other encodings than gzip are not looked at, as in TensorFlow Serving."""
-        if encoding is None or b"gzip" not in encoding.lower():
+        if b"gzip" not in encoding.lower():
             return body
         try:
-            return inflate(body, b"gzip", self._max_inflated)
+            return await inflated(body, b"gzip", self._max_inflated)
         except ServingError as error:
             if error.kind is Kind.TOO_LARGE:
                 raise

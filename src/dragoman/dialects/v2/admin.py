@@ -14,7 +14,7 @@ import orjson
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import State
 from dragoman.dialects import Access, Answer, Request, Services
-from dragoman.dialects.compression import inflate
+from dragoman.dialects.compression import inflated
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.dialects.v2.statistics import model_statistics
 from dragoman.serving.gateway import VersionStatus
@@ -139,7 +139,7 @@ class Admin:
 
     async def _object(self, request: Request) -> dict[str, Any]:
         """The body as a JSON object; an empty one is {}."""
-        body = inflate(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
+        body = await inflated(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
         if not body.strip():
             return {}
         try:
@@ -183,7 +183,10 @@ def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
 
 
 def _shown(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "text", bool: str(value).lower(), type(None): "null"}.get(type(value), str(value)[:40])
+    """What a JSON value is, for messages. Lists and objects are not looked into: they may be large, or deeper than Python can print."""
+    if isinstance(value, dict | list | str):
+        return {dict: "an object", list: "a list", str: "text"}[type(value)]
+    return orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> Answer:

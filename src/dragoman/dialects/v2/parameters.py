@@ -100,6 +100,14 @@ def kind(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """A scalar as it is quoted in messages: short, whatever came."""
-    shown = repr(value) if type(value) is not bool else str(value).lower()
+    """A value as it is quoted in messages: short, whatever came. Lists and objects may be large, or deeper than Python can print."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            shown = repr(value[:80])
+        case int() | float():
+            shown = repr(value)
+        case _:
+            return kind(value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

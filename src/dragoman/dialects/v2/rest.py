@@ -3,7 +3,6 @@
 A request reads straight down: route, handler, codec.decode, gateway, codec.encode. The inference route is matched before all others.
 """
 
-import asyncio
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -13,7 +12,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import Access, Answer, Request, Route, Services
-from dragoman.dialects.compression import choose_encoding, deflate, inflate
+from dragoman.dialects.compression import choose_encoding, deflated, inflated
 from dragoman.dialects.v2 import admin, codec, generate
 from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
@@ -25,8 +24,6 @@ EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "sche
 """What this dialect implements of the extensions that clients may ask /v2 for."""
 
 _READ = frozenset({LENGTH_HEADER, b"content-encoding", b"accept-encoding"})
-_OFF_LOOP_FROM = 16 << 10
-"""Bytes from which (de)compression goes to a thread: 16 KiB may inflate to 16 MiB, which takes the loop away from everyone for 40 ms."""
 
 
 class V2:
@@ -84,7 +81,7 @@ class V2:
                     encoding = value
         body = await request.body()
         if encoding is not None:
-            body = await self._inflated(body, encoding)
+            body = await inflated(body, encoding, self._max_inflated)
         entry = self._find(model, version)  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
         asked, plan = codec.decode(entry, body, json_size)
         response = await self._gateway.infer(entry, asked)
@@ -113,11 +110,6 @@ class V2:
         if version[:1] == "@":  # how the gateway's table spells labels, which this protocol does not have
             raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
         return self._gateway.find(model, version)
-
-    async def _inflated(self, body: bytes, encoding: bytes) -> bytes:
-        if len(body) < _OFF_LOOP_FROM:
-            return inflate(body, encoding, self._max_inflated)
-        return await asyncio.to_thread(inflate, body, encoding, self._max_inflated)
 
     # --- health and metadata ---
 
@@ -208,6 +200,6 @@ async def _compressed(answer: Answer, accept: bytes) -> Answer:
     body = answer.body
     if encoding is None or not isinstance(body, bytes):
         return answer
-    answer.body = deflate(body, encoding) if len(body) < _OFF_LOOP_FROM else await asyncio.to_thread(deflate, body, encoding)
+    answer.body = await deflated(body, encoding)
     answer.headers.append((b"content-encoding", encoding))
     return answer
