@@ -1,16 +1,21 @@
 """The whole server against requests that are wrong in every way, some thousands per run. benchmarks/fuzz.py runs the same for hours."""
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
 
+from tests.e2e.crowd import until
 from tests.e2e.running import Running, serving
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.documents import dumps, spoilt
 from tests.fuzz.driver import DIALECTS, VALID, Driver, logged_errors
 from tests.fuzz.models import make
 from tests.fuzz.wire import Answer
+from tests.models import build
 
 REQUESTS = 1_500
 SEED = 20
@@ -39,6 +44,28 @@ def test_nothing_that_comes_breaks_the_server(server: Running, dialect: str) -> 
     assert report.rss_end - report.rss_warm < MOST_GROWTH_BYTES
     assert server.process.poll() is None
     assert not logged_errors(server.lines)
+
+
+@pytest.mark.parametrize("form", ["json", "pretty"])
+def test_the_log_stays_readable(tmp_path: Path, form: str) -> None:
+    """With two workers and an access log: one line per record whatever was asked, without control characters."""
+    build.iris(tmp_path / "models" / "iris" / "1" / "model.onnx")
+    with serving(tmp_path, str(tmp_path / "models"), "--workers", "2", "--access-log", "--log-format", form) as running:
+        until(lambda: any("Pages: " in line for line in running.lines))
+        begun = len(running.lines)
+        for dialect in ("http", "console"):
+            report = Driver(running.port, running.process.pid, dialect, SEED, strict=False).run(400)
+            assert report.statuses[500] == 0
+            assert report.count(400, 499) > 40
+        until(lambda: len(running.lines) - begun >= 700, "the access log lacks records")
+        records = [line for line in running.lines[begun:] if line not in ("\n", "  iris: ready\n")]
+    for line in records:
+        assert line[:-1].isprintable(), line
+        if form == "json":
+            assert json.loads(line)["logger"].startswith("dragoman")
+        else:
+            assert re.match(r"\d\d:\d\d:\d\d\.\d{3} [A-Z]+ +[a-z.]+: ", line), line
+    assert not logged_errors(records)
 
 
 @pytest.mark.parametrize("dialect", VALID)
