@@ -61,6 +61,7 @@ class Uvicorn:
         config = uvicorn.Config(application, http="httptools", loop="uvloop", lifespan="off", access_log=False, log_level="critical")
         self._server = uvicorn.Server(config)
         listener = bind("127.0.0.1", 0)
+        listener.listen()  # so that a client that is quicker than uvicorn waits
         self.port = listener.getsockname()[1]
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]})
         self._thread.start()

@@ -82,7 +82,7 @@ def test_batches_form_while_the_model_is_busy() -> None:
         first = asyncio.ensure_future(subject.infer(ask(1, 1)))
         await until(lambda: model.entered == 1)
         rest = [asyncio.ensure_future(subject.infer(ask(i, i))) for i in range(6)]
-        await until(lambda: subject.pending() == 6)
+        await until(lambda: subject.pending() == 2)  # four more stand ready for the moment the model is free
         gate.set()
         await asyncio.gather(first, *rest)
         assert model.calls == [1, 4, 2]
@@ -228,7 +228,7 @@ def test_a_cancelled_member_does_not_hurt_its_neighbours(stage: str) -> None:
     async def test() -> None:
         gate = threading.Event()
         model = FakeModel(gate=gate)
-        subject = servable(model, BatchPolicy(max_size=4))
+        subject = servable(model, BatchPolicy(max_size=5 if stage == "queued" else 4))
         blocker = asyncio.ensure_future(subject.infer(ask(9, 9))) if stage == "queued" else None
         await until(lambda: model.entered == (1 if blocker else 0))
         members = [asyncio.ensure_future(subject.infer(ask(i, i))) for i in range(4)]
@@ -244,6 +244,29 @@ def test_a_cancelled_member_does_not_hurt_its_neighbours(stage: str) -> None:
         if blocker is not None:
             await blocker
             assert model.calls == [1, 3]
+        await subject.close()
+
+    run(test)
+
+
+def test_a_full_batch_stands_ready_and_whoever_leaves_it_is_not_run() -> None:
+    """While the model is busy a full batch is handed to its thread; one member leaves before it runs, the others are answered."""
+
+    async def test() -> None:
+        gate = threading.Event()
+        model = FakeModel(gate=gate)
+        subject = servable(model, BatchPolicy(max_size=4))
+        first = asyncio.ensure_future(subject.infer(ask(9, 9)))
+        await until(lambda: model.entered == 1)
+        members = [asyncio.ensure_future(subject.infer(ask(i, i))) for i in range(4)]
+        await asyncio.sleep(0.01)
+        assert subject.pending() == 0
+        members[2].cancel()
+        await asyncio.wait([members[2]])
+        gate.set()
+        answers = await asyncio.gather(first, *(m for i, m in enumerate(members) if i != 2))
+        assert [numbers(a)[0][0] for a in answers] == [18.0, 0.0, 2.0, 6.0]
+        assert model.calls == [1, 3]
         await subject.close()
 
     run(test)

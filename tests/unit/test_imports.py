@@ -40,7 +40,7 @@ THIRD_PARTY = {
     "engines": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
-    "console": {"orjson"},
+    "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},
     "cli": set(),
     "": {"orjson"},

@@ -19,7 +19,7 @@ from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigte
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
 from dragoman.server.logs import configure_logging
-from dragoman.server.loop import new_event_loop
+from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Loaded, Worker
@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if token is not None:
         sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
     progress = Progress(sys.stderr)
+    share_the_interpreter()
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         try:

@@ -54,7 +54,12 @@ class _BrokenSignatureError(Exception):
 
 
 def execute(batch: Batch, predict: Predict, name: str) -> list[Outcome]:
-    """Run a batch and return one outcome per member, in order. Never raises an Exception."""
+    """Run a batch and return one outcome per member, in order. Never raises an Exception. Whoever has left by now is not run."""
+    if any(m.future.done() for m in batch):
+        gone: Outcome = ServingError(Kind.CANCELLED, "the request was given up before it ran")
+        left = [m for m in batch if not m.future.done()]
+        ran = dict(zip(map(id, left), execute(left, predict, name) if left else [], strict=True))
+        return [ran.get(id(m), gone) for m in batch]
     try:
         return _run(batch, predict, name)
     except _BrokenSignatureError as error:  # running the members alone could only give each a wrong answer of its own

@@ -40,6 +40,8 @@ class Batcher:
         self._name = name
         self._policy = policy
         self._free = slots
+        """Slots that are free; below 0 that many batches are ready for the next ones."""
+        self._ahead = 0 if policy.levels or policy.max_delay_s else slots
         self._slots = slots
         self._start = start
         self._target = min(policy.preferred[-1], policy.max_size) if policy.preferred else policy.max_size
@@ -98,7 +100,7 @@ class Batcher:
         self._waiting += 1
         if policy.levels:
             self._level_waiting[level] = self._level_waiting.get(level, 0) + 1
-        if self._free and not self._pass_scheduled:
+        if not self._pass_scheduled and (self._free > 0 or self._full_batch_waits()):
             # Every request that arrives in this pass of the loop joins: that costs 2 us and saves whole runs under load.
             self._pass_scheduled = True
             self._loop.call_soon(self._pass)
@@ -173,6 +175,13 @@ class Batcher:
         if self._waiting or self._running:
             self._tick = self._loop.call_later(_PRECISE_S / 2, self._look_at_deadlines)
 
+    def _full_batch_waits(self) -> bool:
+        """Whether another batch may be made ready while all slots are busy: only a full one, which nobody could join any more.
+
+        The model then goes from one run to the next without waiting for the loop, which is busy answering the batch before.
+        """
+        return self._target > 1 and self._waiting >= self._target and self._free > -self._ahead and len(self._queues) == 1
+
     def _drop(self, member: Member, key: Hashable) -> None:
         queue = self._queues[key]
         queue.remove(member)
@@ -192,7 +201,7 @@ class Batcher:
         self._passing = True
         begin = time.monotonic_ns()
         try:
-            while self._free and self._waiting:
+            while self._waiting and (self._free > 0 or self._full_batch_waits()):
                 batch = self._take()
                 if batch is None:
                     break
@@ -201,7 +210,7 @@ class Batcher:
                 self._free -= 1
                 self._running[id(batch)] = batch
                 self._start(batch)
-                if self._free and self._waiting and time.monotonic_ns() - begin > _PASS_NS:
+                if self._free > 0 and self._waiting and time.monotonic_ns() - begin > _PASS_NS:
                     self._pass_scheduled = True
                     self._loop.call_soon(self._pass)
                     break

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from queue import SimpleQueue
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.keys import batch_key
@@ -65,7 +66,9 @@ class LocalServable:
     def __init__(self, spec: ModelSpec, models: Sequence[Model], cost: Cost) -> None:
         self._spec = spec
         self._models = list(models)
-        self._free = list(models)
+        self._free: SimpleQueue[Model] = SimpleQueue()
+        for model in models:
+            self._free.put(model)
         self.signatures: Mapping[str, Signature] = models[0].signatures
         self.operations = models[0].operations
         self.platform = spec.platform or models[0].platform
@@ -136,7 +139,7 @@ class LocalServable:
         """Release the models and their threads; calls that still run end first, off the loop."""
         threads, self._threads = self._threads, None
         models, self._models = self._models, []
-        self._free.clear()
+        self._free = SimpleQueue()
 
         def release() -> None:
             if threads is not None:
@@ -165,13 +168,8 @@ class LocalServable:
 
     def _start(self, batch: Batch) -> None:
         elements = sum(_elements(member.request.inputs) for member in batch)
-        model = self._free.pop()
-
-        def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
-            return model.predict(Call(inputs, request.operation, request.signature, outputs, request.parameters))
-
         if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads:
-            self._finish(model, batch, elements, execute(batch, predict, self._spec.name))
+            self._finish(batch, elements, self._execute(batch))
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
@@ -180,13 +178,24 @@ class LocalServable:
 
         def done(outcomes: list[Outcome]) -> None:
             self._in_threads -= 1
-            self._finish(model, batch, elements, outcomes)
+            self._finish(batch, elements, outcomes)
 
-        self._threads.submit(lambda: loop.call_soon_threadsafe(done, execute(batch, predict, self._spec.name)))
+        self._threads.submit(lambda: loop.call_soon_threadsafe(done, self._execute(batch)))
 
-    def _finish(self, model: Model, batch: Batch, elements: int, outcomes: list[Outcome]) -> None:
-        if self._models:  # not closed meanwhile
-            self._free.append(model)
+    def _execute(self, batch: Batch) -> list[Outcome]:
+        """Run a batch with a model that nobody else uses now; there are as many as threads, so one is free when a thread is."""
+        free = self._free
+        model = free.get()
+
+        def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
+            return model.predict(Call(inputs, request.operation, request.signature, outputs, request.parameters))
+
+        try:
+            return execute(batch, predict, self._spec.name)
+        finally:
+            free.put(model)
+
+    def _finish(self, batch: Batch, elements: int, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, InferResponse):
                 self._cost.record(elements, outcome.timings.infer_ns)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.logs import configure_logging
-from dragoman.server.loop import new_event_loop
+from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings
 from dragoman.server.worker import Worker
 
@@ -56,6 +56,7 @@ async def serve(line: socket.socket) -> int:
 
 def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
+    share_the_interpreter()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(serve(line))
     ignore_sigterm()
