@@ -117,7 +117,7 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
     def on_report(index: int, report: dict[str, Any]) -> None:
         nonlocal announced, listening
-        if report["event"] == "progress" and index == 0:
+        if report["event"] == "progress" and index == 0 and not announced:  # after the banner only the log speaks
             progress(report["text"])
         elif report["event"] == "listening" and not listening:
             listening = True
