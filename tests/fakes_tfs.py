@@ -52,6 +52,9 @@ class Toy:
 
     async def close(self) -> None: ...
 
+    def trouble(self) -> str:
+        return ""
+
     def pending(self) -> int:
         return 0
 

@@ -89,6 +89,9 @@ class FakeServable:
         if self.unwilling is not None:
             raise self.unwilling
 
+    def trouble(self) -> str:
+        return ""
+
     def pending(self) -> int:
         return 7
 

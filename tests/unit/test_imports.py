@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "proto": {"core", "proto"},
     "runtimes": {"core", "runtimes"},
     "hosting": {"core", "hosting"},
+    "store": {"core", "store"},
     "engines": {"core", "hosting", "engines"},
-    "serving": {"core", "proto", "hosting", "engines", "serving"},
+    "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
     "dialects": {"core", "serving", "dialects"},
     "console": {"core", "serving", "console"},
 }
@@ -38,6 +39,7 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
+    "store": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
     "console": {"numpy", "orjson"},

@@ -45,6 +45,9 @@ class Scripted:
 
     async def close(self) -> None: ...
 
+    def trouble(self) -> str:
+        return ""
+
     def pending(self) -> int:
         return 7
 

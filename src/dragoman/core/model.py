@@ -71,6 +71,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Environment:
+    """What a model's own virtualenv holds. Equal environments are one directory: it is named by their hash.
+
+    `python` is "3.11" or "" for the server's own version; `packages` are requirement lines (`name[==version]`); `requirements` is the text
+    of a requirements file, hashes and options included. A spec without an environment runs in the server's own.
+    """
+
+    python: str = ""
+    packages: tuple[str, ...] = ()
+    requirements: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What to serve. Plain values through and through, so that it can be stored, hashed and sent; `artifact` is an absolute path.
 
@@ -98,6 +111,11 @@ class ModelSpec:
     warmup: tuple[Mapping[str, Any], ...] = ()
     """Stored requests: {"inputs": {name: nested list or ndarray}}; without any, samples are generated from the signature."""
     run_timeout_s: float = math.inf
+    """How long one run may take before it is broken off (process engine)."""
+    load_timeout_s: float = math.inf
+    environment: Environment | None = None
+    repeatable: bool = False
+    """Whether a run that died with its process may be run once more: the model has no effects that could happen twice."""
     platform: str = ""
     """What metadata reports; the runtime's own name of it when empty."""
     config: Mapping[str, Any] = EMPTY
@@ -110,6 +128,18 @@ class ModelSpec:
         text = json.dumps(asdict(replace(self, revision="", signature=None)), sort_keys=True, default=_plain)
         digest = hashlib.sha256(f"{text}\n{self.signature!r}\n{artifact_state}".encode()).hexdigest()
         return replace(self, revision=digest[:16])
+
+
+class Watch(Protocol):
+    """Follows one request from near or far. Called from any thread and must not block; nothing comes after the request has ended."""
+
+    def started(self) -> None:
+        """The request is in a batch that runs now. Called again when it runs once more, alone or after a crash."""
+        ...
+
+    def log(self, text: str) -> None:
+        """What the model printed while the request's batch ran; pieces, not lines."""
+        ...
 
 
 @dataclass(slots=True)
@@ -131,6 +161,7 @@ class InferRequest:
     """False: shapes are the model's business (TensorFlow Serving feeds [3] to [-1, 1])."""
     dialect: str = ""
     """Who asked, for metering."""
+    watch: Watch | None = None
 
 
 @dataclass(slots=True)
@@ -208,6 +239,10 @@ class Servable(Protocol):
         """Requests that wait, for the gauge."""
         ...
 
+    def trouble(self) -> str:
+        """Why it cannot answer just now although it is not lost (its process starts again), "" when it can. Requests wait meanwhile."""
+        ...
+
 
 def _plain(value: Any) -> Any:
     """What stands for a value in the text that a revision is made from."""
@@ -225,6 +260,7 @@ __all__ = [
     "EMPTY",
     "BatchPolicy",
     "Call",
+    "Environment",
     "InferRequest",
     "InferResponse",
     "Model",
@@ -232,5 +268,6 @@ __all__ = [
     "Servable",
     "Step",
     "Timings",
+    "Watch",
     "frozen",
 ]

@@ -171,7 +171,11 @@ class Signature:
     reads: frozenset[str] = frozenset()
     """Request parameters that this model looks at; only these take part in the batch key."""
     input_schema: JsonSchema | None = None
+    """ROWS: the schema of one row, an object by input name, without $ref. `inputs` then says how the same fields look as tensors."""
     output_schema: JsonSchema | None = None
+    input_files: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """ROWS: which places hold files and of what kind: "image" -> image, "files.$item" -> audio, "inner.pic" -> video, binary."""
+    output_files: Mapping[str, str] = field(default_factory=dict, hash=False)
     method: str = ""
     """TensorFlow Serving's method_name, for metadata."""
     input_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False, hash=False)

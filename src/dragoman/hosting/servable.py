@@ -95,6 +95,9 @@ class LocalServable:
             raise
         return LocalServable(spec, models, cost)
 
+    def trouble(self) -> str:
+        return ""
+
     def pending(self) -> int:
         return self._batcher.waiting if self._batcher is not None else 0
 

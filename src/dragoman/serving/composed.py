@@ -137,6 +137,9 @@ class Ensemble:
     async def close(self) -> None:
         """Members belong to themselves."""
 
+    def trouble(self) -> str:
+        return ""
+
     def pending(self) -> int:
         return 0
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
@@ -99,10 +99,13 @@ class Gateway:
         return sorted(unique.values(), key=lambda e: (e.name, version_order(e.version)))
 
     def statuses(self, name: str = "") -> list[VersionStatus]:
-        """Every known version of one model or of all, highest version first within a model. Empty for a name that is not known."""
+        """Every known version of one model or of all, highest version first within a model. Empty for a name that is not known.
+
+        A version that is ready but cannot answer just now (its process starts again) shows as LOADING, with the reason.
+        """
         if name:
-            return list(self._statuses.get(name, ()))
-        return [s for each in sorted(self._statuses) for s in self._statuses[each]]
+            return [self._now(s) for s in self._statuses.get(name, ())]
+        return [self._now(s) for each in sorted(self._statuses) for s in self._statuses[each]]
 
     def labels(self, name: str) -> Mapping[str, str]:
         """Label -> version of one model."""
@@ -110,7 +113,7 @@ class Gateway:
 
     def ready(self) -> bool:
         """Whether every model that should be served is, and nothing is loading, unloading or failed; false while the server drains."""
-        return not self.draining and all(s.state in (State.READY, State.GONE) for each in self._statuses.values() for s in each)
+        return not self.draining and all(s.state in (State.READY, State.GONE) for s in self.statuses())
 
     def gauges(self) -> list[Gauge]:
         """What every known version is at this moment, for the meters."""
@@ -214,6 +217,11 @@ class Gateway:
         meter = self._meters.open(entry.name, entry.version, dialect)
         entry.meters[dialect] = meter
         return meter
+
+    def _now(self, status: VersionStatus) -> VersionStatus:
+        entry = self._table.get((status.name, status.version)) if status.state is State.READY else None
+        trouble = entry.servable.trouble() if entry is not None else ""
+        return replace(status, state=State.LOADING, reason=trouble) if trouble else status
 
     def _absent(self, name: str, version: str, label: str) -> ServingError:
         known = self._statuses.get(name)
