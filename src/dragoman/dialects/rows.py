@@ -1,18 +1,34 @@
 """Models of rows behind protocols of tensors: how a codec calls them, and how values of a request become values of rows. Used by every codec."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.model import InferRequest, InferResponse
-from dragoman.core.tensors import Failure, Rows, Value
+from dragoman.core.model import InferRequest, InferResponse, Timings
+from dragoman.core.tensors import Failure, Rows, Tensors, Value
 from dragoman.core.values import jsonable
 from dragoman.dialects.json import NumberList
 from dragoman.serving.gateway import Entry, Gateway
 
 
-async def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> InferResponse:
+def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> Awaitable[InferResponse]:
     """Gateway.infer; the rows of a request go one by one, so that the model's own batcher puts them into batches."""
-    return await gateway.infer(entry, request)
+    if type(request.inputs) is Tensors:
+        return gateway.infer(entry, request)
+    return _infer_rows(gateway, entry, request)
+
+
+async def _infer_rows(gateway: Gateway, entry: Entry, request: InferRequest) -> InferResponse:
+    assert isinstance(request.inputs, Rows)
+    answered = await gateway.infer_rows(
+        entry,
+        request.inputs.items,
+        operation=request.operation,
+        parameters=request.parameters,
+        deadline=request.deadline,
+        dialect=request.dialect,
+    )
+    return InferResponse(Rows(answered), Timings())
 
 
 def only_row(outputs: Rows, model: str) -> dict[str, Any]:
