@@ -6,7 +6,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
-from dragoman.core.tensors import BYTES, FP32, Form, Rows, Signature, TensorSpec
+from dragoman.core.tensors import BYTES, FP32, Form, Rows, Signature, Tensors, TensorSpec
 from dragoman.dialects import Access
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.serving.gateway import VersionStatus
