@@ -169,7 +169,7 @@ _CULPRITS = [
         r"satisfies the requirement ([^\s(;]+)",
         r"Because (?:there (?:is|are) no versions? of )?(?:only )?([A-Za-z0-9._-]+)\S* (?:was not found|has no|and you require|is available)",
         r"[Ff]ailed (?:to build|building wheel for|to download|to fetch):? `?([A-Za-z0-9._-]+)",
-        r"Cannot install ([A-Za-z0-9._-]+)",
+        r"Cannot install ([A-Za-z0-9][A-Za-z0-9._-]*)",
         r"HASHES FROM THE REQUIREMENTS FILE[^\n]*\n\s*([A-Za-z0-9._-]+)",
         r"[Hh]ash mismatch for `([A-Za-z0-9._-]+)",
     )
@@ -178,21 +178,27 @@ _CULPRITS = [
 
 def failure(recipe: Recipe, tail: Sequence[str], reason: str) -> ServingError:
     """The error of a build: which requirement failed where that can be told, and the lines that say why. `trace` has all of the tail."""
-    text = "\n".join(tail)
-    requirement = _culprit(recipe, text)
-    first = next((i for i, line in enumerate(tail) if _ERROR.match(line)), len(tail) - 3)
-    shown = [_INTERNAL.sub("...", line.strip()) for line in tail[max(0, first) :][:_SHOWN_LINES]]
+    first = next((i for i, line in enumerate(tail) if _ERROR.match(line)), None)
+    requirement = _culprit(recipe, "\n".join(tail), "" if first is None else "\n".join(tail[first:]))
+    shown = tail[-3:] if first is None else tail[first : first + _SHOWN_LINES]
+    lines = "; ".join(_INTERNAL.sub("...", line.strip()) for line in shown)[:_SHOWN_LENGTH]
     message = f"the environment of {described(recipe)} cannot be built: {f'{requirement} cannot be installed' if requirement else reason}"
-    return ServingError(Kind.UNAVAILABLE, f"{message} ({'; '.join(shown)[:_SHOWN_LENGTH]})" if shown else message, trace=text)
+    return ServingError(Kind.UNAVAILABLE, f"{message} ({lines})" if lines else message, trace="\n".join(tail))
 
 
-def _culprit(recipe: Recipe, text: str) -> str:
+def _culprit(recipe: Recipe, text: str, errors: str) -> str:
+    """The requirement that the installer names in one of its usual sentences, or else the first of ours that its errors speak of."""
+    ours = {r.name: r.line for r in (*recipe.requirements, *recipe.packages) if r.name}
     for pattern in _CULPRITS:
         match = pattern.search(text)
         if match:
-            name = re.split(r"[\[<>=!~]", re.sub(r"[-_.]+", "-", match[1]).lower())[0]
-            return next((r.line for r in (*recipe.packages, *recipe.requirements) if r.name == name), match[1])
-    return ""
+            return ours.get(_normal(match[1]), match[1])
+    spoken = (_normal(word) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", _INTERNAL.sub(" ", errors)))
+    return next((ours[name] for name in spoken if name in ours), "")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~]", name)[0]).lower()
 
 
 def described(recipe: Recipe) -> str:
