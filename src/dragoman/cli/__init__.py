@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, keys, serve
+from dragoman.cli import client, env, keys, serve
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_to(commands)
     client.add_to(commands)
     keys.add_to(commands)
+    env.add_to(commands)
     return root
 
 
