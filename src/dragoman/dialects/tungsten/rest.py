@@ -55,9 +55,11 @@ class Tungsten:
         parts = request.raw_path.split(b"/")[1:]
         if len(parts) > 1 and not parts[-1]:  # one slash at the end changes nothing
             parts.pop()
-        if parts[0] != b"models":
+        if not all(parts):
+            return {}
+        if _text(parts[0]) != "models":
             return self._below("", "", [_text(part) for part in parts])
-        if len(parts) < 2 or not parts[1]:
+        if len(parts) < 2:
             return {}
         name, _, tag = parts[1].partition(b":")  # an escaped colon would belong to a name
         if not name or parts[1].endswith(b":"):
