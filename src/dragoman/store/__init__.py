@@ -48,7 +48,7 @@ class ModelStore(Protocol):
 
     async def version(self, model: str, version: str) -> StoredVersion | None: ...
     async def versions(self, model: str = "") -> list[StoredVersion]:
-        """All versions of one model or of all, newest first; of those created in one moment, the one written last."""
+        """All versions of one model or of all, newest first; of those created in one moment, the one added last."""
         ...
 
     async def remove_version(self, model: str, version: str) -> bool:
@@ -114,7 +114,12 @@ class PredictionStore(Protocol):
         """
         ...
 
-    async def prediction(self, prediction_id: str) -> Prediction | None: ...
+    async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
+        """Whoever only polls asks without the inputs (they are then empty): they may be large.
+
+        Outputs whose file was destroyed make it FAILED with that reason.
+        """
+        ...
 
     async def change_prediction(self, change: Change) -> bool:
         """Apply one compare-and-set; False when the prediction is gone or not as expected. Concurrent calls share transactions."""
