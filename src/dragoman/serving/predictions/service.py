@@ -300,7 +300,7 @@ class Predictions:
         if not _ID.match(prediction_id):
             raise unknown
         store = await self._parts.store.existing()
-        record = None if store is None else await store.prediction(prediction_id)
+        record = None if store is None else await store.prediction(prediction_id, inputs=False)
         if record is None or self._work.expired(record.finished):
             raise unknown
         if record.outputs is None or len(record.outputs) < OFF_LOOP_BYTES:
