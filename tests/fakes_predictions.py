@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
@@ -15,33 +15,17 @@ from dragoman.dialects import CALLER, Request
 from dragoman.dialects.tungsten.rest import Tungsten
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
+from dragoman.serving.predictions import Event, View
 from tests.asgi import Reply
 from tests.services import services
 
 Rows = list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    id: str
-    model: str = "m"
-    version: str = "1"
-    operation: str = "predict"
-    progress: Progress = Progress.PENDING
-    outputs: Rows | None = None
-    error: str = ""
-    error_kind: str = ""
-    logs: str = ""
-    created: float = 100.0
-    started: float | None = None
-    finished: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    kind: str
-    view: View
-    text: str = ""
+def view(prediction_id: str = "", **fields: Any) -> View:
+    """A prediction that has just been accepted, but for these fields."""
+    waiting = View(prediction_id, "m", "1", "predict", Progress.PENDING, None, "", "", "", 100.0, None, None)
+    return replace(waiting, **fields)
 
 
 class FakePredictions:
@@ -56,9 +40,12 @@ class FakePredictions:
         self.waits: list[float] = []
         self.work: Callable[[Rows], Rows] | None = None
         self.error: ServingError | None = None
-        self.run_view = View("", progress=Progress.SUCCEEDED, outputs=[])
+        self.run_view = view(progress=Progress.SUCCEEDED, outputs=[])
         self.scripts: dict[str, list[Event]] = {}
         self.ended_streams = 0
+
+    def write_webhooks(self, body: Callable[[View], bytes]) -> None:
+        self.webhook_body = body
 
     def change(self, prediction_id: str, **fields: Any) -> None:
         self.views[prediction_id] = replace(self.views[prediction_id], **fields)
@@ -66,11 +53,13 @@ class FakePredictions:
     def succeed(self, prediction_id: str, *outputs: Any) -> None:
         self.change(prediction_id, progress=Progress.SUCCEEDED, outputs=list(outputs), finished=102.0)
 
-    async def submit(self, entry: Entry, rows: Rows, *, operation: str = "predict", webhook: str = "", caller: str = "") -> str:
+    async def submit(
+        self, entry: Entry, rows: Rows, *, operation: str = "predict", webhook: str = "", caller: str = "", dialect: str = ""
+    ) -> str:
         if self.error is not None:
             raise self.error
         prediction_id = f"{len(self.views) + 1:032x}"
-        self.views[prediction_id] = View(prediction_id, entry.name, entry.version, operation)
+        self.views[prediction_id] = view(prediction_id, model=entry.name, version=entry.version, operation=operation)
         self.given[prediction_id] = rows
         self.webhooks[prediction_id] = webhook
         self.callers[prediction_id] = caller
@@ -104,7 +93,7 @@ class FakePredictions:
             self.change(prediction_id, progress=Progress.CANCELLED)
         return self.views[prediction_id]
 
-    async def run(self, entry: Entry, rows: Rows, *, operation: str = "predict", caller: str = "") -> View:
+    async def run(self, entry: Entry, rows: Rows, *, operation: str = "predict", caller: str = "", dialect: str = "") -> View:
         if self.error is not None:
             raise self.error
         return replace(self.run_view, outputs=self.work(rows)) if self.work is not None else self.run_view

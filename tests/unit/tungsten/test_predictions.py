@@ -11,7 +11,8 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob
-from tests.fakes_predictions import NUMBERS, PICTURES, TEXT, Client, Event, View
+from dragoman.serving.predictions import Event
+from tests.fakes_predictions import NUMBERS, PICTURES, TEXT, Client, view
 
 ROW = {"prompt": "hello"}
 FIRST = f"{1:032x}"
@@ -46,6 +47,16 @@ def test_a_webhook(where: str) -> None:
     query = "webhook=https%3A%2F%2Fhooks.example%2Fdone%3Fx%3D1" if where == "query" else ""
     client.post("/predictions", [ROW], headers, query=query)
     assert client.predictions.webhooks[FIRST] == (url if where else "")
+
+
+def test_what_a_webhook_carries() -> None:
+    """Everything about the prediction, its outputs as clients get them."""
+    client = Client()
+    ended = view(FIRST, progress=Progress.SUCCEEDED, outputs=[{"a": Blob(b"hi", "a/b"), "b": math.nan}], finished=3.5)
+    body = json.loads(client.predictions.webhook_body(ended))
+    assert (body["id"], body["status"], body["outputs"]) == (FIRST, "success", [{"a": "data:a/b;base64,aGk=", "b": None}])
+    shown = view(FIRST, operation="demo", progress=Progress.SUCCEEDED, outputs=[{"output": 1, "demo_output": 2}])
+    assert json.loads(client.predictions.webhook_body(shown))["demo_outputs"] == [2]
 
 
 def test_the_caller_is_the_name_of_the_key() -> None:
@@ -187,7 +198,7 @@ def test_predict() -> None:
 def test_a_failed_predict_is_an_answer() -> None:
     """200, with the model's traceback for the one who asked."""
     client = Client()
-    client.predictions.run_view = View("", progress=Progress.FAILED, error="ValueError: boom\n", error_kind="model_failed")
+    client.predictions.run_view = view(progress=Progress.FAILED, error="ValueError: boom\n", error_kind="model_failed")
     assert client.post("/predict", [ROW]) == {"outputs": None, "status": "failed", "error_message": "ValueError: boom\n"}
 
 
@@ -196,7 +207,7 @@ def test_a_failed_predict_is_an_answer() -> None:
 def test_a_predict_that_never_ran(kind: Kind, status: int, raised: bool) -> None:
     """It is an error, whichever way the service says so."""
     client = Client()
-    client.predictions.run_view = View("", progress=Progress.FAILED, error="sorry", error_kind=kind.value)
+    client.predictions.run_view = view(progress=Progress.FAILED, error="sorry", error_kind=kind.value)
     client.predictions.error = ServingError(kind, "sorry") if raised else None
     assert client.refused(status, "POST", "/predict", [ROW]) == {"detail": "sorry", "error_kind": kind.value}
 
@@ -243,9 +254,9 @@ def test_events() -> None:
     """Status and log as server-sent events, a comment in silences, the terminal status last."""
     client = Client()
     prediction_id = started(client)
-    running, failed = View(FIRST, progress=Progress.RUNNING), View(FIRST, progress=Progress.FAILED, error="a\nb")
+    running, failed = view(FIRST, progress=Progress.RUNNING), view(FIRST, progress=Progress.FAILED, error="a\nb")
     client.predictions.scripts[FIRST] = [
-        Event("status", View(FIRST)),
+        Event("status", view(FIRST)),
         Event("status", running),
         Event("idle", running),
         Event("log", running, "one\ntwo\n"),
@@ -267,7 +278,7 @@ def test_a_client_that_leaves_ends_the_stream() -> None:
     """The service hears of it."""
     client = Client()
     prediction_id = started(client)
-    client.predictions.scripts[FIRST] = [Event("status", View(FIRST))] * 3
+    client.predictions.scripts[FIRST] = [Event("status", view(FIRST))] * 3
 
     async def whole() -> None:
         request = client.request("GET", f"/predictions/{prediction_id}/events")

@@ -18,7 +18,7 @@ import orjson
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob, Value
-from dragoman.dialects.tungsten.service import View
+from dragoman.serving.predictions import View
 
 STATUS = {
     Progress.PENDING: "pending",
@@ -61,6 +61,11 @@ def details(view: View) -> dict[str, Any]:
         "started": view.started,
         "finished": view.finished,
     }
+
+
+def webhook_body(view: View) -> bytes:
+    """What a webhook carries: everything that is known of a prediction that has ended."""
+    return encode({**details(view), **(demo(view) if view.operation == "demo" else prediction(view))})
 
 
 def status_event(view: View) -> dict[str, Any]:

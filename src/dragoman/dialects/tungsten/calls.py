@@ -9,10 +9,12 @@ from dragoman.core.tensors import Blob
 from dragoman.dialects import Request
 from dragoman.dialects.tungsten import files, reading
 from dragoman.dialects.tungsten.errors import of_one
-from dragoman.dialects.tungsten.service import Predictions, Uploads, View
+from dragoman.dialects.tungsten.service import Uploads
 from dragoman.serving.gateway import Entry, Gateway
+from dragoman.serving.predictions import Predictions, View
 from dragoman.serving.root_model import default_entry
 
+DIALECT = "tungsten"
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -41,7 +43,7 @@ class Calls:
         """Accept a prediction; it is durable when its id is here. The default demo of a model shows its outputs, so it is a prediction."""
         if operation not in entry.servable.operations:
             operation = "predict"
-        return await self.predictions.submit(entry, rows, operation=operation, webhook=webhook, caller=request.caller)
+        return await self.predictions.submit(entry, rows, operation=operation, webhook=webhook, caller=request.caller, dialect=DIALECT)
 
     async def view(self, name: str, prediction_id: str, unknown: str = "%s") -> View:
         """A prediction of this model (of any, for the root). Raises NOT_FOUND in the original's words."""

@@ -12,7 +12,7 @@ from dragoman.core.tensors import Blob, Value
 from dragoman.dialects import Answer, Request
 from dragoman.dialects.tungsten import answers, files
 from dragoman.dialects.tungsten.calls import Calls, find
-from dragoman.dialects.tungsten.service import View
+from dragoman.serving.predictions import View
 from dragoman.serving.root_model import DEMO, description
 
 _UNKNOWN = "No such prediction: %s"

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import orjson
 
 from dragoman.dialects.tungsten.answers import status_event
-from dragoman.dialects.tungsten.service import Event, Predictions
+from dragoman.serving.predictions import Event, Predictions
 
 _COMMENT = b": keep-alive\n\n"
 

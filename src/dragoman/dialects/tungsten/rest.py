@@ -9,10 +9,11 @@ from urllib.parse import unquote_to_bytes
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Access, Answer, Handler, Request, Route, Services
 from dragoman.dialects.tungsten import answers, errors, files, reading
-from dragoman.dialects.tungsten.calls import Calls, find
+from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
 from dragoman.dialects.tungsten.events import stream
-from dragoman.dialects.tungsten.service import Predictions, Uploads
+from dragoman.dialects.tungsten.service import Uploads
+from dragoman.serving.predictions import Predictions
 from dragoman.serving.root_model import description
 
 _EVENT_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
@@ -24,7 +25,7 @@ Methods = dict[str, Route]
 class Tungsten:
     """A Dialect."""
 
-    name = "tungsten"
+    name = DIALECT
     prefixes: tuple[str, ...] = ("/predictions", "/predict", "/demo", "/models", "/files")
 
     def __init__(self, services: Services) -> None:
@@ -33,6 +34,8 @@ class Tungsten:
         self._uploads: Uploads = services.uploads
         self._calls = Calls(self._gateway, self._predictions, self._uploads, services.max_inflated)
         self._demo = Demo(self._calls)
+        if self._predictions is not None:
+            self._predictions.write_webhooks(answers.webhook_body)
 
     # --- routing ---
 
@@ -109,7 +112,7 @@ class Tungsten:
     async def _predict(self, request: Request, name: str, tag: str) -> Answer:
         """Waits for the outputs. A failed prediction is an answer like any other; one that never ran, or ran out of time, is not."""
         entry, rows = await self._calls.rows(request, name, tag)
-        view = await self._predictions.run(entry, rows, caller=request.caller)
+        view = await self._predictions.run(entry, rows, caller=request.caller, dialect=self.name)
         kind = next((kind for kind in _UNDONE if view.error_kind == kind.value), None)
         if kind is not None:
             raise ServingError(kind, view.error, retry_after_s=1.0 if kind is Kind.OVERLOADED else None)
