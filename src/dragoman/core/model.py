@@ -200,7 +200,9 @@ class Model(Protocol):
     """A loaded model. `predict` blocks and owns its inputs; it is called once at a time unless `concurrent`.
 
     `predict` raises ServingError INVALID_INPUT for input that the framework refuses; any other exception is the model's failure.
-    `signatures` has "" as the default and, where the format has several, their names too.
+    `signatures` has "" as the default and, where the format has several, their names too. Three more attributes are optional: `batch_size`
+    (int; more than 0 is what the model's author says of its largest batch, and wins over the spec's), and, where `streams` is true,
+    `stream(call) -> Iterator[Tensors | Rows]`, the parts of an answer to one request as they come.
     """
 
     @property

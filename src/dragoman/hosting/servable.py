@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from queue import SimpleQueue
 
 from dragoman.core.errors import Kind, ServingError
@@ -19,6 +20,7 @@ from dragoman.core.tensors import Rows, Signature, batch_length
 from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, execute
 from dragoman.hosting.batcher import ALONE, Batcher
 from dragoman.hosting.reshaped import inner_spec, outer_model
+from dragoman.hosting.streaming import streamed
 from dragoman.hosting.warmup import warm_up
 
 LOOP_BOUND_NS = 300_000
@@ -60,10 +62,17 @@ class Cost:
         return LOOP_BOUND_NS  # nothing is known, not even from warm-up: a thread is the safe place
 
 
+def with_batch_size(spec: ModelSpec, model: Model) -> ModelSpec:
+    """The spec with the batch size that the model itself says, where it says one (`Model.batch_size`)."""
+    size = getattr(model, "batch_size", 0)
+    return replace(spec, batch=replace(spec.batch, max_size=size)) if size else spec
+
+
 class LocalServable:
     """Serves one model of this process. Make it with `load` (blocking, any thread), then call everything else on one event loop."""
 
     def __init__(self, spec: ModelSpec, models: Sequence[Model], cost: Cost) -> None:
+        spec = with_batch_size(spec, models[0])
         self._spec = spec
         self._models = list(models)
         self._free: SimpleQueue[Model] = SimpleQueue()
@@ -119,7 +128,17 @@ class LocalServable:
         return await self._batcher.submit(request, key, 1 if length is None else length)
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        yield await self.infer(request)
+        """One part, or many of a model that streams; those run in the model's threads, one stream per model at a time."""
+        if not getattr(self._models[0], "streams", False):
+            yield await self.infer(request)
+            return
+        self._in_threads += 1
+        try:
+            async with aclosing(streamed(self._executor(), self._free, request, self._spec.name)) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            self._in_threads -= 1
 
     async def lost(self) -> str:
         """Never returns: a model of this process cannot die without it."""
@@ -174,8 +193,7 @@ class LocalServable:
         if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads:
             self._finish(batch, elements, self._execute(batch))
             return
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
+        threads = self._executor()
         loop = asyncio.get_running_loop()
         self._in_threads += 1
 
@@ -183,7 +201,12 @@ class LocalServable:
             self._in_threads -= 1
             self._finish(batch, elements, outcomes)
 
-        self._threads.submit(lambda: loop.call_soon_threadsafe(done, self._execute(batch)))
+        threads.submit(lambda: loop.call_soon_threadsafe(done, self._execute(batch)))
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
+        return self._threads
 
     def _execute(self, batch: Batch) -> list[Outcome]:
         """Run a batch with a model that nobody else uses now; there are as many as threads, so one is free when a thread is."""
