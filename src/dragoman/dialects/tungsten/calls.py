@@ -45,7 +45,7 @@ class Calls:
             operation = "predict"
         return await self.predictions.submit(entry, rows, operation=operation, webhook=webhook, caller=request.caller, dialect=DIALECT)
 
-    async def view(self, name: str, prediction_id: str, unknown: str = "%s") -> View:
+    async def view(self, name: str, prediction_id: str, unknown: str = "{}") -> View:
         """A prediction of this model (of any, for the root). Raises NOT_FOUND in the original's words."""
         if _ID.match(prediction_id):
             try:
@@ -56,7 +56,7 @@ class Calls:
             else:
                 if not name or view.model == name:
                     return view
-        raise ServingError(Kind.NOT_FOUND, unknown % prediction_id[:200], what="prediction")
+        raise ServingError(Kind.NOT_FOUND, unknown.format(prediction_id[:200]), what="prediction")
 
     async def uploaded(self, name: str) -> Blob:
         """An uploaded file. Raises NOT_FOUND in the original's words."""

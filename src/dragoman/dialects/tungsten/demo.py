@@ -15,7 +15,7 @@ from dragoman.dialects.tungsten.calls import Calls, find
 from dragoman.serving.predictions import View
 from dragoman.serving.root_model import DEMO, description
 
-_UNKNOWN = "No such prediction: %s"
+_UNKNOWN = "No such prediction: {}"
 _OF_PREDICTION = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})(\.[a-z0-9]{1,8})?\Z")
 _FOLDER = "/demo/files/"
 _SUFFIXES = mimetypes.MimeTypes()
