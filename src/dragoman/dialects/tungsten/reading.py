@@ -1,5 +1,6 @@
 """Request bodies and queries of Tungsten's routes, read as the original reads them. Called by rest.py, demo.py and files.py."""
 
+import json
 import math
 import re
 from typing import Any
@@ -16,6 +17,7 @@ LONGEST_WAIT_S = 60.0
 """A long poll is answered after this time whatever it asked for: proxies cut longer silences."""
 
 _JSON = re.compile(rb"application/([A-Za-z0-9!#$&^_.+-]+\+)?json\s*(;|\Z)", re.IGNORECASE)
+_REREAD = 1 << 20
 _QUERY_LIMIT = 16 << 10
 
 
@@ -37,7 +39,7 @@ async def document(request: Request, max_inflated: int) -> Any:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise faulty("body", exc.pos, msg="JSON decode error", code="json_invalid", context={"error": exc.msg}) from None
+        raise _no_json(body, exc) from None
     if value is None:
         raise _missing()
     return value
@@ -70,6 +72,18 @@ def wait_s(parameters: dict[str, str]) -> float:
 def flag(parameters: dict[str, str], name: str) -> bool:
     """Whether a parameter is there and not plainly off."""
     return parameters.get(name, "0").lower() not in ("0", "false", "no", "off")
+
+
+def _no_json(body: bytes, fault: json.JSONDecodeError) -> ServingError:
+    """The original reads with the standard library, so its places and words are that library's."""
+    if len(body) <= _REREAD:
+        try:
+            json.loads(body)
+        except json.JSONDecodeError as exc:
+            fault = exc
+        except (ValueError, RecursionError):  # no UTF-8, or too deep
+            pass
+    return faulty("body", fault.pos, msg="JSON decode error", code="json_invalid", context={"error": fault.msg})
 
 
 def _missing() -> ServingError:
