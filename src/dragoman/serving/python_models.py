@@ -13,9 +13,9 @@ from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
+from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.paths import read_bounded
 from dragoman.serving.python_source import Declared, declarations
-from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.settings import LARGEST_FILE, quoted
 
 MODULE = "tungsten_model"
@@ -50,20 +50,33 @@ def located(path: Path) -> tuple[Path, str]:
     return path, path.stem
 
 
-def spec_of(base: ModelSpec, path: Path, *, batch_size: int = 0, environments: str = "auto", model_class: str = "") -> ModelSpec:
+def module_file(artifact: Path, module: str) -> Path:
+    """The file of a model's module. Raises INVALID_INPUT when the folder has none."""
+    if artifact.is_file():
+        return artifact
+    below = artifact.joinpath(*module.split("."))
+    file = below / "__init__.py" if below.is_dir() else below.with_name(f"{below.name}.py")
+    if not file.is_file():
+        raise invalid(f"there is no module '{module}' in the folder {artifact.name}")
+    return file
+
+
+def spec_of(
+    base: ModelSpec, path: Path, *, batch_size: int = 0, environments: str = "auto", module: str = "", model_class: str = ""
+) -> ModelSpec:
     """The spec of a Python model: what its file declares, over the defaults in `base`. `batch_size` > 0 is the operator's and wins.
 
     Raises INVALID_INPUT when the file is not Python. Everything that is declared and has no effect here is in `warnings`.
     """
-    artifact, module = located(path)
-    file = artifact / f"{module}.py" if artifact.is_dir() else artifact
+    artifact, module = (path, module) if module and path.is_dir() else located(path)
+    file = module_file(artifact, module)
     found = declarations(file)
     chosen = next((d for d in found if d.name == model_class), None) if model_class else found[0] if len(found) == 1 else None
     spec = replace(
         base, runtime=RUNTIME, engine=ENGINE, artifact=str(artifact), arguments={**base.arguments, "module": module, "class": model_class}
     )
     if chosen is None and module != MODULE and not found:
-        spec = _plain(spec, file, environments)
+        spec = _plain(spec, artifact if artifact.is_dir() else artifact.parent, environments)
     else:
         spec = declared(spec, chosen.arguments if chosen else EMPTY, file.name, batch_size=batch_size, environments=environments)
         spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
@@ -103,9 +116,9 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for name in sorted(files) if not name.startswith(".") and (path := Path(base, name)).is_file())
 
 
-def _plain(spec: ModelSpec, file: Path, environments: str) -> ModelSpec:
+def _plain(spec: ModelSpec, folder: Path, environments: str) -> ModelSpec:
     """A model of our own small API declares nothing; the requirements beside it count when the operator says so."""
-    path = file.parent / REQUIREMENTS
+    path = folder / REQUIREMENTS
     if environments != "always" or not path.is_file():
         return spec
     text = read_bounded(path, LARGEST_FILE, str(path)).decode("utf-8", "replace")

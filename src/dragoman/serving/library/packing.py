@@ -191,12 +191,12 @@ def _record(path: str, real: Path) -> File:
 
 def _file(item: object) -> File:
     match item:
-        case {"path": str() as path, "size": int() as size, "sha256": str() as sha256} if (
+        case {"path": str() as path, "size": int() as size, "sha256": str() as sha256, "executable": bool() as executable} if (
             not isinstance(size, bool) and size >= 0 and len(sha256) == 64 and not set(sha256) - set("0123456789abcdef")
         ):
             normal = "/".join(Path(check_relative(path, "the manifest")).parts)
             if normal == path:
-                return File(path, size, sha256, item.get("executable") is True)
+                return File(path, size, sha256, executable)
     raise invalid(f"the manifest lists {quoted(str(item))}, expected a path, a size and a SHA-256")
 
 
