@@ -14,6 +14,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "xgboost": "dragoman.runtimes.boosters:load_xgboost",
         "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
+        "python": "dragoman.runtimes.python:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
