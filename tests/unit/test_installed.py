@@ -45,7 +45,9 @@ def test_the_real_environment() -> None:
     assert unmet(["numpy", "no-such-package-at-all"]) == ["no-such-package-at-all"]
 
 
-@pytest.mark.parametrize(("line", "name"), [("Torch_Vision==1", "torch-vision"), ("a.b", "a-b"), ("./a", ""), ("https://x/y", ""), ("a/b", "")])
+@pytest.mark.parametrize(
+    ("line", "name"), [("Torch_Vision==1", "torch-vision"), ("a.b", "a-b"), ("./a", ""), ("https://x/y", ""), ("a/b", "")]
+)
 def test_names(line: str, name: str) -> None:
     """As indexes compare them; addresses and paths have none."""
     assert name_of(line) == name

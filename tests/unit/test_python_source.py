@@ -9,7 +9,7 @@ import pytest
 from dragoman.core.errors import ServingError
 from dragoman.core.model import Environment, ModelSpec
 from dragoman.serving.python_models import located, module_file, python_of, spec_of, state_of
-from dragoman.serving.python_source import Declared, declarations
+from dragoman.serving.python_source import Declared, declarations, plain_batch
 
 CLASS = "class Model:\n    def predict(self, inputs): return inputs\n"
 HEAD = "from tungstenkit import BaseIO, define_model\n"
@@ -150,7 +150,9 @@ def test_a_project(tmp_path: Path) -> None:
     assert spec(folder / "tungsten_model.py") == found
 
 
-@pytest.mark.parametrize(("declared", "given", "size"), [("", 0, 1), ("batch_size=0", 0, 1), ("batch_size=4", 0, 4), ("batch_size=4", 9, 9)])
+@pytest.mark.parametrize(
+    ("declared", "given", "size"), [("", 0, 1), ("batch_size=0", 0, 1), ("batch_size=4", 0, 4), ("batch_size=4", 9, 9)]
+)
 def test_the_batch_size(tmp_path: Path, declared: str, given: int, size: int) -> None:
     """T3: the operator's word, else the model's, else 1."""
     assert spec(project(tmp_path / "m", declared), batch_size=given).batch.max_size == size
@@ -170,7 +172,7 @@ def test_packages_that_are_here_need_no_environment(tmp_path: Path) -> None:
     assert "tungstenkit is not installed" in spec(there).warnings[0]
     made = spec(there, environments="always").environment
     assert made is not None
-    assert [p.split(">")[0] for p in made.packages] == ["numpy"]
+    assert made.packages == ("numpy>=1.20",)
     missing = project(tmp_path / "b", "python_packages=['no-such-package-at-all==1.0', 'numpy']")
     made = spec(missing).environment
     assert made is not None
@@ -192,12 +194,37 @@ def test_the_python_version(tmp_path: Path) -> None:
         assert "is no version" in python_of(wrong)[1]
 
 
-@pytest.mark.parametrize("packages", ["'numpy'", "['--index-url=http://x']", "['']", "['a\\nb']", "[3]"])
+@pytest.mark.parametrize("packages", ["'numpy'", "['--index-url=http://x']", "['a\\nb']", "[3]", "{'numpy': 1}"])
 def test_packages_that_are_none(tmp_path: Path, packages: str) -> None:
-    """A note each, and no environment."""
-    found = spec(project(tmp_path / "m", f"python_packages={packages}"))
-    assert found.environment is None
-    assert len(found.warnings) == 1
+    """The model is not served: it would run without what it needs, or make the installer do something else."""
+    with pytest.raises(ServingError, match="python_packages"):
+        spec(project(tmp_path / "m", f"python_packages={packages}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("def predict(x: float): ...", 1),
+        ("class M:\n    def predict(self, x: float): ...", 1),
+        ("class M:\n    @staticmethod\n    def predict(x: float): ...", 1),
+        ("@batched\ndef predict(x): ...", 32),
+        ("@dragoman.batched()\ndef predict(x): ...", 32),
+        ("N = 4\n@batched(max_size=N * 2)\ndef predict(x): ...", 8),
+        ("@batched(max_size=f())\ndef predict(x): ...", None),
+        ("@batched(max_size=0)\ndef predict(x): ...", None),
+        ("@other\ndef predict(x): ...", None),
+        ("signature = Signature()\ndef predict(x): ...", None),
+        ("from elsewhere import predict", None),
+        ("class A:\n    def predict(self): ...\nclass B:\n    @batched\n    def predict(self): ...", None),
+    ],
+)
+def test_the_batch_size_of_a_plain_model(tmp_path: Path, text: str, size: int | None) -> None:
+    """What @batched says, 1 without it, and no guess; the operator's word holds for models that take batches."""
+    file = tmp_path / "app.py"
+    file.write_text(text)
+    assert plain_batch(file) == size
+    assert spec(file).batch.max_size == (size or 32)
+    assert spec(file, batch_size=5).batch.max_size == {1: 1, None: 32}.get(size, 5)
 
 
 def test_what_could_not_be_read_is_said(tmp_path: Path) -> None:
@@ -215,7 +242,7 @@ def test_several_classes(tmp_path: Path) -> None:
     assert spec(folder, model_class="Second").batch.max_size == 5
     assert spec(folder, model_class="Second").arguments["class"] == "Second"
     neither = spec(folder)
-    assert neither.batch.max_size == 1
+    assert neither.batch.max_size == 32
     assert "Model, Second" in neither.warnings[0]
 
 

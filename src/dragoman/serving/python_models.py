@@ -13,10 +13,10 @@ from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
+from dragoman.engines.requirements import environment_of
 from dragoman.serving.installed import name_of, unmet
-from dragoman.serving.paths import read_bounded
-from dragoman.serving.python_source import Declared, declarations
-from dragoman.serving.settings import LARGEST_FILE, quoted
+from dragoman.serving.python_source import Declared, declarations, plain_batch
+from dragoman.serving.settings import quoted
 
 MODULE = "tungsten_model"
 FILE = f"{MODULE}.py"
@@ -75,10 +75,15 @@ def spec_of(
     spec = replace(
         base, runtime=RUNTIME, engine=ENGINE, artifact=str(artifact), arguments={**base.arguments, "module": module, "class": model_class}
     )
-    if chosen is None and module != MODULE and not found:
-        spec = _plain(spec, artifact if artifact.is_dir() else artifact.parent, environments)
+    if chosen is None and not found:
+        spec = _plain(spec, file, artifact if artifact.is_dir() else artifact.parent, batch_size, environments)
+        if module == MODULE:
+            spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
     else:
+        usual = spec.batch.max_size
         spec = declared(spec, chosen.arguments if chosen else EMPTY, file.name, batch_size=batch_size, environments=environments)
+        if not batch_size and (chosen is None or {"batch_size", "**"} & set(chosen.unknown)):
+            spec = replace(spec, batch=replace(spec.batch, max_size=usual))  # the model itself cuts what is too long for it
         spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
     return spec.with_revision(state_of(artifact))
 
@@ -86,13 +91,20 @@ def spec_of(
 def declared(spec: ModelSpec, arguments: Mapping[str, Any], source: str, *, batch_size: int = 0, environments: str = "auto") -> ModelSpec:
     """The spec with what `define_model` was given. Values of a wrong type have no effect: the model's own check names them when it loads."""
     own = arguments.get("batch_size", 1)
-    size = batch_size or (own if isinstance(own, int) and own > 0 else 1)
+    size = batch_size or (max(1, own) if isinstance(own, int) else 1)
     environment, warnings = _environment(arguments, source, environments)
     ignored = [name for name in _ONLY_FOR_IMAGES if arguments.get(name)]
     if ignored:
         effect = "has" if len(ignored) == 1 else "have"
         warnings.append(f"{source}: {', '.join(ignored)} {effect} an effect in container images only (dragoman build --dockerfile)")
-    return replace(spec, batch=replace(spec.batch, max_size=size), environment=environment, warnings=(*spec.warnings, *warnings))
+    told = {"batch_size": batch_size} if batch_size else {}
+    return replace(
+        spec,
+        batch=replace(spec.batch, max_size=size),
+        environment=environment,
+        arguments={**spec.arguments, **told},
+        warnings=(*spec.warnings, *warnings),
+    )
 
 
 def state_of(artifact: Path) -> str:
@@ -116,23 +128,25 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for name in sorted(files) if not name.startswith(".") and (path := Path(base, name)).is_file())
 
 
-def _plain(spec: ModelSpec, folder: Path, environments: str) -> ModelSpec:
-    """A model of our own small API declares nothing; the requirements beside it count when the operator says so."""
-    path = folder / REQUIREMENTS
-    if environments != "always" or not path.is_file():
-        return spec
-    text = read_bounded(path, LARGEST_FILE, str(path)).decode("utf-8", "replace")
-    return replace(spec, environment=Environment(requirements=text))
+def _plain(spec: ModelSpec, file: Path, folder: Path, batch_size: int, environments: str) -> ModelSpec:
+    """A model of our own small API declares its batch size only; the requirements beside it count when the operator says so."""
+    own = plain_batch(file)
+    if own is not None:
+        size = batch_size if batch_size and own > 1 else own
+        told = {"batch_size": batch_size} if batch_size else {}
+        spec = replace(spec, batch=replace(spec.batch, max_size=size), arguments={**spec.arguments, **told})
+    environment = environment_of(requirements_file=folder / REQUIREMENTS) if environments == "always" else None
+    return replace(spec, environment=environment)
 
 
 def _unread(chosen: Declared | None, found: Sequence[Declared], source: str) -> list[str]:
     """What could not be learned from the text."""
     if chosen is None:
         seen = f"finds {', '.join(d.name for d in found)}" if found else "finds no class with @define_model(...)"
-        return [f"{source}: reading it {seen}, so its batch size is taken as 1 and it gets no environment of its own"]
+        return [f"{source}: reading it {seen}, so its batch size is not known before it runs, and it gets no environment of its own"]
     what = {
         "**": "some arguments of define_model are unpacked from a mapping",
-        "batch_size": "batch_size is not a literal and is taken as 1: give --batch-size, or build the model into the store",
+        "batch_size": "batch_size is not a literal and is not known before the model runs: give --batch-size, or build the model",
         "python_packages": "python_packages is not a literal, so no environment of its own is made: write it out, or build the model",
         "python_version": "python_version is not a literal and is not looked at",
     }
@@ -141,38 +155,27 @@ def _unread(chosen: Declared | None, found: Sequence[Declared], source: str) -> 
 
 def _environment(arguments: Mapping[str, Any], source: str, environments: str) -> tuple[Environment | None, list[str]]:
     """The virtualenv that the model needs, None when this Python will do, and what there is to say about it."""
-    packages, wrong = requirements_of(arguments)
-    warnings = [f"{source}: {text}" for text in wrong]
+    lines, notes = packages_of(arguments)
     python, note = python_of(arguments.get("python_version"))
-    if note:
-        warnings.append(f"{source}: {note}")
-    missing = unmet(packages)
+    missing = unmet(lines)
     if environments == "never":
-        if missing:
-            warnings.append(f"{source}: {', '.join(missing)} not installed here, and --environments is never")
-        return None, warnings
-    if environments == "always" and (packages or python):
-        return Environment(python, packages), warnings
-    return (Environment(python, packages) if missing or python else None), warnings
+        notes += [f"{', '.join(missing)} not installed here, and --environments is never"] if missing else []
+        environment = None
+    elif missing or python or environments == "always":
+        environment = environment_of(lines, python)
+    else:
+        environment = None
+    return environment, [f"{source}: {text}" for text in (*notes, note) if text]
 
 
-def requirements_of(arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
-    """The requirement lines of python_packages, and what is wrong with the others."""
+def packages_of(arguments: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The lines of python_packages and what there is to say about them. Raises INVALID_INPUT for what is no list of texts."""
     listed = arguments.get("python_packages") or []
-    if not isinstance(listed, list | tuple):
-        return (), ["python_packages is not a list and has no effect"]
-    lines: list[str] = []
-    wrong: list[str] = []
-    for line in listed:
-        if not isinstance(line, str) or not line.strip() or re.search(r"[\x00-\x1f\x7f]", line):
-            wrong.append(f"python_packages holds {quoted(str(line))}, which is no requirement")
-        elif line.strip().startswith("-"):
-            wrong.append(f"python_packages holds the option {quoted(line)}, which has no effect")
-        elif name_of(line) == "tungstenkit":
-            wrong.append("tungstenkit is not installed: this server has a module of that name of its own")
-        else:
-            lines.append(line.strip())
-    return tuple(lines), wrong
+    if not isinstance(listed, list | tuple) or not all(isinstance(line, str) for line in listed):
+        raise invalid("python_packages is not a list of texts such as 'pillow==11.0'")
+    lines = [line for line in listed if name_of(line) != "tungstenkit"]
+    dropped = len(lines) < len(listed)
+    return lines, ["tungstenkit is not installed: this server has a module of that name of its own"] if dropped else []
 
 
 def python_of(wanted: Any) -> tuple[str, str]:

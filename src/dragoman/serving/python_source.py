@@ -9,12 +9,14 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from dragoman.core.authoring import USUAL_SIZE
 from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.paths import read_bounded
 
+T = TypeVar("T")
 _LARGEST_SOURCE = 4 << 20
 _LARGEST_NUMBER = 1 << 53
 """Arithmetic on literals stops here: `10 ** 10 ** 10` must not be computed."""
@@ -38,16 +40,61 @@ class _NotLiteralError(Exception):
 
 def declarations(path: Path) -> tuple[Declared, ...]:
     """The decorated classes of a file, in order. Raises INVALID_INPUT when it cannot be read or is not Python."""
+    return _learned(path, _tungsten)
+
+
+def plain_batch(path: Path) -> int | None:
+    """How many rows the `predict` of a plain model takes at once: what @batched says, else 1; None where only running it could tell.
+
+    Raises INVALID_INPUT as `declarations` does.
+    """
+    return _learned(path, _batch)
+
+
+def _learned(path: Path, learn: Callable[[ast.Module], T]) -> T:
     source = read_bounded(path, _LARGEST_SOURCE, f"the Python file {path.name}")
     try:
-        tree = ast.parse(source, path.name)
-        modules, functions = _names_of_the_decorator(tree)
-        literals = _literals(tree)
-        return tuple(_read(node, modules, functions, literals) for node in _classes(tree) if _call(node, modules, functions) is not None)
+        return learn(ast.parse(source, path.name))
     except SyntaxError as error:
         raise invalid(f"{path.name}, line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise invalid(f"{path.name} cannot be read as Python: {error}") from None
+
+
+def _tungsten(tree: ast.Module) -> tuple[Declared, ...]:
+    modules, functions = _names_of_the_decorator(tree)
+    literals = _literals(tree)
+    return tuple(_read(node, modules, functions, literals) for node in _classes(tree) if _call(node, modules, functions) is not None)
+
+
+def _batch(tree: ast.Module) -> int | None:
+    sizes: set[int | None] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name="predict", decorator_list=decorators):
+                sizes |= {_batched_size(each, _literals(tree)) for each in decorators} or {1}
+            case ast.Name(id="signature", ctx=ast.Store()):  # of tensors: their own rules
+                sizes.add(None)
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _batched_size(decorator: ast.expr, literals: Mapping[str, ast.expr]) -> int | None:
+    match decorator:
+        case ast.Name(id="batched") | ast.Attribute(attr="batched"):
+            return USUAL_SIZE
+        case ast.Call(func=ast.Name(id="batched") | ast.Attribute(attr="batched"), args=[], keywords=[]):
+            return USUAL_SIZE
+        case ast.Call(
+            func=ast.Name(id="batched") | ast.Attribute(attr="batched"), args=[], keywords=[ast.keyword(arg="max_size", value=size)]
+        ):
+            try:
+                value = _value(size, literals)
+            except _NotLiteralError:
+                return None
+            return value if isinstance(value, int) and value > 0 else None
+        case ast.Name(id="staticmethod" | "classmethod"):
+            return 1
+    return None
 
 
 def _names_of_the_decorator(tree: ast.Module) -> tuple[set[str], set[str]]:
