@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from dragoman.core.predictions import Progress
 from dragoman.core.tensors import BYTES, FP64, INT64, Blob, Form, Signature, TensorSpec
 from dragoman.dialects import CALLER, Request
 from dragoman.dialects.tungsten.rest import Tungsten
+from dragoman.serving.fetch import bare_name, media_type
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
 from dragoman.serving.predictions import Event, View
+from dragoman.serving.uploads import Upload
 from tests.asgi import Reply
 from tests.services import services
 
@@ -100,20 +102,21 @@ class FakePredictions:
 
 
 class FakeUploads:
-    """Names are the number of the upload and its file name."""
+    """Ids are 32 digits that count up."""
 
     def __init__(self) -> None:
         self.files: dict[str, Blob] = {}
 
-    async def put(self, data: bytes, name: str, media_type: str) -> str:
-        stored = f"{len(self.files)}-{name.rpartition('/')[2]}"
-        self.files[stored] = Blob(data, media_type, name)
-        return stored
+    async def add(self, chunks: AsyncIterator[bytes], name: str = "", declared_type: str = "") -> Upload:
+        data = b"".join([chunk async for chunk in chunks])
+        upload = Upload(f"{len(self.files):032x}", bare_name(name), media_type(declared_type, name), len(data))
+        self.files[upload.id] = Blob(data, upload.media_type, upload.name)
+        return upload
 
-    async def get(self, name: str) -> Blob:
-        if name not in self.files:
+    async def read(self, key: str) -> Blob:
+        if key[:32] not in self.files:
             raise ServingError(Kind.NOT_FOUND, "there is no such file", what="file")
-        return self.files[name]
+        return self.files[key[:32]]
 
 
 class Unasked:

@@ -56,10 +56,10 @@ def test_what_was_uploaded_runs_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["text/html\nx: y", "image png", ""])
 def test_a_type_that_is_none(kind: str) -> None:
-    """It is any file, and adds no header."""
+    """The name decides, and no header is added."""
     client = Client()
     reply = client.send("GET", put(client, kind=kind.replace("\n", "\r\n")).removeprefix(OWN))
-    assert reply.headers[b"content-type"] in (b"application/octet-stream", b"text/html")
+    assert reply.headers[b"content-type"] in (b"image/png", b"text/html")
     assert b"x" not in reply.headers
 
 
@@ -248,15 +248,15 @@ def test_files_of_a_run_have_urls() -> None:
     client = Client(p=PICTURES)
     url = put(client, "/demo", content=b"input", filename="in.png")
     run = client.post("/demo/predictions", {"image": url})
-    assert run["input"]["image"].startswith(f"{OWN}/demo/files/{FIRST}-0")
+    assert run["input"]["image"].startswith(f"{OWN}/demo/files/run-{FIRST}-0")
     client.predictions.succeed(FIRST, {"image": Blob(b"output", "image/jpeg", "out.jpg")})
     found = client.get(f"/demo/predictions/{FIRST}")
     assert found["input"] == run["input"], "a URL that was told stays good"
-    assert found["output"] == found["demo_output"] == {"image": f"{OWN}/demo/files/{FIRST}-1.jpg"}
+    assert found["output"] == found["demo_output"] == {"image": f"{OWN}/demo/files/run-{FIRST}-1.jpg"}
     for shown, content in ((found["input"]["image"], b"input"), (found["output"]["image"], b"output")):
         reply = client.send("GET", shown.removeprefix(OWN))
         assert (reply.status, reply.body) == (200, content)
-    for name in (f"{FIRST}-2.jpg", f"{2:032x}-0.jpg", f"{FIRST}-000000.png.exe"):
+    for name in (f"run-{FIRST}-2.jpg", f"run-{2:032x}-0.jpg", f"run-{FIRST}-000000.png.exe", f"{FIRST}-1.jpg"):
         assert client.refused(404, "GET", f"/demo/files/{name}") == {"detail": "File not found"}
 
 
@@ -266,4 +266,4 @@ def test_files_beside_what_only_the_slow_writer_takes() -> None:
     client.post("/demo/predictions", {"image": "data:,x"})
     client.predictions.succeed(FIRST, {"image": Blob(b"o", "image/png"), "big": 2**70})
     reply = client.send("GET", f"/demo/predictions/{FIRST}")
-    assert json.loads(reply.body)["output"] == {"image": f"{OWN}/demo/files/{FIRST}-0.png", "big": 2**70}
+    assert json.loads(reply.body)["output"] == {"image": f"{OWN}/demo/files/run-{FIRST}-0.png", "big": 2**70}

@@ -9,10 +9,10 @@ from dragoman.core.tensors import Blob
 from dragoman.dialects import Request
 from dragoman.dialects.tungsten import files, reading
 from dragoman.dialects.tungsten.errors import of_one
-from dragoman.dialects.tungsten.service import Uploads
 from dragoman.serving.gateway import Entry, Gateway
 from dragoman.serving.predictions import Predictions, View
 from dragoman.serving.root_model import default_entry
+from dragoman.serving.uploads import Uploads
 
 DIALECT = "tungsten"
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -61,7 +61,7 @@ class Calls:
     async def uploaded(self, name: str) -> Blob:
         """An uploaded file. Raises NOT_FOUND in the original's words."""
         try:
-            return await self.uploads.get(name)
+            return await self.uploads.read(name)
         except ServingError as error:
             raise files.not_found() if error.kind is Kind.NOT_FOUND else error from None
 

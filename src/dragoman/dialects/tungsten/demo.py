@@ -16,7 +16,7 @@ from dragoman.serving.predictions import View
 from dragoman.serving.root_model import DEMO, description
 
 _UNKNOWN = "No such prediction: {}"
-_OF_PREDICTION = re.compile(r"([0-9a-f]{32})-([0-9]{1,6})(\.[a-z0-9]{1,8})?\Z")
+_OF_PREDICTION = re.compile(r"run-([0-9a-f]{32})-([0-9]{1,6})(\.[a-z0-9]{1,8})?\Z")
 _FOLDER = "/demo/files/"
 _SUFFIXES = mimetypes.MimeTypes()
 """The built-in table only, so that names do not vary from machine to machine."""
@@ -76,7 +76,7 @@ class Demo:
 
         def url(blob: Blob) -> str:
             suffix = _SUFFIXES.guess_extension(blob.media_type) or ""
-            return files.file_url(request, _FOLDER, f"{view.id}-{numbers[id(blob)]}{suffix}")
+            return files.file_url(request, _FOLDER, f"run-{view.id}-{numbers[id(blob)]}{suffix}")
 
         shown = answers.demo(view)
         outputs, demo_outputs, error = shown["outputs"], shown["demo_outputs"], shown["error_message"]

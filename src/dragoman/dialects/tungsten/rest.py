@@ -4,6 +4,7 @@ The same routes are at the root, for the default model, and below /models/NAME o
 predictions and demos share one space. What the demo server of the original answers is below /demo, in demo.py.
 """
 
+from collections.abc import AsyncIterator
 from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
@@ -12,9 +13,9 @@ from dragoman.dialects.tungsten import answers, errors, files, reading
 from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
 from dragoman.dialects.tungsten.events import stream
-from dragoman.dialects.tungsten.service import Uploads
 from dragoman.serving.predictions import Predictions
 from dragoman.serving.root_model import description
+from dragoman.serving.uploads import Uploads
 
 _EVENT_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 _UNDONE = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.TIMEOUT})
@@ -143,8 +144,12 @@ class Tungsten:
 
     async def _upload(self, request: Request, folder: str) -> Answer:
         blob = files.upload(await request.body(), request.header(b"content-type"))
-        stored = await self._uploads.put(blob.data, blob.name, blob.media_type)
-        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, stored)}))
+        stored = await self._uploads.add(_whole(blob.data), blob.name, blob.media_type)
+        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, stored.path.partition("/")[2])}))
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _get(handler: Handler, *args: str) -> Methods:

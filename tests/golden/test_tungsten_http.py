@@ -1,4 +1,4 @@
-"""Requests of Tungsten's REST API and the bytes of their replies: every file of tests/golden/tungsten is sent and compared."""
+"""Requests of Tungsten's REST API and the bytes of their replies: every file of tests/golden/tungsten_http is sent and compared."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob
 from tests.fakes_predictions import PICTURES, TEXT, Client
 
-FILES = sorted((Path(__file__).parent / "tungsten").glob("*.json"))
+FILES = sorted((Path(__file__).parent / "tungsten_http").glob("*.json"))
 TRACE = 'Traceback (most recent call last):\n  File "tungsten_model.py", line 21, in predict\nValueError: boom happened\n'
 
 
@@ -24,7 +24,14 @@ def client() -> Client:
         {"progress": Progress.CLAIMED},
         {"progress": Progress.RUNNING},
         {"progress": Progress.SUCCEEDED, "outputs": [{"text": "ONE", "score": 0.5}, {"text": "TWO", "score": math.nan}], "finished": 104.0},
-        {"progress": Progress.FAILED, "error": TRACE, "error_kind": "model_failed", "logs": "loading\n", "started": 101.0, "finished": 104.0},
+        {
+            "progress": Progress.FAILED,
+            "error": TRACE,
+            "error_kind": "model_failed",
+            "logs": "loading\n",
+            "started": 101.0,
+            "finished": 104.0,
+        },
         {"progress": Progress.CANCELLED, "error": "Canceled", "error_kind": "cancelled"},
         {"progress": Progress.SUCCEEDED, "outputs": [{"image": Blob(b"\x89PNG", "image/png", "a.png")}]},
     ]
