@@ -459,6 +459,19 @@ def test_claims_take_the_oldest_of_the_models_asked_for(case: Case, tmp_path: Pa
 
 
 @every_store
+def test_the_models_that_are_waited_for(case: Case, tmp_path: Path) -> None:
+    """Each once, in order; what runs or has ended waits for none."""
+
+    async def body(store: Store) -> None:
+        assert await store.pending_models() == []
+        for one in (waiting(model="b"), waiting(model="b"), waiting(model="a"), claimed(model="c"), ended(model="d")):
+            await store.add_prediction(one)
+        assert await store.pending_models() == ["a", "b"]
+
+    with_store(case, tmp_path, body)
+
+
+@every_store
 def test_nothing_is_claimed_twice(case: Case, tmp_path: Path) -> None:
     """By many claims at once in one process."""
 
@@ -696,6 +709,7 @@ some_step: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda o: lambda s: s.cancelled_of(o, IDS), some_owner),
     st.builds(lambda now, o: lambda s: s.orphans(now=now, dead=[o]), st.sampled_from([0.0, 250.0]), some_owner),
     st.builds(lambda: lambda s: s.owners()),
+    st.builds(lambda: lambda s: s.pending_models()),
     st.builds(lambda n: lambda s: s.remove_predictions(finished_before=10.0, limit=n), st.integers(1, 2)),
 )
 

@@ -81,7 +81,7 @@ await store.add_version(stores.version("m", str(number)))
 print(len(await store.versions()) > 0)
 await store.close()
 """
-    for round_ in range(3):
+    for round_ in range(2):
         place = tmp_path / str(round_)
         with workers(case, place, 4, body) as started:
             assert answers(started) == ["True\n"] * 4

@@ -197,6 +197,10 @@ def claim(connection: Connection, wanted: Claim) -> list[Found]:
     return [one for one in _find(connection, ids, _PARTS) if one is not None]
 
 
+def pending_models(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(predictions.c.model).where(WAITING).distinct().order_by(predictions.c.model)))
+
+
 def orphans(connection: Connection, now: float, dead: Collection[str]) -> list[Prediction]:
     lost = or_(predictions.c.lease_until < now, predictions.c.owner.in_(dead))
     query = select(*_COLUMNS).where(OWNED, lost).order_by(predictions.c.created, predictions.c.id)

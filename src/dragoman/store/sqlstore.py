@@ -124,6 +124,9 @@ class SqlStore:
             await self.change_prediction(failed)
         return claimed
 
+    async def pending_models(self) -> list[str]:
+        return await self._read(predictions.pending_models)
+
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         return await self._read(lambda connection: predictions.orphans(connection, now, dead))
 
