@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Update, and_, bindparam, delete, insert, or_, select, update
 
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change
