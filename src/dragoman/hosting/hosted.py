@@ -76,6 +76,10 @@ class HostedModel:
         self._model.close()
 
     def _start(self, batch: Batch) -> None:
+        # One pass later the answers of the run before are on their way: this run may end the process.
+        self._loop.call_soon(self._begin, batch)
+
+    def _begin(self, batch: Batch) -> None:
         number = next(self._numbers)
         self._announce(number, batch)
         self._announced = number
