@@ -18,7 +18,9 @@ def write(
     more: Mapping[str, str] | None = None,
     module: str = "",
 ) -> Path:
-    """A pure Python package of one module (its name is the package's if none is given) whose text is `source`, and `more` files; `entry_points.txt` is put where it belongs.
+    """A pure Python package: one module, called like the package or `module`, whose text is `source`, and `more` files.
+
+    Of these, `entry_points.txt` is put where it belongs.
 
     Equal arguments give equal bytes.
     """

@@ -1,4 +1,4 @@
-"""Picture to picture: makes it small, in an environment of its own that has Pillow."""
+"""Picture to picture: makes it small. It names Pillow, which it needs, so it runs also where the server has none."""
 
 from PIL import ImageOps
 from tungstenkit import BaseIO, Field, Image, Option, define_model
