@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.model import Environment
+from dragoman.core.model import Environment, InferRequest, ModelSpec
+from dragoman.core.tensors import FP32, Tensor, Tensors
+from dragoman.engines import Context, Engines
 from dragoman.engines.environment import Environments
 from tests import wheels
 from tests.e2e.running import run as run_command
@@ -74,6 +78,63 @@ def test_what_is_asked_for(installer: str | None, shop: Path, tmp_path: Path) ->
         assert str(tmp_path) not in caught.value.message
         assert caught.value.trace
     assert len(environments.installed()) == 1
+
+
+MODEL = """
+import numpy, toy
+from dragoman.core.tensors import FP32, Signature, Tensor, TensorSpec, Tensors
+
+class Model:
+    signatures = {"": Signature(inputs=(TensorSpec("x", FP32, (-1,)),), outputs=(TensorSpec("y", FP32, (-1,)),), batch=True)}
+    operations = frozenset({"predict"})
+    platform = "toy " + toy.VERSION
+    concurrent = False
+
+    def predict(self, call):
+        return Tensors([Tensor("y", FP32, call.inputs.items[0].array * numpy.float32(3))])
+
+    def close(self):
+        pass
+
+def load(spec):
+    return Model()
+"""
+
+
+def test_a_model_runs_in_its_own(shop: Path, tmp_path: Path) -> None:
+    """With a package and even a runtime that the server does not have; while its process runs nobody removes what it runs in."""
+    (shop / "numpy-2.0-py3-none-any.whl").unlink()
+    wheels.borrow_numpy(shop)
+    wheels.write(shop, "toy-runtime", "1.0", MODEL, ["toy<2"], {"entry_points.txt": "[dragoman.runtimes]\ntoy = toy_runtime:load\n"})
+    environments = Environments(tmp_path / "root")
+    spec = ModelSpec("m", runtime="toy", engine="process", environment=Environment(packages=("toy-runtime",)))
+
+    async def test() -> None:
+        engines = Engines(Context(environments=environments))
+        try:
+            servable = await engines.open(spec)
+            assert servable.platform == "toy 1.5"
+            answer = await servable.infer(InferRequest(Tensors([Tensor("x", FP32, np.array([1, 2], "f4"))])))
+            assert isinstance(answer.outputs, Tensors)
+            assert answer.outputs.items[0].array.tolist() == [3, 6]
+            (found,) = environments.installed()
+            assert found.in_use
+            assert environments.collect(0) == []
+            await servable.close()
+            assert not environments.installed()[0].in_use
+
+            with pytest.raises(ServingError, match="toy==7 cannot be installed") as caught:
+                await engines.open(replace(spec, environment=Environment(packages=("toy==7",))))
+            assert caught.value.kind is Kind.UNAVAILABLE
+            with pytest.raises(ServingError, match="toy"):  # the package is there, the runtime is not
+                await engines.open(replace(spec, environment=Environment(packages=("toy",))))
+            assert not any(e.in_use for e in environments.installed())
+        finally:
+            await engines.close()
+        assert found.hash in environments.collect(0)
+        assert environments.installed() == []
+
+    asyncio.run(test())
 
 
 def test_a_package_that_fails_to_build(shop: Path, tmp_path: Path) -> None:

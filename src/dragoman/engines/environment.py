@@ -5,6 +5,7 @@ the standard library, never the server's packages.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -45,7 +46,8 @@ class Held:
     def release(self) -> None:
         """Let it be removed, which is counted from now on. May be called again."""
         if self._lock.held:
-            os.utime(self._lock.path)
+            with contextlib.suppress(OSError):
+                os.utime(self._lock.path)
         self._lock.close()
 
     def __enter__(self) -> Self:
