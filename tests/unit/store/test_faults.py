@@ -384,7 +384,7 @@ def test_outputs_whose_file_was_destroyed(tmp_path: Path) -> None:
     """The prediction has failed, with that reason, instead of an error for ever; strangers are served."""
 
     async def body(store: Store) -> None:
-        one, other = ended(outputs=LARGE, webhook="https://x"), ended(outputs=b"x")
+        one, other = ended(outputs=LARGE, webhook="https://x"), ended(outputs=b"x", finished=121.0)
         await store.add_prediction(one)
         await store.add_prediction(other)
         for path in blobs(tmp_path):
