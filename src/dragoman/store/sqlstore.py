@@ -17,7 +17,7 @@ from dragoman.store import Change, StoredVersion, models, predictions
 from dragoman.store.blobs import LEAST_BYTES, Blobs
 from dragoman.store.lanes import Lane
 from dragoman.store.predictions import Found, Payload
-from dragoman.store.sqlite import SqliteFile, Transactions, unavailable
+from dragoman.store.sqlite import WAIT_S, SqliteFile, Transactions, unavailable
 
 R = TypeVar("R")
 
@@ -36,11 +36,21 @@ class SqlStore:
         self._collector.start()
 
     @classmethod
-    def at(cls, path: Path) -> "SqlStore":
-        """Blocks while the file is made or migrated."""
-        file = SqliteFile(path)
-        file.prepare()
-        return cls(file, Blobs(path.parent / "blobs"))
+    async def at(cls, path: Path, *, wait_s: float = WAIT_S) -> "SqlStore":
+        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read.
+
+        A write waits `wait_s` for other processes.
+        """
+        file = SqliteFile(path, wait_s=wait_s)
+        await asyncio.to_thread(file.prepare)
+        store = cls(file, Blobs(path.parent / "blobs"))
+        try:
+            await store._write(lambda _: None)
+            await store._read(lambda _: None)
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def close(self) -> None:
         self._stopped.set()
@@ -111,18 +121,23 @@ class SqlStore:
 
     async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
         wanted = predictions.Claim(owner, tuple(models), lease_until, limit)
-        claimed = []
-        for found in await self._write(lambda connection: predictions.claim(connection, wanted)):
+        found = await self._write(lambda connection: predictions.claim(connection, wanted))
+        return [prediction for one in found if (prediction := await self._runnable(one)) is not None]
+
+    async def _runnable(self, found: Found) -> Prediction | None:
+        """None, and then it has failed, when its inputs cannot be read: nobody else could run it, and it must not stay claimed for ever."""
+        try:
             loaded = await self._loaded(found)
             if "inputs" not in loaded.lost:
-                claimed.append(loaded.prediction)
-                continue
-            words = f"the inputs of prediction '{found.prediction.id}' are lost: their file is gone from beside the server's database"
-            failed = Change(
-                found.prediction.id, Progress.FAILED, owner=owner, error=words, error_kind=Kind.INTERNAL.value, finished=time.time()
-            )
-            await self.change_prediction(failed)
-        return claimed
+                return loaded.prediction
+            reason = "their file is gone from beside the server's database"
+        except ServingError as error:
+            reason = error.message
+        was = found.prediction
+        words = f"the inputs of prediction '{was.id}' are lost: {reason}"
+        failed = Change(was.id, Progress.FAILED, owner=was.owner, error=words, error_kind=Kind.INTERNAL.value, finished=time.time())
+        await self.change_prediction(failed)
+        return None
 
     async def pending_models(self) -> list[str]:
         return await self._read(predictions.pending_models)
