@@ -155,7 +155,7 @@ class Transactions:
             log.warning("the server's database works again (%s)", self._path)
 
 
-def unavailable(error: BaseException, path: Path) -> ServingError:
+def unavailable(error: BaseException | None, path: Path) -> ServingError:
     """What a failure of the database or of its folder means. The message is for strangers, so it names no path."""
     if isinstance(error, FileNotFoundError):
         words = "is gone: put its file back, or start the server anew with an empty one"

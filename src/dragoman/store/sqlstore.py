@@ -90,11 +90,9 @@ class SqlStore:
     async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
         work = predictions.find if inputs else predictions.find_results
         found = await self._reader.run(work, prediction_id)
-        if found is None:
-            return None
-        loaded = await self._loaded(found)
-        if loaded.lost:
-            # Removed between the look and the reading? Then it is gone, and not broken.
+        loaded = await self._loaded(found) if found is not None else None
+        if loaded is not None and loaded.lost:
+            # Removed or replaced between the look and the reading? Then nothing is broken.
             found = await self._reader.run(work, prediction_id)
             loaded = await self._loaded(found) if found is not None else None
         return loaded.prediction if loaded is not None else None
@@ -104,7 +102,10 @@ class SqlStore:
         files = _files(parts)
 
         def settle(written: predictions.Written | None) -> None:
-            self._blobs.remove(files if written is None or not written.applied else written.unused)
+            if written is None or not written.applied:
+                self._blobs.remove(files)
+            if written is not None:
+                self._blobs.remove(written.unused)
 
         return (await self._writer.run(predictions.change, (change, parts), after=settle)).applied
 
