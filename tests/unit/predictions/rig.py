@@ -20,7 +20,6 @@ from dragoman.serving.predictions import Limits, Parts, Predictions, View
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store import Store
 from tests.fakes_store import FakeStore
-from tests.servables import settle
 
 ROWS = Signature(form=Form.ROWS, batch=True)
 LIMITS = Limits(model_wait_s=60.0, lease_s=30.0)
@@ -184,7 +183,9 @@ class Bench:
 
     async def asked(self, count: int) -> None:
         """Until the model has been asked so often."""
-        await settle(lambda: len(self.servable.asked) >= count)
+        async with asyncio.timeout(10):
+            while len(self.servable.asked) < count:
+                await asyncio.sleep(0.001)
 
     async def reach(self, prediction_id: str, *progress: Progress) -> View:
         """Until it is in one of these states."""
