@@ -161,7 +161,12 @@ def _file(cls: type[File], value: object, name: str) -> object:
 
 
 def _problem(index: int, found: Fault) -> Problem:
-    return Problem((index, *found["loc"]), found["type"], found["msg"], dict(found.get("ctx", {})))
+    return Problem((index, *found["loc"]), found["type"], found["msg"], {key: _shown(limit) for key, limit in found.get("ctx", {}).items()})
+
+
+def _shown(limit: Any) -> Any:
+    """A limit as JSON can say it: enum members by value."""
+    return [_shown(item) for item in limit] if isinstance(limit, list) else limit.value if isinstance(limit, Enum) else limit
 
 
 # --- outputs ---

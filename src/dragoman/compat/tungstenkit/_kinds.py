@@ -212,7 +212,7 @@ class Anything:
     annotation: Any
 
     def take(self, value: Any, loc: Loc, faults: list[Fault]) -> Any:
-        if isinstance(self.annotation, type) and not isinstance(value, self.annotation):
+        if isinstance(self.annotation, type) and self.annotation is not Any and not isinstance(value, self.annotation):
             return fault(faults, loc, "type_error", f"instance of {self.annotation.__name__} expected")
         return value
 
