@@ -28,6 +28,8 @@ class Request(BaseIO):
     mode: Mode = Mode.FAST
     weights: Binary = Option(Binary.from_path("weights.bin"))
     logo: Image = Option(Image.from_url("https://example.com/logo.png"))
+    badge: Image = Option(Image.from_url("data:image/png;base64,YQ=="))
+    strength: Optional[float] = 2  # noqa: UP045
 
 
 class Inner(BaseIO):
@@ -107,7 +109,8 @@ class TestDescribe:
         assert properties["steps"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 3, "description": "Steps"}
         assert properties["mode"] == {"type": "string", "enum": ["fast", "best"], "default": "fast", "description": "Mode"}
         assert properties["weights"] == {"type": "string", "format": "uri", "description": "Weights"}
-        assert properties["logo"]["default"] == "https://example.com/logo.png"
+        assert properties["logo"] == {"type": "string", "format": "uri", "description": "Logo"}
+        assert properties["badge"]["default"] == "data:image/png;base64,YQ=="
         assert described.output_schema["properties"]["named"] == {
             "type": "object",
             "additionalProperties": {"type": "string", "format": "uri"},
@@ -119,6 +122,14 @@ class TestDescribe:
         default = bridge.describe(Everything).input_schema["properties"]["scale"]["default"]
         assert (default, type(default)) == (8.0, float)
 
+    def test_null_beside_a_default(self) -> None:
+        """Is a value of its own, which only this field takes."""
+        properties = bridge.describe(Everything).input_schema["properties"]
+        assert [name for name, shown in properties.items() if shown.get("nullable")] == ["strength"]
+        inputs: Any = bridge.to_inputs(Everything, [{"image": b"", "prompt": "x", "strength": None}, {"image": b"", "prompt": "x"}])
+        assert [i.strength for i in inputs] == [None, 2.0]
+        bridge.discard(inputs)
+
     def test_places_of_files(self) -> None:
         """By path: objects by name, lists and dicts by $item."""
         described = bridge.describe(Everything)
@@ -128,6 +139,7 @@ class TestDescribe:
             "sketch.mask": "image",
             "weights": "binary",
             "logo": "image",
+            "badge": "image",
         }
         assert described.output_files == {"picture": "image", "clips.$item": "video", "inner.sound": "audio", "named.$item": "binary"}
         assert described.demo_output_files == {}
@@ -135,7 +147,7 @@ class TestDescribe:
     def test_the_rest(self) -> None:
         """Options in order, a batch of at least one, and the configuration as declared."""
         described = bridge.describe(Everything)
-        assert described.options == ("sketch", "steps", "scale", "mode", "weights", "logo")
+        assert described.options == ("sketch", "steps", "scale", "mode", "weights", "logo", "badge", "strength")
         assert described.batch_size == 1
         assert described.config["gpu"] is True
         assert described.has_post_build is False
