@@ -241,8 +241,12 @@ class PlainModel:
             yield self.predict(call)
             return
         with self._scratch():
+            silent = True
             for piece in self._pieces(rows[0]):
+                silent = False
                 yield Rows([{UNNAMED: piece}])
+            if silent:
+                yield Rows([{UNNAMED: "" if self._texts() else None}])
 
     def close(self) -> None:
         """Forget the model; its own `close` is called once."""
