@@ -25,7 +25,6 @@ class FakeStore:
         key = (version.model, version.version)
         if key in self._versions and not replace:
             raise ServingError(Kind.CONFLICT, f"version '{version.version}' of model '{version.model}' exists", what="version")
-        self._versions.pop(key, None)
         self._versions[key] = version
         for alias in aliases:
             self._aliases[version.model, alias] = version.version
@@ -68,9 +67,10 @@ class FakeStore:
             raise ServingError(Kind.CONFLICT, f"prediction '{prediction.id}' exists", what="prediction")
         self._predictions[prediction.id] = prediction
 
-    async def prediction(self, prediction_id: str) -> Prediction | None:
+    async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
         self._check()
-        return self._predictions.get(prediction_id)
+        found = self._predictions.get(prediction_id)
+        return found if inputs or found is None else replace(found, inputs=b"")
 
     async def change_prediction(self, change: Change) -> bool:
         self._check()
@@ -94,6 +94,10 @@ class FakeStore:
         ]
         self._predictions |= {p.id: p for p in claimed}
         return claimed
+
+    async def pending_models(self) -> list[str]:
+        self._check()
+        return sorted({p.model for p in self._predictions.values() if p.progress is Progress.PENDING})
 
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         self._check()

@@ -4,6 +4,7 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
+import math
 import shutil
 import tempfile
 import threading
@@ -45,6 +46,7 @@ class Defaults:
     instances: int = 1
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
+    run_timeout_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,13 @@ class Repository:
 
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults
-        return ModelSpec(name, batch=defaults.batch, instances=defaults.instances, arguments=dict(defaults.arguments))
+        return ModelSpec(
+            name,
+            batch=defaults.batch,
+            instances=defaults.instances,
+            arguments=dict(defaults.arguments),
+            run_timeout_s=defaults.run_timeout_s,
+        )
 
 
 class _Uploads:

@@ -48,7 +48,7 @@ class ModelStore(Protocol):
 
     async def version(self, model: str, version: str) -> StoredVersion | None: ...
     async def versions(self, model: str = "") -> list[StoredVersion]:
-        """All versions of one model or of all, newest first; of those created in one moment, the one written last."""
+        """All versions of one model or of all, newest first; of those created in one moment, the one added last."""
         ...
 
     async def remove_version(self, model: str, version: str) -> bool:
@@ -114,7 +114,12 @@ class PredictionStore(Protocol):
         """
         ...
 
-    async def prediction(self, prediction_id: str) -> Prediction | None: ...
+    async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
+        """Whoever only polls asks without the inputs (they are then empty): they may be large.
+
+        Outputs whose file was destroyed make it FAILED with that reason.
+        """
+        ...
 
     async def change_prediction(self, change: Change) -> bool:
         """Apply one compare-and-set; False when the prediction is gone or not as expected. Concurrent calls share transactions."""
@@ -122,6 +127,10 @@ class PredictionStore(Protocol):
 
     async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
         """Claim, oldest first: those PENDING of these models, their owner set, attempt one more, in one transaction; returned as CLAIMED."""
+        ...
+
+    async def pending_models(self) -> list[str]:
+        """The models that PENDING predictions wait for."""
         ...
 
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
