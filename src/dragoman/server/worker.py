@@ -33,6 +33,7 @@ from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -84,7 +85,7 @@ class Worker:
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings))
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -249,4 +250,6 @@ def defaults(settings: Settings) -> Defaults:
         ),
         instances=settings.instances,
         arguments=arguments,
+        batch_size=settings.batch_size,
+        environments=settings.environments,
     )

@@ -21,6 +21,8 @@ from dragoman.serving.settings import quoted
 MODULE = "tungsten_model"
 FILE = f"{MODULE}.py"
 SUFFIX = ".py"
+RECORD = "dragoman.json"
+"""Says what a folder is that was built; see library/specs.py."""
 RUNTIME = "python"
 ENGINE = "process"
 REQUIREMENTS = "requirements.txt"
@@ -35,8 +37,8 @@ _ONLY_FOR_IMAGES = (
 
 
 def is_project(folder: Path) -> bool:
-    """Whether a folder is a Tungsten project."""
-    return (folder / FILE).is_file()
+    """Whether a folder is a Tungsten project, or a Python model that was built."""
+    return (folder / FILE).is_file() or (folder / RECORD).is_file()
 
 
 def located(path: Path) -> tuple[Path, str]:
