@@ -95,6 +95,10 @@ class FakeStore:
         self._predictions |= {p.id: p for p in claimed}
         return claimed
 
+    async def pending_models(self) -> list[str]:
+        self._check()
+        return sorted({p.model for p in self._predictions.values() if p.progress is Progress.PENDING})
+
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         self._check()
         lost = (p for p in self._predictions.values() if p.progress in ACTIVE and (p.lease_until < now or p.owner in dead))

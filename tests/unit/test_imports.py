@@ -39,7 +39,7 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
-    "store": set(),
+    "store": {"sqlalchemy", "alembic"},
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
     "console": {"numpy", "orjson"},
@@ -63,10 +63,13 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+    "store/sql.py": {"dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store"},
+    "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = ("onnxruntime", "sklearn", "scipy", "skops", "joblib", "xgboost", "lightgbm", "torch", "google.protobuf", "pandas")
+DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
 
 
@@ -216,9 +219,14 @@ def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
 
 
 def test_the_command_loads_no_framework() -> None:
-    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client."""
-    found = loaded_by("dragoman.cli", "dragoman.server.worker", *modules_of("dialects", "console"))
-    assert not {name for name in (*FRAMEWORKS, *CLIENTS) if name in found}
+    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client, no database before a store is opened."""
+    found = loaded_by("dragoman.cli", "dragoman.server.worker", "dragoman.store.sql", *modules_of("dialects", "console"))
+    assert not {name for name in (*FRAMEWORKS, *CLIENTS, *DATABASES) if name in found}
+
+
+def test_a_store_that_is_up_to_date_needs_no_alembic() -> None:
+    """Only migrating does."""
+    assert "alembic" not in loaded_by("dragoman.store.sqlstore")
 
 
 def test_the_package_itself_is_light() -> None:

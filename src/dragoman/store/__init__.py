@@ -129,6 +129,10 @@ class PredictionStore(Protocol):
         """Claim, oldest first: those PENDING of these models, their owner set, attempt one more, in one transaction; returned as CLAIMED."""
         ...
 
+    async def pending_models(self) -> list[str]:
+        """The models that PENDING predictions wait for."""
+        ...
+
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         """Those CLAIMED or RUNNING whose lease is over or whose owner is among the dead, oldest first.
 
