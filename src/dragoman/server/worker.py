@@ -22,6 +22,7 @@ from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
+from dragoman.engines import Context, Engines
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -37,7 +38,7 @@ from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
-from dragoman.serving.reconciler import Reconciler, open_with_engine
+from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.trace_settings import TraceSettings
@@ -68,10 +69,11 @@ class Loaded:
 class Worker:
     """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
-    `index` is this worker's place among them, `serial` a number that no worker of this server has or had.
+    `index` is this worker's place among them, `serial` a number that no worker of this server has or had. `keeper` is the socket of whoever
+    keeps the model processes of all workers; without one this worker keeps its own.
     """
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0) -> None:
+    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0, keeper: str = "") -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
         self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
@@ -84,6 +86,7 @@ class Worker:
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
+        self.engines = Engines(Context(keeper=keeper))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
@@ -132,7 +135,7 @@ class Worker:
     async def _open(self, spec: ModelSpec) -> Servable:
         """Composed models are made of what this worker serves; everything else is loaded by its engine."""
         if not spec.steps:
-            return await open_with_engine(spec)
+            return await self.engines.open(spec)
         ensemble = Ensemble(spec, self.gateway)
         ensemble.check_members()
         return ensemble
@@ -211,6 +214,7 @@ class Worker:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
+        await self.engines.close()
         self.repository.close()
 
 
