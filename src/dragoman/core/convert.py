@@ -4,17 +4,15 @@ Pure. Called by the codecs and the gateway: `inwards` before a request is queued
 `output_tensors` when an answer is written. Along the batch axis element i is row i; without one, a request is one row.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
 from dragoman.core.columns import WrongColumnError, column, guess
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.files import decoded
 from dragoman.core.rows import checked, row_schema
 from dragoman.core.tensors import (
     BF16,
@@ -180,18 +178,13 @@ def _json(value: bytes) -> Value:
 
 
 def _file(value: bytes) -> Blob:
+    """The content itself, unless it is a data: URI, which is how JSON brings it."""
     if value[:5].lower() != b"data:":
         return Blob(value)
-    head, comma, text = value.partition(b",")
-    kind, *parameters = head[5:].decode("latin-1").split(";")
     try:
-        if not comma:
-            raise ValueError
-        encoded = parameters[-1:] == ["base64"]
-        content = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True) if encoded else unquote_to_bytes(text)
-    except (ValueError, binascii.Error):
+        return decoded(value.decode()) or Blob(value)
+    except ValueError:
         raise ValueError("a data: URI that cannot be read") from None
-    return Blob(content, kind or "text/plain")
 
 
 # --- outputs ---

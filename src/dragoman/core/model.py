@@ -6,7 +6,7 @@ Made per request and therefore not frozen: InferRequest, InferResponse, Timings,
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -166,6 +166,8 @@ class InferRequest:
     dialect: str = ""
     """Who asked, for metering."""
     watch: Watch | None = None
+    part: Callable[[Tensors | Rows], None] | None = None
+    """Takes the parts of a streamed answer but the last, which is the answer itself. Called where the model runs; may block it."""
 
 
 @dataclass(slots=True)
@@ -204,7 +206,9 @@ class Model(Protocol):
     """A loaded model. `predict` blocks and owns its inputs; it is called once at a time unless `concurrent`.
 
     `predict` raises ServingError INVALID_INPUT for input that the framework refuses; any other exception is the model's failure.
-    `signatures` has "" as the default and, where the format has several, their names too.
+    `signatures` has "" as the default and, where the format has several, their names too. Three more attributes are optional: `batch_size`
+    (int; more than 0 is what the model's author says of its largest batch, and wins over the spec's), and, where `streams` is true,
+    `stream(call) -> Iterator[Tensors | Rows]`, the parts of an answer to one request as they come.
     """
 
     @property

@@ -5,35 +5,19 @@ is a text. Called by every door that takes rows, in the worker, before a request
 """
 
 import copy
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from dragoman.core.coerce import SCALARS, Check, RefusedError, anything, file, refuse
 from dragoman.core.errors import Kind, Problem, ServingError
 from dragoman.core.samples import schema
-from dragoman.core.tensors import Blob, Form, JsonSchema, Signature, Value
-
-Path: TypeAlias = tuple[str | int, ...]
-Check: TypeAlias = Callable[[Any], Value]
-"""Returns the coerced value or raises _RefusedError."""
+from dragoman.core.tensors import Form, JsonSchema, Signature, Value
 
 MOST_PROBLEMS = 50
 """One answer lists at most this many; who sends a thousand bad rows learns from the first ones."""
 _MOST_COMPILED = 256
-
-_TRUE = frozenset({"1", "on", "t", "true", "y", "yes"})
-_FALSE = frozenset({"0", "off", "f", "false", "n", "no"})
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\-]+={0,2}\s*")
-_FETCHED = frozenset({"http", "https"})
-
-
-class _RefusedError(Exception):
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__()
-        self.problems = problems
 
 
 def checked(rows: object, signature: Signature, model: str) -> list[dict[str, Value]]:
@@ -53,7 +37,7 @@ def checked(rows: object, signature: Signature, model: str) -> list[dict[str, Va
     for index, row in enumerate(rows):
         try:
             made.append(check(row))
-        except _RefusedError as refused:
+        except RefusedError as refused:
             problems += _below(index, refused.problems)
             if len(problems) >= MOST_PROBLEMS:
                 break
@@ -98,10 +82,6 @@ def _below(key: str | int, problems: Sequence[Problem]) -> list[Problem]:
     return [Problem((key, *p.path), p.code, p.message, p.context) for p in problems]
 
 
-def _refuse(code: str, message: str, path: Path = (), **context: object) -> _RefusedError:
-    return _RefusedError([Problem(path, code, message, context)])
-
-
 # --- one checker per kind of schema ---
 
 
@@ -110,19 +90,19 @@ def _checker(described: JsonSchema) -> Check:
     if isinstance(kind, list):
         kind = next((each for each in kind if each != "null"), None)
     if kind == "string" and described.get("format") == "uri":
-        return _file
+        return file
     if kind == "object":
         return _object(described)
     if kind == "array":
         return _array(described)
-    return _chosen(described, _limited(described, _SCALARS[kind])) if kind in _SCALARS else _anything
+    return _chosen(described, _limited(described, SCALARS[kind])) if kind in SCALARS else anything
 
 
 def _object(described: JsonSchema) -> Check:
     properties: Mapping[str, JsonSchema] | None = described.get("properties")
     if properties is None:
         others = described.get("additionalProperties")
-        return _mapping(_checker(others) if isinstance(others, Mapping) else _anything)
+        return _mapping(_part(others) if isinstance(others, Mapping) else anything)
     required = frozenset(described.get("required", ()))
     fields = [(n, _checker(s), n in required, s.get("default"), _takes_null(s)) for n, s in properties.items()]
 
@@ -136,7 +116,7 @@ def _object(described: JsonSchema) -> Check:
             if given is not None:
                 try:
                     made[name] = field(given)
-                except _RefusedError as refused:
+                except RefusedError as refused:
                     problems += _below(name, refused.problems)
             elif null and name in value:
                 made[name] = None
@@ -148,7 +128,7 @@ def _object(described: JsonSchema) -> Check:
                 else:
                     made[name] = copy.deepcopy(default) if isinstance(default, list | dict) else default
         if problems:
-            raise _RefusedError(problems)
+            raise RefusedError(problems)
         return made
 
     return check
@@ -156,7 +136,19 @@ def _object(described: JsonSchema) -> Check:
 
 def _takes_null(described: JsonSchema) -> bool:
     kind = described.get("type")
-    return bool(described.get("nullable")) or (isinstance(kind, list) and "null" in kind)
+    return kind is None or bool(described.get("nullable")) or (isinstance(kind, list) and "null" in kind)
+
+
+def _part(described: JsonSchema) -> Check:
+    """The checker of something inside a list or mapping, where null is a value of its own."""
+    inner, null = _checker(described), _takes_null(described)
+
+    def check(value: Any) -> Value:
+        if value is None and not null:
+            raise refuse("type_error.none.not_allowed", "none is not an allowed value")
+        return None if value is None else inner(value)
+
+    return check
 
 
 def _missing(name: str) -> Problem:
@@ -167,10 +159,10 @@ def _null(name: str) -> Problem:
     return Problem((name,), "type_error.none.not_allowed", "none is not an allowed value")
 
 
-def _no_dict(value: object) -> _RefusedError:
+def _no_dict(value: object) -> RefusedError:
     if value is None:
-        return _refuse("type_error.none.not_allowed", "none is not an allowed value")
-    return _refuse("type_error.dict", "value is not a valid dict")
+        return refuse("type_error.none.not_allowed", "none is not an allowed value")
+    return refuse("type_error.dict", "value is not a valid dict")
 
 
 def _mapping(inner: Check) -> Check:
@@ -182,10 +174,10 @@ def _mapping(inner: Check) -> Check:
         for key, item in value.items():
             try:
                 made[key] = inner(item)
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 problems += _below(key, refused.problems)
         if problems:
-            raise _RefusedError(problems[:MOST_PROBLEMS])
+            raise RefusedError(problems[:MOST_PROBLEMS])
         return made
 
     return check
@@ -196,20 +188,23 @@ _SAME: Mapping[Any, type] = {"integer": int, "number": float, "string": str, "bo
 
 def _array(described: JsonSchema) -> Check:
     items: JsonSchema = described.get("items", {})
-    inner = _checker(items)
+    inner = _part(items)
     least, most = described.get("minItems", 0), described.get("maxItems")
     # A long list of one plain type without limits is looked at once, in C.
     plain = _SAME.get(items.get("type")) if not items.keys() - {"type", "description"} else None
+    holds, dimensions = _box(described)
 
     def check(value: Any) -> Value:
         if isinstance(value, np.ndarray) and value.ndim:
+            if value.dtype.kind in holds and _within(value.shape, dimensions):
+                return value
             value = value.tolist()
         if type(value) is not list:
-            raise _refuse("type_error.list", "value is not a valid list")
+            raise refuse("type_error.list", "value is not a valid list")
         if len(value) < least:
-            raise _refuse("value_error.list.min_items", f"ensure this value has at least {least} items", limit_value=least)
+            raise refuse("value_error.list.min_items", f"ensure this value has at least {least} items", limit_value=least)
         if most is not None and len(value) > most:
-            raise _refuse("value_error.list.max_items", f"ensure this value has at most {most} items", limit_value=most)
+            raise refuse("value_error.list.max_items", f"ensure this value has at most {most} items", limit_value=most)
         if plain is not None and (not value or set(map(type, value)) == {plain}):
             return value
         made: list[Value] = []
@@ -217,15 +212,34 @@ def _array(described: JsonSchema) -> Check:
         for index, item in enumerate(value):
             try:
                 made.append(inner(item))
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 problems += _below(index, refused.problems)
                 if len(problems) >= MOST_PROBLEMS:
                     break
         if problems:
-            raise _RefusedError(problems)
+            raise RefusedError(problems)
         return made
 
     return check
+
+
+def _box(described: JsonSchema) -> tuple[str, list[tuple[int, int | None]] | None]:
+    """Kinds of NumPy datatypes of which an array may stay as it is, and bounds of its dimensions (None: any number of any size)."""
+    dimensions = []
+    while described.get("type") == "array":
+        dimensions.append((described.get("minItems", 0), described.get("maxItems")))
+        described = described.get("items", {})
+    if not described:
+        return "biuf", None if len(dimensions) == 1 else dimensions
+    limited = described.keys() - {"type", "description"}
+    return "" if limited else {"integer": "iu", "number": "iuf", "boolean": "b"}.get(described.get("type", ""), ""), dimensions
+
+
+def _within(shape: tuple[int, ...], dimensions: list[tuple[int, int | None]] | None) -> bool:
+    if dimensions is None:
+        return True
+    bounds = zip(shape, dimensions, strict=False)
+    return len(shape) == len(dimensions) and all(least <= n and (most is None or n <= most) for n, (least, most) in bounds)
 
 
 def _limited(described: JsonSchema, inner: Check) -> Check:
@@ -238,15 +252,15 @@ def _limited(described: JsonSchema, inner: Check) -> Check:
     def check(value: Any) -> Value:
         value = inner(value)
         if low is not None and not value >= low:  # so that NaN is refused
-            raise _refuse("value_error.number.not_ge", f"ensure this value is greater than or equal to {low}", limit_value=low)
+            raise refuse("value_error.number.not_ge", f"ensure this value is greater than or equal to {low}", limit_value=low)
         if high is not None and not value <= high:
-            raise _refuse("value_error.number.not_le", f"ensure this value is less than or equal to {high}", limit_value=high)
+            raise refuse("value_error.number.not_le", f"ensure this value is less than or equal to {high}", limit_value=high)
         if shortest is not None and len(value) < shortest:
             text = f"ensure this value has at least {shortest} characters"
-            raise _refuse("value_error.any_str.min_length", text, limit_value=shortest)
+            raise refuse("value_error.any_str.min_length", text, limit_value=shortest)
         if longest is not None and len(value) > longest:
             text = f"ensure this value has at most {longest} characters"
-            raise _refuse("value_error.any_str.max_length", text, limit_value=longest)
+            raise refuse("value_error.any_str.max_length", text, limit_value=longest)
         return value
 
     return check
@@ -263,96 +277,7 @@ def _chosen(described: JsonSchema, inner: Check) -> Check:
     def check(value: Any) -> Value:
         value = inner(value)
         if value not in permitted:
-            raise _refuse("value_error.const", f"unexpected value; permitted: {listed}", given=value, permitted=permitted)
+            raise refuse("value_error.const", f"unexpected value; permitted: {listed}", given=value, permitted=permitted)
         return value
 
     return check
-
-
-# --- plain values ---
-
-
-def _anything(value: Any) -> Value:
-    return value
-
-
-def _integer(value: Any) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, int | float | str):
-        try:
-            return int(value)
-        except (ValueError, OverflowError):  # no number, not finite, or more digits than Python reads
-            pass
-    raise _refuse("type_error.integer", "value is not a valid integer")
-
-
-def _float(value: Any) -> float:
-    if type(value) is float:
-        return value
-    if isinstance(value, int | float | str):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    raise _refuse("type_error.float", "value is not a valid float")
-
-
-def _text(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if isinstance(value, int | float):
-        try:
-            return str(value)
-        except ValueError:  # more digits than Python writes
-            pass
-    elif isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            pass
-    raise _refuse("type_error.str", "str type expected")
-
-
-def _boolean(value: Any) -> bool:
-    if type(value) is bool:
-        return value
-    if isinstance(value, str):
-        word = value.lower()
-        if word in _TRUE or word in _FALSE:
-            return word in _TRUE
-    elif isinstance(value, int | float) and value in (0, 1):
-        return value == 1
-    raise _refuse("type_error.bool", "value could not be parsed to a boolean")
-
-
-_SCALARS: Mapping[Any, Check] = {"integer": _integer, "number": _float, "string": _text, "boolean": _boolean}
-
-
-def _file(value: Any) -> Value:
-    """A file as it was sent: content, or the text that says where it is. What the text brings is decoded or fetched later."""
-    if isinstance(value, Blob):
-        return value
-    if isinstance(value, bytes):
-        return Blob(value)
-    if not isinstance(value, str):
-        raise _bad_file("Invalid file input")
-    found = _SCHEME.match(value)
-    if found is None:
-        if _BASE64.fullmatch(value) is None:
-            raise _bad_file("Invalid file input")
-        return value
-    scheme = found[1].lower()
-    if scheme in _FETCHED:
-        return value
-    if scheme == "data":
-        if "," not in value:
-            raise _bad_file("Invalid file input")
-        return value
-    if scheme == "file" and not value[5:].startswith("///") and value[5:].startswith("//"):
-        raise _bad_file("Remote files are not supported")
-    raise _bad_file("Unsupported URI scheme")
-
-
-def _bad_file(message: str) -> _RefusedError:
-    return _refuse("value_error", message, ("__root__",))
