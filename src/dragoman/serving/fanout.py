@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from dragoman.core.convert import input_tensors, output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.keys import canonical_json
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Watch
-from dragoman.core.tensors import Failure, Rows, Signature, Tensors, Value
+from dragoman.core.tensors import Failure, Form, Rows, Signature, Tensors, Value
 
 _PAUSES_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Between attempts to get a row into a full queue."""
@@ -85,14 +86,33 @@ async def fan_out(
     done: Callable[[int], None] | None = None,
     patient: bool = False,
 ) -> list[Value]:
-    """One output per row. `template` is the request that is sent for each, but for its inputs and its watch."""
+    """One output per row. `template` is the request that is sent for each part, but for its inputs and its watch.
+
+    Of a tensor model a part is as many rows as make a batch, and is watched and done under the index of its first row.
+    """
 
     async def ask(index: int, row: Value) -> Value:
         response = await infer(replace(template, inputs=Rows([row]), watch=None if watch is None else watch(index)))
         return only_row(response.outputs, spec.name)
 
-    fan = Fan(ask, lanes(spec), patient, template.deadline, done)
-    return await fan.all(rows, by_options(rows, signature.options))
+    if signature.form is Form.ROWS:
+        return await Fan(ask, lanes(spec), patient, template.deadline, done).all(rows, by_options(rows, signature.options))
+
+    size = max(1, spec.batch.max_size) if signature.batch else 1
+    parts = [input_tensors(rows[start : start + size], signature, spec.name) for start in range(0, len(rows), size)]
+
+    async def ask_batch(index: int, part: Tensors) -> list[Value]:
+        watcher = None if watch is None else watch(index * size)
+        response = await infer(replace(template, inputs=part, watch=watcher))
+        answers = output_rows(response.outputs, signature, spec.name)
+        expected = min(size, len(rows) - index * size)
+        if len(answers) != expected:
+            raise ServingError(Kind.MODEL_FAILED, f"model '{spec.name}' answered {len(answers)} outputs for {expected} inputs")
+        return answers
+
+    tell = None if done is None else lambda index: done(index * size)
+    batches = await Fan(ask_batch, max(1, lanes(spec) // size), patient, template.deadline, tell).all(parts, range(len(parts)))
+    return [answer for batch in batches for answer in batch]
 
 
 def lanes(spec: ModelSpec) -> int:

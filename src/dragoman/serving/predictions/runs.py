@@ -36,6 +36,7 @@ class Run:
         self.size = size
         """Bytes of its inputs, about."""
         self.dialect = ""
+        self.stored = False
         self.started: float | None = None
         self.started_saved = False
         self.ending: Ending | None = None
@@ -48,6 +49,8 @@ class Run:
         """Writes of one prediction come one after the other."""
         self.version = 0
         """Grows with every change that a caller could see."""
+        self.on_start: Callable[[Run], None] = lambda run: None
+        """Told when its first row starts."""
         self._shown = False
         self._changed = asyncio.Event()
         self._clock = clock
@@ -76,6 +79,7 @@ class Run:
         if self.started is None and self.ending is None:
             self.started = self._clock()
             self.tell()
+            self.on_start(self)
         if self._burst is None or self._burst.speaker is not None:
             self._burst = _Burst()
             self._loop.call_soon(self._end_burst, self._burst)
