@@ -139,6 +139,16 @@ class Predictions:
         run = self._known(prediction_id)
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
+    async def inputs(self, prediction_id: str) -> list[Value]:
+        """The rows that it was accepted with. Raises NOT_FOUND as `get` does."""
+        run = self._work.runs.get(prediction_id)
+        if run is not None and run.rows and not run.lost:
+            return run.rows
+        await self.get(prediction_id)
+        store = await self._parts.store.get()
+        record = await store.prediction(prediction_id)
+        return [] if record is None else await asyncio.to_thread(unpack_rows, record.inputs)
+
     async def wait(self, prediction_id: str, timeout_s: float) -> View:
         """How it stands when it has ended, or when the time is over."""
         end = monotonic() + timeout_s
