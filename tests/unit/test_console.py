@@ -27,6 +27,7 @@ from dragoman.serving.repository import Defaults, Repository
 from tests.asgi import Reply, app, call
 from tests.fakes_predictions import PICTURES, TEXT
 from tests.servables import FakeServable
+from tests.services import without_data
 
 IRIS = Signature(
     inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", INT64, (-1,), labels=("setosa", "other")),), batch=True
@@ -53,6 +54,7 @@ class Site:
             info=ServerInfo("dragoman", "1.2.3"),
             fetching=FetchPolicy.parse(()),
             extensions=("binary_tensor_data", "statistics"),
+            **without_data(self.gateway),
         )
         self.app = app(Console(services))
 

@@ -11,12 +11,15 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.late_store import LateStore
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.uploads import Uploads
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -138,8 +141,9 @@ class Services:
     """Bytes that a compressed request body may inflate to."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
-    predictions: Any = None
-    uploads: Any = None
+    predictions: Predictions = field(kw_only=True)
+    uploads: Uploads = field(kw_only=True)
+    store: LateStore = field(kw_only=True)
 
 
 class Dialect(Protocol):

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
+from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.server.app import App
@@ -32,15 +34,21 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
+from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler, open_with_engine
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
+from dragoman.serving.uploads import Uploads
+from dragoman.serving.webhooks import Webhooks
+from dragoman.store.sql import open_store, store_url
 
 log = logging.getLogger("dragoman")
 
@@ -80,7 +88,7 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer)
+        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
@@ -93,6 +101,13 @@ class Worker:
             else ""
         )
         operations = Operations(self.registry, self.repository, self.gateway, fixed)
+        fetching = FetchPolicy.parse(settings.allow_fetch)
+        self.store = LateStore(
+            partial(open_store, store_url(settings.data_path)),
+            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
+        )
+        self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
+        self.predictions = self._predictions(fetching)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -100,10 +115,13 @@ class Worker:
             operations=operations,
             meters=self.meters,
             info=ServerInfo("dragoman", __version__),
-            fetching=FetchPolicy.parse(settings.allow_fetch),
+            fetching=fetching,
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            predictions=self.predictions,
+            uploads=self.uploads,
+            store=self.store,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
@@ -111,6 +129,23 @@ class Worker:
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
+
+    def _predictions(self, fetching: FetchPolicy) -> Predictions:
+        settings = self.settings
+        limits = Limits(
+            waiting=settings.max_predictions,
+            held=settings.max_predictions,
+            expiration_s=settings.result_expiration,
+            run_timeout_s=settings.prediction_timeout or math.inf,
+            model_wait_s=settings.model_wait,
+        )
+        files = FileLimits(max_file=settings.max_file, max_total=max(settings.max_file, settings.max_body))
+
+        async def resolved(rows: Sequence[Any], signature: Signature) -> list[Any]:
+            return await resolve(rows, signature, fetching, files, self.uploads)
+
+        owners = settings.data_path / "owners"
+        return Predictions(Parts(self.gateway, self.store, resolved, Webhooks(fetching), owners, limits, self.uploads.sweep))
 
     async def serve(
         self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None
@@ -140,6 +175,7 @@ class Worker:
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
         """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
+        await self.predictions.start()
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
         self.gateway.named = tuple(f.name for f in found)
         reasons: dict[int, str] = {}
@@ -202,18 +238,24 @@ class Worker:
         return answer.media_type, answer.body
 
     async def close(self) -> None:
-        """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed."""
+        """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed.
+
+        Predictions that run have that time, too; those that wait stay in the store for the next start.
+        """
         self.gateway.draining = True
-        if self._http is not None:
-            aborted = await self._http.drain(self.settings.drain_timeout)
-            if aborted:
-                log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
+        drained, _ = await asyncio.gather(self._drain_http(), self.predictions.close(self.settings.drain_timeout))
+        if drained:
+            log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
+        await self.store.close()
         self.repository.close()
+
+    async def _drain_http(self) -> int:
+        return await self._http.drain(self.settings.drain_timeout) if self._http is not None else 0
 
 
 async def _nothing() -> dict[str, Any]:
@@ -254,4 +296,5 @@ def defaults(settings: Settings) -> Defaults:
         ),
         instances=settings.instances,
         arguments=arguments,
+        run_timeout_s=settings.prediction_timeout or math.inf,
     )

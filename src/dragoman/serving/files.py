@@ -127,7 +127,7 @@ class _Call:
         match = _UPLOAD.match(unquote(urlsplit(url).path)) if self._uploads is not None else None
         if match is not None and self._uploads is not None:
             try:
-                return await self._uploads.read(match[1])
+                return await self._uploads.get(match[1])
             except ServingError as error:
                 if url.startswith("/"):
                     raise _refused(place, error.message) from error

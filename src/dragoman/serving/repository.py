@@ -4,6 +4,7 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
+import math
 import shutil
 import tempfile
 import threading
@@ -53,6 +54,7 @@ class Defaults:
     """The operator's word, which Python models take over what they declare; 0 when there is none."""
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
+    run_timeout_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,13 @@ class Repository:
 
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults
-        return ModelSpec(name, batch=defaults.batch, instances=defaults.instances, arguments=dict(defaults.arguments))
+        return ModelSpec(
+            name,
+            batch=defaults.batch,
+            instances=defaults.instances,
+            arguments=dict(defaults.arguments),
+            run_timeout_s=defaults.run_timeout_s,
+        )
 
 
 class _Uploads:

@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 from uuid import uuid4
 
 from dragoman.core.errors import Kind, ServingError
@@ -35,9 +34,9 @@ class Upload:
     size: int
 
     @property
-    def path(self) -> str:
-        """Where it is served, below the server's root: files/ID-NAME, one percent-encoded segment."""
-        return f"files/{self.id}" + (f"-{quote(self.name, safe='')}" if self.name else "")
+    def key(self) -> str:
+        """What it is asked for by, one segment of a URL before escaping: its id, and for people its name."""
+        return f"{self.id}-{self.name}" if self.name else self.id
 
 
 class Uploads:
@@ -69,17 +68,25 @@ class Uploads:
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, f"the upload cannot be stored: {error.strerror}") from error
 
-    async def get(self, key: str) -> Upload:
-        """The upload of an id, or of the last segment of its address. That counts as a use. Raises NOT_FOUND."""
-        return await asyncio.to_thread(self._get, key)
+    async def put(self, data: bytes, name: str = "", declared_type: str = "") -> str:
+        """Store one that is all there; returns its key. Raises like `add`."""
 
-    async def read(self, key: str) -> Blob:
-        """Its content. Raises NOT_FOUND."""
+        async def whole() -> AsyncIterator[bytes]:
+            yield data
+
+        return (await self.add(whole(), name, declared_type)).key
+
+    async def find(self, key: str) -> Upload:
+        """What is known of an upload by its key; the id alone will do. That counts as a use. Raises NOT_FOUND."""
+        return await asyncio.to_thread(self._find, key)
+
+    async def get(self, key: str) -> Blob:
+        """Its content. That counts as a use. Raises NOT_FOUND."""
         return await asyncio.to_thread(self._read, key)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """Its content in pieces. Raises NOT_FOUND when the first is asked for."""
-        upload = await self.get(key)
+        upload = await self.find(key)
         try:
             with await asyncio.to_thread(open, self._folder / upload.id, "rb") as file:
                 while piece := await asyncio.to_thread(file.read, _PIECE):
@@ -131,7 +138,7 @@ class Uploads:
         os.utime(part, (now, now))
         part.rename(self._folder / upload.id)
 
-    def _get(self, key: str) -> Upload:
+    def _find(self, key: str) -> Upload:
         match = _ID.match(key)
         if match is None:
             raise _unknown(key)
@@ -147,7 +154,7 @@ class Uploads:
         return Upload(match[1], facts["name"], facts["media_type"], facts["size"])
 
     def _read(self, key: str) -> Blob:
-        upload = self._get(key)
+        upload = self._find(key)
         try:
             data = (self._folder / upload.id).read_bytes()
         except FileNotFoundError:

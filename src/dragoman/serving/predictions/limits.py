@@ -35,6 +35,10 @@ class Limits:
     attempts: int = 3
 
 
+async def _nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What predictions are made with. `owners` is the folder of the lock files. Clocks and ids are for tests to replace."""
@@ -45,6 +49,8 @@ class Parts:
     webhooks: Webhooks
     owners: Path
     limits: Limits = Limits()
+    tidy: Callable[[], Awaitable[None]] = _nothing
+    """Whatever else is to be looked after from second to second; raises nothing."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     new_id: Callable[[], str] = lambda: uuid4().hex

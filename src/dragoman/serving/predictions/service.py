@@ -140,14 +140,15 @@ class Predictions:
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
     async def inputs(self, prediction_id: str) -> list[Value]:
-        """The rows that it was accepted with. Raises NOT_FOUND as `get` does."""
-        run = self._work.runs.get(prediction_id)
-        if run is not None and run.rows and not run.lost:
+        """The rows that were submitted; URLs in them are as they came. Raises NOT_FOUND."""
+        run = self._known(prediction_id)
+        if run is not None and run.rows:
             return run.rows
         await self.get(prediction_id)
-        store = await self._parts.store.get()
-        record = await store.prediction(prediction_id)
-        return [] if record is None else await asyncio.to_thread(unpack_rows, record.inputs)
+        record = await (await self._parts.store.get()).prediction(prediction_id)
+        if record is None:
+            raise unknown(prediction_id)
+        return await asyncio.to_thread(unpack_rows, record.inputs)
 
     async def wait(self, prediction_id: str, timeout_s: float) -> View:
         """How it stands when it has ended, or when the time is over."""
@@ -232,6 +233,7 @@ class Predictions:
         """One round of what is done every second."""
         await self._keeper.beat()
         await self._deliveries.beat()
+        await self._parts.tidy()
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Accept nothing more. What runs has this long to end; everything else stays in the store for the next start."""
@@ -306,13 +308,12 @@ class Predictions:
 
     async def _stored(self, prediction_id: str) -> tuple[View, str]:
         """The view of a stored prediction, and its webhook."""
-        unknown = ServingError(Kind.NOT_FOUND, f"there is no prediction '{prediction_id[:64]}'", what="prediction")
         if not _ID.match(prediction_id):
-            raise unknown
+            raise unknown(prediction_id)
         store = await self._parts.store.existing()
         record = None if store is None else await store.prediction(prediction_id, inputs=False)
         if record is None or self._work.expired(record.finished):
-            raise unknown
+            raise unknown(prediction_id)
         if record.outputs is None or len(record.outputs) < OFF_LOOP_BYTES:
             return view_of(record, unpack_rows), record.webhook
         return await asyncio.to_thread(view_of, record, unpack_rows), record.webhook
@@ -330,6 +331,10 @@ class Predictions:
         while True:
             await self.beat()
             await asyncio.sleep(_BEAT_S)
+
+
+def unknown(prediction_id: str) -> ServingError:
+    return ServingError(Kind.NOT_FOUND, f"there is no prediction '{prediction_id[:64]}'", what="prediction")
 
 
 __all__ = ["DIALECT", "Predictions"]
