@@ -58,6 +58,8 @@ class FakeServable:
         self.requests: list[InferRequest] = []
         self.drained_until: float | None = None
         self.closed = 0
+        self.gone: asyncio.Future[str] | None = None
+        """Resolved with the reason: the servable is lost."""
         self.error: Exception | None = None
         """Raised by infer."""
         self.unwilling: Exception | None = None
@@ -77,7 +79,8 @@ class FakeServable:
             yield await self.infer(request)
 
     async def lost(self) -> str:
-        raise AssertionError("nobody asks")
+        self.gone = self.gone or asyncio.get_running_loop().create_future()
+        return await self.gone
 
     async def drain(self, deadline: float) -> None:
         self.drained_until = deadline

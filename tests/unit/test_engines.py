@@ -8,9 +8,8 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import ModelSpec
 from dragoman.core.plugins import find
-from dragoman.engines import LocalEngine
+from dragoman.engines import Context, Engines, LocalEngine
 from dragoman.hosting.servable import Cost, LocalServable
-from dragoman.serving.reconciler import open_with_engine
 from tests.fakes import FakeModel
 from tests.packages import installed
 from tests.servables import ask, run
@@ -43,7 +42,7 @@ def test_a_model_is_loaded_without_blocking_the_loop(tmp_path: Path) -> None:
 
     async def test() -> None:
         with installed(tmp_path, "dragoman.runtimes", "held", RUNTIME) as package:
-            opening = asyncio.ensure_future(open_with_engine(ModelSpec("m", runtime="held", instances=3)))
+            opening = asyncio.ensure_future(Engines().open(ModelSpec("m", runtime="held", instances=3)))
             assert await asyncio.to_thread(package.begun.wait, 10)
             assert not opening.done()
             package.go.set()
@@ -61,7 +60,7 @@ def test_a_load_that_is_cancelled_leaves_no_model_open(tmp_path: Path) -> None:
 
     async def test() -> None:
         with installed(tmp_path, "dragoman.runtimes", "held", RUNTIME) as package:
-            opening = asyncio.ensure_future(LocalEngine().open(ModelSpec("m", runtime="held")))
+            opening = asyncio.ensure_future(LocalEngine(Context()).open(ModelSpec("m", runtime="held")))
             assert await asyncio.to_thread(package.begun.wait, 10)
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -80,7 +79,7 @@ def test_an_engine_or_runtime_that_does_not_exist_is_refused() -> None:
     async def test() -> None:
         for spec in (ModelSpec("m", engine="warp"), ModelSpec("m", runtime="caffe")):
             with pytest.raises(ServingError, match=r"is called .(warp|caffe).; there are") as caught:
-                await open_with_engine(spec)
+                await Engines().open(spec)
             assert caught.value.kind is Kind.UNSUPPORTED
         assert find("engines", "local") is LocalEngine
 

@@ -58,6 +58,7 @@ THIRD_PARTY = {
 
 LATE = {
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
+    "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
     },

@@ -112,6 +112,8 @@ class ModelSpec:
     """Stored requests: {"inputs": {name: nested list or ndarray}}; without any, samples are generated from the signature."""
     run_timeout_s: float = math.inf
     """How long one run may take before it is broken off (process engine)."""
+    interrupt_grace_s: float = 10.0
+    """How long a run that is broken off may take to end before its process is killed (process engine)."""
     load_timeout_s: float = math.inf
     environment: Environment | None = None
     repeatable: bool = False

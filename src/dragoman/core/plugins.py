@@ -22,7 +22,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "console": "dragoman.console.routes:Console",
     },
-    "engines": {"local": "dragoman.engines:LocalEngine"},
+    "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }
 """Group -> name -> "module:attribute". An installed package adds to a group with the entry point group "dragoman.<group>"."""
 

@@ -1,20 +1,65 @@
-"""Engines decide where a model lives and how a call gets there. Here: the protocol and the in-process engine."""
+"""Engines decide where a model lives and how a call gets there. Here: the protocol, all engines of one server, and the in-process engine."""
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
 
-from dragoman.core.model import ModelSpec, Servable
+from dragoman.core.model import Environment, ModelSpec, Servable
+from dragoman.core.plugins import find
 from dragoman.hosting.servable import LocalServable
+
+PythonFor: TypeAlias = Callable[[Environment, Callable[[str], None]], Awaitable[Path]]
+"""(environment, where its lines of progress go) -> the interpreter of its virtualenv, built where it does not exist yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What engines get to know of the server that they work for."""
+
+    keeper: str = ""
+    """Unix socket of the keeper of model processes; "" when this process keeps its own."""
+    python_for: PythonFor | None = None
+    """Who builds virtualenvs, where this process keeps its own model processes."""
 
 
 class Engine(Protocol):
-    """`open` returns a servable that has loaded and is warm, or raises ServingError with the reason. It never blocks the loop."""
+    """Made once per process, with its Context. `open` returns a servable that has loaded and is warm, or raises ServingError with the reason.
+
+    Neither blocks the loop. `close` comes when every servable is closed.
+    """
 
     async def open(self, spec: ModelSpec) -> Servable: ...
+    async def close(self) -> None: ...
+
+
+class Engines:
+    """The engines of one server process, each made when a spec first names it."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = context or Context()
+        self._engines: dict[str, Engine] = {}
+
+    async def open(self, spec: ModelSpec) -> Servable:
+        """Load a spec with the engine that it names. Raises ServingError with the reason when that fails."""
+        engine = self._engines.get(spec.engine)
+        if engine is None:
+            engine = self._engines[spec.engine] = find("engines", spec.engine)(self._context)
+        return await engine.open(spec)
+
+    async def close(self) -> None:
+        """To be called when every servable is closed."""
+        engines, self._engines = self._engines, {}
+        for engine in engines.values():
+            await engine.close()
 
 
 class LocalEngine:
     """The model in this process: loaded in a thread, called inline or in threads of its own."""
+
+    def __init__(self, _context: Context) -> None:
+        pass
 
     async def open(self, spec: ModelSpec) -> Servable:
         loading = asyncio.get_running_loop().run_in_executor(None, LocalServable.load, spec)
@@ -23,6 +68,9 @@ class LocalEngine:
         except asyncio.CancelledError:
             loading.add_done_callback(_discard)  # the thread cannot be stopped; what it brings must not stay
             raise
+
+    async def close(self) -> None:
+        """Nothing is left when the servables are closed."""
 
 
 def _discard(loading: "asyncio.Future[LocalServable]") -> None:

@@ -33,15 +33,15 @@ class Batcher:
     """One queue in front of one model.
 
     `start` runs a batch somewhere (inline or in a thread) and must see to it that `finished` is called on the loop afterwards, exactly
-    once. At most `slots` batches run at a time.
+    once. At most `slots` batches run at a time; where `ahead` allows it, as many full ones are handed to `start` before their turn.
     """
 
-    def __init__(self, name: str, policy: BatchPolicy, slots: int, start: Start) -> None:
+    def __init__(self, name: str, policy: BatchPolicy, slots: int, start: Start, *, ahead: bool = True) -> None:
         self._name = name
         self._policy = policy
         self._free = slots
         """Slots that are free; below 0 that many batches are ready for the next ones."""
-        self._ahead = 0 if policy.levels or policy.max_delay_s else slots
+        self._ahead = slots if ahead and not policy.levels and not policy.max_delay_s else 0
         self._slots = slots
         self._start = start
         self._target = min(policy.preferred[-1], policy.max_size) if policy.preferred else policy.max_size
@@ -74,20 +74,32 @@ class Batcher:
 
         Raises OVERLOADED at once when the queue is full, TIMEOUT at the request's deadline, and whatever the model raises.
         """
+        member = self.enqueue(request, key, length)
+        try:
+            return await member.future
+        finally:
+            self.leave(member)
+
+    def enqueue(self, request: InferRequest, key: Hashable, length: int, *, admitted: bool = False) -> Member:
+        """Queue one request; its answer comes to the future of the member, and cancelling that is the cancel.
+
+        Whoever calls this calls `leave` when the future is done, however that came. One that was `admitted` before is never OVERLOADED.
+        """
         policy = self._policy
         level = min(request.priority or policy.default_level, policy.levels) if policy.levels else 0
-        self._refuse_when_full(level)
+        if not admitted:
+            self._refuse_when_full(level)
         deadline = request.deadline
         if policy.queue_timeout_s != math.inf or policy.level_timeout_s:
             deadline = self._queue_deadline(request, level)
         self._sequence += 1
-        member = Member(request, length, (level, self._sequence), self._loop.create_future())
+        member = Member(request, key, length, (level, self._sequence), self._loop.create_future())
         if deadline != math.inf:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise late(self._name)
             if left_s < _PRECISE_S or policy.timeout_delays:
-                member.timer = self._loop.call_later(left_s, self._expire, member, key)
+                member.timer = self._loop.call_later(left_s, self._expire, member)
             elif self._tick is None:
                 self._tick = self._loop.call_later(_PRECISE_S / 2, self._look_at_deadlines)
         queue = self._queues.get(key)
@@ -104,13 +116,14 @@ class Batcher:
             # Every request that arrives in this pass of the loop joins: that costs 2 us and saves whole runs under load.
             self._pass_scheduled = True
             self._loop.call_soon(self._pass)
-        try:
-            return await member.future
-        finally:
-            if member.timer is not None:
-                member.timer.cancel()
-            if member.queued:  # cancelled or late while it waited
-                self._drop(member, key)
+        return member
+
+    def leave(self, member: Member) -> None:
+        """Forget a member whose future is done. Once is enough, twice does no harm."""
+        if member.timer is not None:
+            member.timer.cancel()
+        if member.queued:  # cancelled or late while it waited
+            self._drop(member)
 
     def finished(self, batch: Batch, outcomes: Sequence[Outcome]) -> None:
         """Resolve the members of a batch that ran and give its slot to the next."""
@@ -153,16 +166,16 @@ class Batcher:
             return own
         return min(own, time.monotonic() + default_s)
 
-    def _expire(self, member: Member, key: Hashable) -> None:
+    def _expire(self, member: Member) -> None:
         own = member.request.deadline
         if not (self._policy.timeout_delays and time.monotonic() < own):
             member.settle(late(self._name))
         elif member.queued:
-            queue = self._queues[key]
+            queue = self._queues[member.key]
             queue.remove(member)
             member.order = (_LAST, member.order[1])
             insort(queue, member)
-            member.timer = self._loop.call_at(own, self._expire, member, key) if own != math.inf else None
+            member.timer = self._loop.call_at(own, self._expire, member) if own != math.inf else None
 
     def _look_at_deadlines(self) -> None:
         """Resolve whoever is late among those that wait or run; again in a second while there are any."""
@@ -182,11 +195,11 @@ class Batcher:
         """
         return self._target > 1 and self._waiting >= self._target and self._free > -self._ahead and len(self._queues) == 1
 
-    def _drop(self, member: Member, key: Hashable) -> None:
-        queue = self._queues[key]
+    def _drop(self, member: Member) -> None:
+        queue = self._queues[member.key]
         queue.remove(member)
         if not queue:
-            del self._queues[key]
+            del self._queues[member.key]
         self._left(member)
 
     def _left(self, member: Member) -> None:

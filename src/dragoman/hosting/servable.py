@@ -6,7 +6,7 @@ the others pay the hop. The expectation is measured, by size of input, from warm
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
@@ -17,7 +17,7 @@ from dragoman.core.keys import batch_key
 from dragoman.core.model import Call, InferRequest, InferResponse, Model, ModelSpec, Timings
 from dragoman.core.plugins import find
 from dragoman.core.tensors import Rows, Signature, batch_length
-from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, execute
+from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, check_rows, execute, outcome_of, rows_of
 from dragoman.hosting.batcher import ALONE, Batcher
 from dragoman.hosting.reshaped import inner_spec, outer_model
 from dragoman.hosting.streaming import streamed
@@ -90,19 +90,8 @@ class LocalServable:
     @staticmethod
     def load(spec: ModelSpec) -> "LocalServable":
         """Load the artifact with its runtime and warm it up. Raises ServingError with the reason when either fails."""
-        runtime = find("runtimes", spec.runtime)
-        models: list[Model] = []
         cost = Cost()
-        try:
-            models.append(outer_model(runtime(inner_spec(spec)), spec))
-            while len(models) < spec.instances:
-                models.append(models[0] if models[0].concurrent else outer_model(runtime(inner_spec(spec)), spec))
-            for model in dict.fromkeys(models):
-                warm_up(model, spec, cost.record)
-        except BaseException:
-            _close(models)
-            raise
-        return LocalServable(spec, models, cost)
+        return LocalServable(spec, load_models(spec, cost.record), cost)
 
     def trouble(self) -> str:
         return ""
@@ -121,11 +110,10 @@ class LocalServable:
             and (expected_ns < DIRECT_BOUND_NS or not self._joins or not signature.batch)
         ):
             return self._run_inline(request, signature, elements)
-        length = batch_length(inputs, signature) if self._joins else None
-        key: Hashable = ALONE if length is None or length >= self._spec.batch.max_size else batch_key(request, signature)
+        key, length = place(request, signature, self._spec.batch.max_size)
         if self._batcher is None:
             self._batcher = Batcher(self._spec.name, self._spec.batch, len(self._models), self._start)
-        return await self._batcher.submit(request, key, 1 if length is None else length)
+        return await self._batcher.submit(request, key, length)
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """One part, or many of a model that streams; those run in the model's threads, one stream per model at a time."""
@@ -177,16 +165,25 @@ class LocalServable:
 
     def _run_inline(self, request: InferRequest, signature: Signature, elements: int) -> InferResponse:
         inputs = request.inputs
+        given = rows_of(inputs)
+        if request.watch is not None:
+            request.watch.started()
         begin = time.monotonic_ns()
         try:
             outputs = self._models[0].predict(Call(inputs, request.operation, request.signature, request.outputs, request.parameters))
-        except Exception as error:
+        except BaseException as error:
             raise as_serving_error(error, self._spec.name) from error
         took = time.monotonic_ns() - begin
         self._cost.record(elements, took)
         size = batch_length(inputs, signature)
         rows = 1 if size is None else size
-        return InferResponse(outputs, Timings(0, 0, took, 0, rows, True, rows))
+        response = InferResponse(outputs, Timings(0, 0, took, 0, rows, True, rows))
+        if isinstance(outputs, Rows):
+            check_rows(outputs, given, self._spec.name)
+            outcome = outcome_of(response, self._spec.name)
+            if isinstance(outcome, ServingError):
+                raise outcome
+        return response
 
     def _start(self, batch: Batch) -> None:
         elements = sum(_elements(member.request.inputs) for member in batch)
@@ -228,6 +225,30 @@ class LocalServable:
                 break
         assert self._batcher is not None
         self._batcher.finished(batch, outcomes)
+
+
+def load_models(spec: ModelSpec, record: Callable[[int, int], None]) -> list[Model]:
+    """Load `spec.instances` models and warm them up; blocking. Raises ServingError with the reason when either fails."""
+    runtime = find("runtimes", spec.runtime)
+    models: list[Model] = []
+    try:
+        models.append(outer_model(runtime(inner_spec(spec)), spec))
+        while len(models) < spec.instances:
+            models.append(models[0] if models[0].concurrent else outer_model(runtime(inner_spec(spec)), spec))
+        for model in dict.fromkeys(models):
+            warm_up(model, spec, record)
+    except BaseException:
+        _close(models)
+        raise
+    return models
+
+
+def place(request: InferRequest, signature: Signature, max_size: int) -> tuple[Hashable, int]:
+    """With whom a request may run, and how much of a batch it takes: its batch key, or ALONE, and its length."""
+    length = batch_length(request.inputs, signature) if max_size > 1 else None
+    if length is None or length >= max_size:
+        return ALONE, length or 1
+    return batch_key(request, signature), length
 
 
 def _close(models: Sequence[Model]) -> None:

@@ -35,7 +35,7 @@ async def serve(line: socket.socket) -> int:
         stopping.set()
 
     watch = loop.create_task(leave_with_supervisor())
-    worker = Worker(settings, run_dir=order["run_dir"], index=order["index"], serial=order["serial"])
+    worker = Worker(settings, run_dir=order["run_dir"], index=order["index"], serial=order["serial"], keeper=order["keeper"])
     serving = loop.create_task(worker.serve(sockets, lambda text: report("progress", text=text), lambda: report("listening")))
     try:
         ended = loop.create_task(stopping.wait())

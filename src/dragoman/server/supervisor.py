@@ -1,5 +1,7 @@
 """Several workers on the same ports: starts them, restarts what dies, ends them on a signal. It loads no model and answers no request.
 
+It keeps the model processes, so that all workers share one set of them.
+
 The listening sockets are made here once and inherited, so a worker that dies takes no waiting connection with it. Each worker has a line to
 this process: it reports over it, and leaves when it closes, so that no worker outlives its supervisor.
 """
@@ -15,8 +17,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from dragoman.engines.keeper import Keeper
+from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
 
 log = logging.getLogger("dragoman")
@@ -39,6 +44,7 @@ class Supervisor:
         self._settings = settings
         self._sockets = sockets
         self._run_dir = run_dir
+        self._keeper = str(Path(run_dir) / "keeper")
         self._on_report = on_report
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -64,10 +70,15 @@ class Supervisor:
 
     async def run(self) -> int:
         """Keep the workers alive until `stop`; returns the exit code."""
-        async with asyncio.TaskGroup() as group:
-            for index in range(self._settings.workers):
-                group.create_task(self._keep(index))
-            group.create_task(self._kill_the_late())
+        keeping = KeeperService(Keeper(folder=Path(self._run_dir)), Path(self._keeper))
+        await keeping.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in range(self._settings.workers):
+                    group.create_task(self._keep(index))
+                group.create_task(self._kill_the_late())
+        finally:
+            await keeping.close()
         return self._code
 
     async def _kill_the_late(self) -> None:
@@ -107,6 +118,7 @@ class Supervisor:
             "index": index,
             "serial": self._serials,
             "run_dir": self._run_dir,
+            "keeper": self._keeper,
         }
         with theirs:
             process = await asyncio.create_subprocess_exec(

@@ -24,6 +24,7 @@ from dragoman.core.samples import instances, v2_inputs
 from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
+from dragoman.engines import Context, Engines
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -41,7 +42,7 @@ from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Limits, Parts, Predictions
-from dragoman.serving.reconciler import Reconciler, open_with_engine
+from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.trace_settings import TraceSettings
@@ -75,10 +76,11 @@ class Loaded:
 class Worker:
     """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
-    `index` is this worker's place among them, `serial` a number that no worker of this server has or had.
+    `index` is this worker's place among them, `serial` a number that no worker of this server has or had. `keeper` is the socket of whoever
+    keeps the model processes of all workers; without one this worker keeps its own.
     """
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0) -> None:
+    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0, keeper: str = "") -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
         self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
@@ -92,6 +94,7 @@ class Worker:
         self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
+        self.engines = Engines(Context(keeper=keeper))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings))
         fixed = (  # changes at run time need a store that all workers share
@@ -167,7 +170,7 @@ class Worker:
     async def _open(self, spec: ModelSpec) -> Servable:
         """Composed models are made of what this worker serves; everything else is loaded by its engine."""
         if not spec.steps:
-            return await open_with_engine(spec)
+            return await self.engines.open(spec)
         ensemble = Ensemble(spec, self.gateway)
         ensemble.check_members()
         return ensemble
@@ -251,6 +254,7 @@ class Worker:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
+        await self.engines.close()
         await self.store.close()
         self.repository.close()
 

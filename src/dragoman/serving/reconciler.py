@@ -15,13 +15,15 @@ from typing import Any, TypeAlias
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, plan, version_order
 from dragoman.core.model import ModelSpec, Servable
-from dragoman.core.plugins import find
-from dragoman.engines import Engine
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.registry import Registry
 
 log = logging.getLogger("dragoman.models")
 
+_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Before a version that was lost is loaded again, the first time, the second time, ..."""
+_HEALTHY_S = 600.0
+"""A version that answered for so long starts over with the shortest pause."""
 _ENDING = "the server is shutting down"
 
 Key: TypeAlias = tuple[str, str]
@@ -37,23 +39,19 @@ class _Model:
         self.gone: dict[str, VersionStatus] = {}
         self.changed: dict[Key, float] = {}
         self.labels: dict[str, str] = {}
+        self.losses: dict[Key, int] = {}
+        """How often a version was lost in a row, failed loads after that included."""
+        self.watches: dict[Key, asyncio.Task[None]] = {}
+        """Of ready versions: waits for the servable to be lost."""
 
 
 Opener: TypeAlias = Callable[[ModelSpec], Coroutine[Any, Any, Servable]]
 
 
-async def open_with_engine(spec: ModelSpec) -> Servable:
-    """Load a spec with the engine that it names."""
-    engine: Engine = find("engines", spec.engine)()
-    return await engine.open(spec)
-
-
 class Reconciler:
     """`drain_timeout_s` bounds how long an unloaded version may finish its requests. `parallel` bounds loads at a time."""
 
-    def __init__(
-        self, registry: Registry, gateway: Gateway, *, opener: Opener = open_with_engine, drain_timeout_s: float = 30.0, parallel: int = 4
-    ) -> None:
+    def __init__(self, registry: Registry, gateway: Gateway, *, opener: Opener, drain_timeout_s: float = 30.0, parallel: int = 4) -> None:
         self._registry = registry
         self._gateway = gateway
         self._open = opener
@@ -141,7 +139,7 @@ class Reconciler:
                 await self._release(servable, name, spec.version)
         elif servable is None:
             log.error("model '%s' version %s failed to load: %s", name, spec.version, failure)
-            self._set(model, mine.to(State.FAILED, failure))
+            self._fail(name, model, mine, failure, again=key in model.losses)
         else:
             log.info("model '%s' version %s is ready (%s, %.2f s)", name, spec.version, servable.platform, time.monotonic() - begin)
             for warning in spec.warnings:
@@ -149,9 +147,41 @@ class Reconciler:
             model.entries[key] = Entry(spec, servable)
             self._set(model, mine.to(State.READY))
             model.gone.pop(spec.version, None)
+            model.watches[key] = self._spawn(self._watch(name, model, key, servable))
         self._step(name)
 
+    async def _watch(self, name: str, model: _Model, key: Key, servable: Servable) -> None:
+        """Wait until a servable is lost; then it is out of the table at once, and loaded again after a pause that grows."""
+        since = time.monotonic()
+        reason = await servable.lost()
+        have = model.have.get(key)
+        if have is None or have.state is not State.READY:
+            return  # it drains, and fails what is left
+        log.error("model '%s' version %s is lost: %s", name, key[0], reason)
+        if time.monotonic() - since > _HEALTHY_S:
+            model.losses.pop(key, None)
+        entry = model.entries.pop(key)
+        self._fail(name, model, have, reason, again=True)
+        self._step(name)
+        await self._release(entry.servable, name, key[0])
+
+    def _fail(self, name: str, model: _Model, have: Have, reason: str, *, again: bool) -> None:
+        """A version cannot serve; with `again` it is tried by itself after a while."""
+        retry_at = math.inf
+        if again:
+            key = (have.version, have.revision)
+            count = model.losses.get(key, 0) + 1
+            model.losses[key] = count
+            pause_s = _PAUSES_S[min(count, len(_PAUSES_S)) - 1]
+            retry_at = time.monotonic() + pause_s
+            # A little late, so that it is due by then.
+            asyncio.get_running_loop().call_later(pause_s + 0.01, self._step, name)
+        self._set(model, have.to(State.FAILED, reason, retry_at))
+
     async def _drain(self, name: str, model: _Model, key: Key) -> None:
+        watch = model.watches.pop(key, None)
+        if watch is not None:
+            watch.cancel()
         await self._shut(model.entries[key])  # it stays listed until then, so that close() finds it when this is cancelled
         del model.entries[key]
         self._forget(model, key)
@@ -177,10 +207,11 @@ class Reconciler:
         except Exception:
             log.exception("model '%s' version %s could not be closed", name, version)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- tell the gateway ---
 
@@ -191,6 +222,7 @@ class Reconciler:
     def _forget(self, model: _Model, key: Key) -> None:
         del model.have[key]
         model.changed.pop(key, None)
+        model.losses.pop(key, None)
 
     def _publish(self, name: str, model: _Model, desired: Desired) -> None:
         serving = self._serving(model, desired.versions)

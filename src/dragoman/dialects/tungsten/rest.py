@@ -13,9 +13,7 @@ from dragoman.dialects.tungsten import answers, errors, files, reading
 from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
 from dragoman.dialects.tungsten.events import stream
-from dragoman.serving.predictions import Predictions
 from dragoman.serving.root_model import description
-from dragoman.serving.uploads import Uploads
 
 _EVENT_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 _UNDONE = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.TIMEOUT})
@@ -31,12 +29,11 @@ class Tungsten:
 
     def __init__(self, services: Services) -> None:
         self._gateway = services.gateway
-        self._predictions: Predictions = services.predictions
-        self._uploads: Uploads = services.uploads
+        self._predictions = services.predictions
+        self._uploads = services.uploads
         self._calls = Calls(self._gateway, self._predictions, self._uploads, services.max_inflated)
         self._demo = Demo(self._calls)
-        if self._predictions is not None:
-            self._predictions.write_webhooks(answers.webhook_body)
+        self._predictions.write_webhooks(answers.webhook_body)
 
     # --- routing ---
 

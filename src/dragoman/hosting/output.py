@@ -1,0 +1,93 @@
+"""What user code prints in a model process: to the real descriptors, which the owner reads, and to whoever follows the running batch."""
+
+import contextlib
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import IO, Any
+
+_PENDING = 256 << 10
+"""Characters that may wait to be sent; what a model prints beyond that is in the log of the server only."""
+
+
+class Tee(io.TextIOBase):
+    """A text stream that writes through to a descriptor and tells `heard` what was written. Any thread may write."""
+
+    def __init__(self, below: IO[Any], heard: Callable[[str], None]) -> None:
+        self._below = below
+        self._descriptor = below.fileno()
+        self._heard = heard
+
+    @property
+    def buffer(self) -> Any:
+        """For those who write bytes; nobody but the log hears these."""
+        return self._below.buffer  # type: ignore[attr-defined]
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        with contextlib.suppress(OSError):  # the owner is gone, and this process will be in a moment
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        self._heard(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._below.flush()
+
+
+class Pieces:
+    """Printed text on its way from any thread to the loop: bounded, and posted once however many pieces come."""
+
+    def __init__(self, post: Callable[[], None]) -> None:
+        self._post = post
+        self._lock = threading.Lock()
+        self._pieces: list[tuple[int, str]] = []
+        self._length = 0
+        self._left_out = 0
+
+    def add(self, batch: int, text: str) -> None:
+        with self._lock:
+            if self._length + len(text) > _PENDING:
+                self._left_out += len(text)
+                return
+            self._length += len(text)
+            self._pieces.append((batch, text))
+            first = len(self._pieces) == 1
+        if first:
+            self._post()
+
+    def take(self) -> list[tuple[int, str]]:
+        """(batch, text) of everything that has come, in order, neighbours joined."""
+        with self._lock:
+            pieces, self._pieces = self._pieces, []
+            left_out, self._left_out, self._length = self._left_out, 0, 0
+        joined: list[tuple[int, str]] = []
+        for batch, text in pieces:
+            if joined and joined[-1][0] == batch:
+                joined[-1] = (batch, joined[-1][1] + text)
+            else:
+                joined.append((batch, text))
+        if left_out:
+            joined.append((joined[-1][0], f"\n... {left_out} characters left out ...\n"))
+        return joined
+
+
+def follow(heard: Callable[[str], None]) -> None:
+    """Put tees in the place of this process's standard output and standard error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        stream.flush()
+        setattr(sys, name, Tee(stream, heard))
