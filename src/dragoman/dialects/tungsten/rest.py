@@ -4,7 +4,6 @@ The same routes are at the root, for the default model, and below /models/NAME o
 predictions and demos share one space. What the demo server of the original answers is below /demo, in demo.py.
 """
 
-from collections.abc import AsyncIterator
 from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
@@ -141,12 +140,8 @@ class Tungsten:
 
     async def _upload(self, request: Request, folder: str) -> Answer:
         blob = files.upload(await request.body(), request.header(b"content-type"))
-        stored = await self._uploads.add(_whole(blob.data), blob.name, blob.media_type)
-        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, stored.path.partition("/")[2])}))
-
-
-async def _whole(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+        key = await self._uploads.put(blob.data, blob.name, blob.media_type)
+        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, key)}))
 
 
 def _get(handler: Handler, *args: str) -> Methods:
