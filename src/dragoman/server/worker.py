@@ -92,6 +92,7 @@ class Worker:
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
+        self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
         self.engines = Engines(Context(keeper=keeper))
@@ -180,10 +181,12 @@ class Worker:
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
+        self.gateway.named = tuple(f.name for f in found)
         reasons: dict[int, str] = {}
         for wave in waves(found):
             results = await asyncio.gather(*(self._load_one(found[i], progress) for i in wave))
             reasons |= dict(zip(wave, results, strict=True))
+        self.gateway.starting = False
         return Loaded(
             tuple(f.name for i, f in enumerate(found) if not reasons[i]),
             tuple((f.name, reasons[i]) for i, f in enumerate(found) if reasons[i]),
@@ -252,8 +255,8 @@ class Worker:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
-        await self.store.close()
         await self.engines.close()
+        await self.store.close()
         self.repository.close()
 
     async def _drain_http(self) -> int:
