@@ -25,6 +25,7 @@ from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -95,7 +96,7 @@ class Worker:
         self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper))
+        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
