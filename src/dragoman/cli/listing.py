@@ -63,14 +63,14 @@ def _models(options: argparse.Namespace) -> int:
         else:
             versions_table(served)
         return 0
-    running = {row.get("digest", "") for row in served if row.get("state") == "ready"}
+    running = {str(row.get("digest", "")): str(row.get("name", "")) for row in served if row.get("state") == "ready"}
     if options.output == "json":
         print(json.dumps([_row(each, running) for each in stored], indent=2))
         return 0
     rows = []
     for each in stored:
         version = each.version
-        mark = f"as {each.served_name} at {url_of(options)}" if version.digest in running else ""
+        mark = f"as {running[version.digest]} at {url_of(options)}" if version.digest in running else ""
         what = each.model_class or version.kind
         rows.append([each.repository, each.tag or "<none>", version.version, what, created(each), version.digest[:12], mark])
     table(_HEADING, rows)
