@@ -26,6 +26,10 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 
+CALLER = "dragoman.caller"
+"""Where the server leaves in the scope whose API key a request was made with."""
+
+
 class Access(Enum):
     """What a caller must be allowed to do for a route."""
 
@@ -60,6 +64,11 @@ class Request:
     def raw_path(self) -> bytes:
         raw: bytes | None = self.scope.get("raw_path")
         return raw if raw is not None else self.path.encode()
+
+    @property
+    def caller(self) -> str:
+        """The name of the API key that admitted the request, "" for none."""
+        return self.scope.get(CALLER, "")  # type: ignore[no-any-return]
 
     @property
     def query(self) -> bytes:
@@ -192,6 +201,7 @@ check_table(USUAL_STATUS)
 
 
 __all__ = [
+    "CALLER",
     "USUAL_STATUS",
     "Access",
     "Answer",

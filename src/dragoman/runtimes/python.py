@@ -44,8 +44,8 @@ def load(spec: ModelSpec) -> Model:
     options = Options(spec)
     wanted = options.text("class", "model_class")
     size = options.integer("batch_size", low=1, high=1 << 20)
-    path, name = _module_file(spec, options.text("module", "model_module"))
-    module = _import(spec, path, name)
+    path, name = module_file(spec, options.text("module", "model_module"))
+    module = imported(spec, path, name)
     if is_tungsten(module):
         model = run(lambda: load_tungsten(spec, module, wanted, size), spec.name, "could not be set up")
     else:
@@ -53,7 +53,7 @@ def load(spec: ModelSpec) -> Model:
     return model
 
 
-def _module_file(spec: ModelSpec, module: str) -> tuple[Path, str]:
+def module_file(spec: ModelSpec, module: str) -> tuple[Path, str]:
     """The file of the model's module, and the name under which it is imported."""
     path = Path(spec.artifact)
     if module and not _MODULE.fullmatch(module):
@@ -75,7 +75,8 @@ def _module_file(spec: ModelSpec, module: str) -> tuple[Path, str]:
     return path, name
 
 
-def _import(spec: ModelSpec, path: Path, name: str) -> ModuleType:
+def imported(spec: ModelSpec, path: Path, name: str) -> ModuleType:
+    """The module of a model, imported afresh, with this process's working directory and import path as the model expects them."""
     folder = path.resolve().parents[name.count(".") + (path.name == "__init__.py")]
     for entry in (str(folder), str(COMPAT)):  # the latter comes first
         if entry in sys.path:

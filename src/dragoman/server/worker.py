@@ -25,6 +25,7 @@ from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -37,6 +38,7 @@ from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
@@ -91,11 +93,12 @@ class Worker:
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
+        self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper))
+        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings))
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -179,10 +182,12 @@ class Worker:
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
+        self.gateway.named = tuple(f.name for f in found)
         reasons: dict[int, str] = {}
         for wave in waves(found):
             results = await asyncio.gather(*(self._load_one(found[i], progress) for i in wave))
             reasons |= dict(zip(wave, results, strict=True))
+        self.gateway.starting = False
         return Loaded(
             tuple(f.name for i, f in enumerate(found) if not reasons[i]),
             tuple((f.name, reasons[i]) for i, f in enumerate(found) if reasons[i]),
@@ -251,8 +256,8 @@ class Worker:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
-        await self.store.close()
         await self.engines.close()
+        await self.store.close()
         self.repository.close()
 
     async def _drain_http(self) -> int:
@@ -297,5 +302,7 @@ def defaults(settings: Settings) -> Defaults:
         ),
         instances=settings.instances,
         arguments=arguments,
+        batch_size=settings.batch_size,
+        environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
     )

@@ -90,6 +90,10 @@ class Gateway:
         self._timeout_s = request_timeout_s
         self._max_inputs = max_inputs
         self.draining = False
+        self.starting = False
+        """Whether what `serve` was told is still being loaded for the first time."""
+        self.named: tuple[str, ...] = ()
+        """The models that `serve` was told, in that order; the first is the default one (see root_model.py)."""
 
     # --- lookup ---
 

@@ -17,7 +17,7 @@ from dragoman.store import Change, StoredVersion, models, predictions
 from dragoman.store.blobs import LEAST_BYTES, Blobs
 from dragoman.store.lanes import Lane
 from dragoman.store.predictions import Found, Payload
-from dragoman.store.sqlite import SqliteFile, Transactions, unavailable
+from dragoman.store.sqlite import WAIT_S, SqliteFile, Transactions, unavailable
 
 R = TypeVar("R")
 
@@ -36,11 +36,21 @@ class SqlStore:
         self._collector.start()
 
     @classmethod
-    def at(cls, path: Path) -> "SqlStore":
-        """Blocks while the file is made or migrated."""
-        file = SqliteFile(path)
-        file.prepare()
-        return cls(file, Blobs(path.parent / "blobs"))
+    async def at(cls, path: Path, *, wait_s: float = WAIT_S) -> "SqlStore":
+        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read.
+
+        A write waits `wait_s` for other processes.
+        """
+        file = SqliteFile(path, wait_s=wait_s)
+        await asyncio.to_thread(file.prepare)
+        store = cls(file, Blobs(path.parent / "blobs"))
+        try:
+            await store._write(lambda _: None)
+            await store._read(lambda _: None)
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def close(self) -> None:
         self._stopped.set()

@@ -188,6 +188,20 @@ def test_what_comes_after_a_call_learns_how_it_ended() -> None:
     assert settled == [2, None, None]
 
 
+def test_what_comes_after_a_call_cannot_end_the_lane(caplog: pytest.LogCaptureFixture) -> None:
+    """Its failure is logged, and the call has its result."""
+
+    def fail(_result: object) -> None:
+        raise ArithmeticError("after")
+
+    async def body(lane: Lane, database: Database) -> None:
+        assert await lane.run(database.double, 1, after=fail) == 2
+        assert await lane.run(database.double, 2) == 4
+
+    with_lane(body)
+    assert [record.levelname for record in caplog.records if record.name == "dragoman.store"] == ["ERROR"]
+
+
 def test_too_many_are_refused() -> None:
     """OVERLOADED, and with a time after which to try again; those that wait are served."""
 
