@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -107,13 +107,12 @@ class FakeUploads:
     def __init__(self) -> None:
         self.files: dict[str, Blob] = {}
 
-    async def add(self, chunks: AsyncIterator[bytes], name: str = "", declared_type: str = "") -> Upload:
-        data = b"".join([chunk async for chunk in chunks])
+    async def put(self, data: bytes, name: str = "", declared_type: str = "") -> str:
         upload = Upload(f"{len(self.files):032x}", bare_name(name), media_type(declared_type, name), len(data))
         self.files[upload.id] = Blob(data, upload.media_type, upload.name)
-        return upload
+        return upload.key
 
-    async def read(self, key: str) -> Blob:
+    async def get(self, key: str) -> Blob:
         if key[:32] not in self.files:
             raise ServingError(Kind.NOT_FOUND, "there is no such file", what="file")
         return self.files[key[:32]]

@@ -63,6 +63,7 @@ LATE = {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
+    "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},

@@ -106,6 +106,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({1: 1, "1": 2}, "two keys that are both written as '1'"),
     ({None: 1}, "a key of type NoneType"),
     ({1.5: 1}, "a key of type float"),
+    (np.array([1j]), "an array of complex128"),
     (np.array(["2020"], "M8[D]"), "an array of datetime64[D]"),
     (int, "of type type"),
     (np.datetime64("2020"), "datetime64"),

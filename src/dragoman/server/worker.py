@@ -38,6 +38,7 @@ from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
@@ -97,7 +98,7 @@ class Worker:
         self.registry = Registry()
         self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings))
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -301,5 +302,7 @@ def defaults(settings: Settings) -> Defaults:
         ),
         instances=settings.instances,
         arguments=arguments,
+        batch_size=settings.batch_size,
+        environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
     )

@@ -61,7 +61,7 @@ class Calls:
     async def uploaded(self, name: str) -> Blob:
         """An uploaded file. Raises NOT_FOUND in the original's words."""
         try:
-            return await self.uploads.read(name)
+            return await self.uploads.get(name)
         except ServingError as error:
             raise files.not_found() if error.kind is Kind.NOT_FOUND else error from None
 

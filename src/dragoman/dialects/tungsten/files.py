@@ -6,7 +6,7 @@ A URL of an upload never leaves the server to be fetched: its file takes the pla
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob, Signature
@@ -87,8 +87,8 @@ def base_url(request: Request) -> str:
 
 
 def file_url(request: Request, folder: str, name: str) -> str:
-    """The URL of a file below /files/ or /demo/files/; the name is percent-encoded."""
-    return f"{base_url(request)}{folder}{name}"
+    """The URL of a file below /files/ or /demo/files/."""
+    return f"{base_url(request)}{folder}{quote(name, safe='')}"
 
 
 def own_name(url: Any, request: Request) -> str:

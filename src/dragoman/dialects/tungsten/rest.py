@@ -4,7 +4,6 @@ The same routes are at the root, for the default model, and below /models/NAME o
 predictions and demos share one space. What the demo server of the original answers is below /demo, in demo.py.
 """
 
-from collections.abc import AsyncIterator
 from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
@@ -13,9 +12,7 @@ from dragoman.dialects.tungsten import answers, errors, files, reading
 from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
 from dragoman.dialects.tungsten.events import stream
-from dragoman.serving.predictions import Predictions
 from dragoman.serving.root_model import description
-from dragoman.serving.uploads import Uploads
 
 _EVENT_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 _UNDONE = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.TIMEOUT})
@@ -31,12 +28,11 @@ class Tungsten:
 
     def __init__(self, services: Services) -> None:
         self._gateway = services.gateway
-        self._predictions: Predictions = services.predictions
-        self._uploads: Uploads = services.uploads
+        self._predictions = services.predictions
+        self._uploads = services.uploads
         self._calls = Calls(self._gateway, self._predictions, self._uploads, services.max_inflated)
         self._demo = Demo(self._calls)
-        if self._predictions is not None:
-            self._predictions.write_webhooks(answers.webhook_body)
+        self._predictions.write_webhooks(answers.webhook_body)
 
     # --- routing ---
 
@@ -144,12 +140,8 @@ class Tungsten:
 
     async def _upload(self, request: Request, folder: str) -> Answer:
         blob = files.upload(await request.body(), request.header(b"content-type"))
-        stored = await self._uploads.add(_whole(blob.data), blob.name, blob.media_type)
-        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, stored.path.partition("/")[2])}))
-
-
-async def _whole(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+        key = await self._uploads.put(blob.data, blob.name, blob.media_type)
+        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, key)}))
 
 
 def _get(handler: Handler, *args: str) -> Methods:
