@@ -6,7 +6,7 @@ Made per request and therefore not frozen: InferRequest, InferResponse, Timings,
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -164,6 +164,8 @@ class InferRequest:
     dialect: str = ""
     """Who asked, for metering."""
     watch: Watch | None = None
+    part: Callable[[Tensors | Rows], None] | None = None
+    """Takes the parts of a streamed answer but the last, which is the answer itself. Called where the model runs; may block it."""
 
 
 @dataclass(slots=True)

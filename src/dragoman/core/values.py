@@ -100,7 +100,7 @@ def _array(array: Any, where: str, levels: int) -> Value:
     if array.dtype.kind in "OUS":
         return _normal(array.tolist(), where, levels - 1)
     datatype = datatype_of(array.dtype)
-    if datatype is None:
+    if datatype is None or datatype.kind == "complex":
         raise _refused(where, f"is an array of {array.dtype}, expected numbers, booleans or texts")
     return np.ascontiguousarray(array, datatype.numpy)
 

@@ -17,16 +17,17 @@ from typing import Any, Final
 
 from dragoman.core.errors import Kind as ErrorKind
 from dragoman.core.errors import ServingError
-from dragoman.core.model import Model, ModelSpec
+from dragoman.core.model import InferResponse, Model, ModelSpec, Timings
 from dragoman.core.spec_json import spec_from_json
-from dragoman.hosting.batch import Member, as_serving_error
+from dragoman.hosting.batch import Member, Payload, as_serving_error
 from dragoman.hosting.frames import Frame, FrameError, Kind
 from dragoman.hosting.hosted import HostedModel
 from dragoman.hosting.line import Line
 from dragoman.hosting.messages import Facts, error_out, facts_out, request_in, response_out
 from dragoman.hosting.output import follow
 from dragoman.hosting.runner import Runner
-from dragoman.hosting.servable import load_models
+from dragoman.hosting.servable import load_models, with_batch_size
+from dragoman.hosting.streaming import AHEAD
 from dragoman.hosting.tracebacks import trace_of
 
 HELLO: Final = "hello"
@@ -86,6 +87,8 @@ class Session:
         request = request_in(header)
         if header.get("log"):
             request.watch = _SILENT
+        if header.get("stream"):
+            request.part = _Sender(self.line, number).part
         try:
             member = self._model.enqueue(request, key, length, self, admitted=bool(header.get("again")))
         except ServingError as error:
@@ -113,6 +116,32 @@ class Session:
         """Nobody is there to be answered: everything is cancelled."""
         for member in list(self._members.values()):
             member.future.cancel()
+
+
+class _Sender:
+    """Sends the parts of one answer; the model waits while the loop has not come to send the last few."""
+
+    def __init__(self, line: Line, number: int) -> None:
+        self._line = line
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._room = threading.Semaphore(AHEAD)
+        self._wrong = ""
+
+    def part(self, outputs: Payload) -> None:
+        """In the main thread. Raises MODEL_FAILED after a part that could not be sent."""
+        self._room.acquire()
+        if self._wrong:
+            raise ServingError(ErrorKind.MODEL_FAILED, f"a part of the model's answer cannot be sent: {self._wrong}")
+        self._loop.call_soon_threadsafe(self._send, outputs)
+
+    def _send(self, outputs: Payload) -> None:
+        self._room.release()
+        if not self._line.closed:
+            try:
+                self._line.send(Kind.RESULT, {"more": True, **response_out(self._number, InferResponse(outputs, Timings()))})
+            except FrameError as error:
+                self._wrong = str(error)
 
 
 class _Silent:
@@ -175,9 +204,9 @@ class Host:
             asyncio.run_coroutine_threadsafe(self._listen(spec, model, path), self._loop)
 
     async def _listen(self, spec: ModelSpec, model: Model, path: str) -> None:
-        hosted = self._model = HostedModel(spec, model, self._runner, self._end)
+        hosted = self._model = HostedModel(with_batch_size(spec, model), model, self._runner, self._end)
         self._server = await self._loop.create_unix_server(lambda: Session(hosted).line, path)
-        self._line.send(Kind.LOADED, facts_out(Facts(model.signatures, model.operations, model.platform)))
+        self._line.send(Kind.LOADED, facts_out(Facts(model.signatures, model.operations, model.platform, getattr(model, "batch_size", 0))))
 
     def _close(self) -> None:
         if self._server is not None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, InferRequest, Model, ModelSpec
+from dragoman.hosting import streaming
 from dragoman.hosting.batch import Batch, Member, Outcome, Payload, execute
 from dragoman.hosting.batcher import Batcher
 from dragoman.hosting.output import Pieces
@@ -160,7 +161,7 @@ class HostedModel:
         assert run is not None
         call = Call(inputs, request.operation, request.signature, outputs, request.parameters)
         try:
-            return self._runner.call(run.number, lambda: self._model.predict(call))
+            return self._runner.call(run.number, lambda: streaming.run(self._model, call, request))
         except Interrupted:
             raise ServingError(Kind.CANCELLED, "the run was broken off") from None
         finally:

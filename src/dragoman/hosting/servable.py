@@ -20,7 +20,7 @@ from dragoman.core.tensors import Rows, Signature, batch_length
 from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, check_rows, execute, outcome_of, rows_of
 from dragoman.hosting.batcher import ALONE, Batcher
 from dragoman.hosting.reshaped import inner_spec, outer_model
-from dragoman.hosting.streaming import streamed
+from dragoman.hosting.streaming import Parts, run
 from dragoman.hosting.warmup import warm_up
 
 LOOP_BOUND_NS = 300_000
@@ -106,6 +106,7 @@ class LocalServable:
         signature = self.signatures[request.signature]
         if (
             expected_ns < LOOP_BOUND_NS
+            and request.part is None  # who hands over parts may have to wait, which the loop must not
             and not self._in_threads
             and (expected_ns < DIRECT_BOUND_NS or not self._joins or not signature.batch)
         ):
@@ -116,17 +117,15 @@ class LocalServable:
         return await self._batcher.submit(request, key, length)
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """One part, or many of a model that streams; those run in the model's threads, one stream per model at a time."""
+        """One part, or many of a model that streams."""
         if not getattr(self._models[0], "streams", False):
             yield await self.infer(request)
             return
-        self._in_threads += 1
-        try:
-            async with aclosing(streamed(self._executor(), self._free, request, self._spec.name)) as parts:
-                async for part in parts:
-                    yield part
-        finally:
-            self._in_threads -= 1
+        parts = Parts(self._spec.name)
+        request.part = parts.put
+        async with aclosing(parts.read(self.infer, request)) as responses:
+            async for response in responses:
+                yield response
 
     async def lost(self) -> str:
         """Never returns: a model of this process cannot die without it."""
@@ -187,7 +186,7 @@ class LocalServable:
 
     def _start(self, batch: Batch) -> None:
         elements = sum(_elements(member.request.inputs) for member in batch)
-        if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads:
+        if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads and batch[0].request.part is None:
             self._finish(batch, elements, self._execute(batch))
             return
         threads = self._executor()
@@ -211,7 +210,7 @@ class LocalServable:
         model = free.get()
 
         def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
-            return model.predict(Call(inputs, request.operation, request.signature, outputs, request.parameters))
+            return run(model, Call(inputs, request.operation, request.signature, outputs, request.parameters), request)
 
         try:
             return execute(batch, predict, self._spec.name)
@@ -245,7 +244,7 @@ def load_models(spec: ModelSpec, record: Callable[[int, int], None]) -> list[Mod
 
 def place(request: InferRequest, signature: Signature, max_size: int) -> tuple[Hashable, int]:
     """With whom a request may run, and how much of a batch it takes: its batch key, or ALONE, and its length."""
-    length = batch_length(request.inputs, signature) if max_size > 1 else None
+    length = batch_length(request.inputs, signature) if max_size > 1 and request.part is None else None
     if length is None or length >= max_size:
         return ALONE, length or 1
     return batch_key(request, signature), length

@@ -130,6 +130,8 @@ class Shape:
 
     inputs: Mapping[str, Hint]
     options: tuple[str, ...]
+    nulls: tuple[str, ...]
+    """Options that have no default of their own: None is passed for them."""
     single: Hint | None
     outputs: Mapping[str, Hint] | None
     streams: bool
@@ -159,7 +161,8 @@ def _describe(
     elif batched:
         returns = item_of(returns, place)
     single, outputs, needs = _outputs(returns, place, whole=streams)
-    options = tuple(name for name, each in parameters.items() if each.default is not NOTHING or "nullable" in inputs[name].schema)
+    nulls = () if batched else tuple(n for n, each in parameters.items() if each.default is NOTHING and "nullable" in inputs[n].schema)
+    options = tuple(name for name, each in parameters.items() if each.default is not NOTHING or name in nulls)
     fields = outputs if outputs is not None else {UNNAMED: single} if single is not None else {}
     signature = Signature(
         Form.ROWS,
@@ -172,7 +175,7 @@ def _describe(
         input_files=_files(inputs),
         output_files=_files(fields),
     )
-    return Shape(inputs, options, single, outputs, streams, signature)
+    return Shape(inputs, options, nulls, single, outputs, streams, signature)
 
 
 def _with_default(hint: Hint, default: Any) -> Hint:
@@ -238,8 +241,12 @@ class PlainModel:
             yield self.predict(call)
             return
         with self._scratch():
+            silent = True
             for piece in self._pieces(rows[0]):
+                silent = False
                 yield Rows([{UNNAMED: piece}])
+            if silent:
+                yield Rows([{UNNAMED: "" if self._texts() else None}])
 
     def close(self) -> None:
         """Forget the model; its own `close` is called once."""
@@ -263,16 +270,18 @@ class PlainModel:
             pieces = list(self._pieces(row))
             text = all(type(piece) is str for piece in pieces) and self._texts()
             return {UNNAMED: "".join(pieces) if text else pieces}
-        arguments = {name: self._read(name, row[name]) for name in self._shape.inputs if name in row}
-        return self._row(guarded(self._function(), **arguments))
+        return self._row(guarded(self._function(), **self._arguments(row)))
+
+    def _arguments(self, row: dict[str, Value]) -> dict[str, Any]:
+        given = {name: self._read(name, row[name]) for name in self._shape.inputs if name in row}
+        return dict.fromkeys(self._shape.nulls) | given if self._shape.nulls else given
 
     def _texts(self) -> bool:
         assert self._shape.single is not None
         return self._shape.single.schema.get("type") == "string"
 
     def _pieces(self, row: dict[str, Value]) -> Iterator[Value]:
-        arguments = {name: self._read(name, row[name]) for name in self._shape.inputs if name in row}
-        generator = self._function()(**arguments)
+        generator = self._function()(**self._arguments(row))
         assert self._shape.single is not None
         described = self._shape.single.schema
         described = described if self._texts() else described["items"]
