@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 START_TIMEOUT_S = 90.0
-_LISTENING = re.compile(r"listening on (.+)$")
+_LISTENING = re.compile(r"listening on (.+?)(?: \(.*\))?$")
 
 
 @dataclass

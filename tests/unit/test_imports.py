@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
-    "store": set(),
+    "store": {"sqlalchemy", "alembic"},
     "compat": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
@@ -63,6 +63,7 @@ LATE = {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
+    "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
@@ -70,12 +71,15 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+    "store/sql.py": {"dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store"},
+    "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = ("onnxruntime", "sklearn", "scipy", "skops", "joblib", "xgboost", "lightgbm", "torch", "google.protobuf", "pandas")
+DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
 
 
@@ -238,9 +242,14 @@ def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:
 
 
 def test_the_command_loads_no_framework() -> None:
-    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client."""
-    found = loaded_by("dragoman.cli", "dragoman.server.worker", *modules_of("dialects", "console"))
-    assert not {name for name in (*FRAMEWORKS, *CLIENTS) if name in found}
+    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client, no database before a store is opened."""
+    found = loaded_by("dragoman.cli", "dragoman.server.worker", "dragoman.store.sql", *modules_of("dialects", "console"))
+    assert not {name for name in (*FRAMEWORKS, *CLIENTS, *DATABASES) if name in found}
+
+
+def test_a_store_that_is_up_to_date_needs_no_alembic() -> None:
+    """Only migrating does."""
+    assert "alembic" not in loaded_by("dragoman.store.sqlstore")
 
 
 def test_the_package_itself_is_light() -> None:

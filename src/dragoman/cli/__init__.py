@@ -5,14 +5,16 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, keys, serve
+from dragoman.cli import client, env, keys, listing, predict, serve, store, tungsten
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
 examples:
   dragoman serve model.onnx                      serve one file on http://127.0.0.1:3000
   dragoman serve iris=iris.skops repo/ -p 8000   several targets; folders may be Triton, TF Serving or MLServer repositories
-  dragoman models                                what a running server has
+  dragoman serve path/to/tungsten_model.py       a Tungsten project, as it lies there
+  dragoman build path/to/project -n text:1       keep a model in the store; then: dragoman serve text:1
+  dragoman models                                what is stored, and what of it runs
   dragoman predict iris '[[5.1, 3.5, 1.4, 0.2]]' call it
 """
 
@@ -28,8 +30,13 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"dragoman {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serve.add_to(commands)
+    store.add_to(commands)
+    listing.add_to(commands)
     client.add_to(commands)
+    predict.add_to(commands)
     keys.add_to(commands)
+    env.add_to(commands)
+    commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
     return root
 
 
@@ -46,8 +53,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    options = parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] == ["tungsten"]:
+            sys.exit(tungsten.main(words[1:]))
+        options = parse(words)
         code: int = options.run(options)
     except ServingError as error:
         print(f"dragoman: {error.message}", file=sys.stderr)  # this is the command's output

@@ -134,6 +134,8 @@ class Console:
         spec = desired.versions.get(status.version) if desired is not None else None
         if spec is not None:
             row |= {"runtime": spec.runtime or "ensemble", "max_batch_size": spec.batch.max_size, "warnings": list(spec.warnings)}
+            if spec.digest:
+                row["digest"] = spec.digest
         return row
 
     async def _openapi(self, request: Request) -> Answer:

@@ -124,6 +124,8 @@ class ModelSpec:
     """The model configuration as its own layout writes it in JSON (Triton), for the configuration endpoint."""
     warnings: tuple[str, ...] = ()
     """Settings that were read and have no effect here, each named."""
+    digest: str = ""
+    """Of the stored version that this is; "" for what was never built."""
 
     def with_revision(self, artifact_state: str) -> "ModelSpec":
         """This spec with the revision that its fields and the state of its artifact (sizes and times of files) give."""

@@ -67,57 +67,51 @@ async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, 
     Raises UNAVAILABLE with the reason and the last lines of output. Cancelled or failed, it leaves no process, but the directory as it is.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    python = directory / "bin" / "python"
-    base = str(recipe.interpreter.path)
+    python, base = str(directory / "bin" / "python"), str(recipe.interpreter.path)
     if uv:
         commands = [[uv, "venv", "--no-project", "--python", base, str(directory)]]
-        install = [uv, "pip", "install", "--python", str(python)]
+        install = [uv, "pip", "install", "--python", python]
+        if "--pre" in recipe.options:
+            install += ["--prerelease", "allow"]
     else:
         commands = [[base, "-I", "-m", "venv", str(directory)]]
-        install = [str(python), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    commands += [[*install, *arguments] for arguments in _installs(recipe, directory, hashed_only=bool(uv))]
+        install = [python, "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+    lists = _lists(recipe, pip=not uv)
+    commands += [[*install, "-r", str(directory / f"{name}.list")] for name in lists]
     try:
         async with asyncio.timeout_at(deadline):
             for number, command in enumerate(commands):
                 if number == 1:
-                    _write_lists(recipe, directory)
+                    _write(directory, lists)
                 code = await _run(command, directory.parent, environ, log, tail)
                 if code:
                     raise failure(recipe, list(tail), f"the installer ended with exit code {code}")
     except TimeoutError as exc:
-        raise failure(recipe, list(tail), "it takes too long") from exc
+        raise failure(recipe, list(tail), "it was not done in time") from exc
     except OSError as exc:
-        raise failure(recipe, list(tail), f"{exc.strerror or type(exc).__name__}") from exc
+        raise failure(recipe, list(tail), exc.strerror or type(exc).__name__) from exc
 
 
-def _installs(recipe: Recipe, directory: Path, *, hashed_only: bool) -> list[list[str]]:
-    """The arguments of each install. Whatever has hashes is installed alone: then pip wants one of everything, and uv is told to as well."""
-    files = _lists(recipe)
-    return [
-        [
-            *(["--require-hashes"] if hashed_only and "--hash=" in text and name == "requirements" else []),
-            "-r",
-            str(directory / f"{name}.list"),
-        ]
-        for name, text in files.items()
-    ]
+def _lists(recipe: Recipe, *, pip: bool) -> dict[str, str]:
+    """Name -> content of the requirement files, in the order in which they are installed.
 
-
-def _lists(recipe: Recipe) -> dict[str, str]:
-    """Name -> content of the requirement files. numpy, which a model process needs, comes with the packages unless it is named."""
+    Where one requirement has hashes all need them, as pip has it, so the packages of the model file come after the requirements file. numpy,
+    which a model process needs, comes with the packages unless it is named.
+    """
     named = {r.name for r in (*recipe.packages, *recipe.requirements)}
     packages = [r.text for r in recipe.packages] + ([] if "numpy" in named else ["numpy"])
-    rest = [*recipe.options, *(r.text for r in recipe.requirements)]
-    if any(r.hashes for r in recipe.requirements) or "--require-hashes" in recipe.options:
-        lists = {"requirements": rest, "packages": [o for o in recipe.options if o != "--require-hashes"] + packages if packages else []}
+    requirements = [r.text for r in recipe.requirements]
+    indexes = [o for o in recipe.options if o != "--require-hashes" and (pip or o != "--pre")]
+    if requirements and ("--require-hashes" in recipe.options or any(r.hashes for r in recipe.requirements)):
+        lists = {"requirements": [*indexes, "--require-hashes", *requirements], "packages": [*indexes, *packages] if packages else []}
     else:
-        lists = {"packages": [*rest, *packages]}
+        lists = {"packages": [*indexes, *requirements, *packages]}
     return {name: "\n".join(lines) + "\n" for name, lines in lists.items() if lines}
 
 
-def _write_lists(recipe: Recipe, directory: Path) -> None:
-    for name, text in _lists(recipe).items():
-        descriptor = os.open(directory / f"{name}.list", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # an index may have a password
+def _write(directory: Path, lists: Mapping[str, str]) -> None:
+    for name, text in lists.items():
+        descriptor = os.open(directory / f"{name}.list", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # an index may have a password
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
 
@@ -175,7 +169,7 @@ _CULPRITS = [
         r"satisfies the requirement ([^\s(;]+)",
         r"Because (?:there (?:is|are) no versions? of )?(?:only )?([A-Za-z0-9._-]+)\S* (?:was not found|has no|and you require|is available)",
         r"[Ff]ailed (?:to build|building wheel for|to download|to fetch):? `?([A-Za-z0-9._-]+)",
-        r"Cannot install ([A-Za-z0-9._-]+)",
+        r"Cannot install ([A-Za-z0-9][A-Za-z0-9._-]*)",
         r"HASHES FROM THE REQUIREMENTS FILE[^\n]*\n\s*([A-Za-z0-9._-]+)",
         r"[Hh]ash mismatch for `([A-Za-z0-9._-]+)",
     )
@@ -184,21 +178,27 @@ _CULPRITS = [
 
 def failure(recipe: Recipe, tail: Sequence[str], reason: str) -> ServingError:
     """The error of a build: which requirement failed where that can be told, and the lines that say why. `trace` has all of the tail."""
-    text = "\n".join(tail)
-    requirement = _culprit(recipe, text)
-    first = next((i for i, line in enumerate(tail) if _ERROR.match(line)), len(tail) - 3)
-    shown = [_INTERNAL.sub("...", line.strip()) for line in tail[max(0, first) :][:_SHOWN_LINES]]
+    first = next((i for i, line in enumerate(tail) if _ERROR.match(line)), None)
+    requirement = _culprit(recipe, "\n".join(tail), "" if first is None else "\n".join(tail[first:]))
+    shown = tail[-3:] if first is None else tail[first : first + _SHOWN_LINES]
+    lines = "; ".join(_INTERNAL.sub("...", line.strip()) for line in shown)[:_SHOWN_LENGTH]
     message = f"the environment of {described(recipe)} cannot be built: {f'{requirement} cannot be installed' if requirement else reason}"
-    return ServingError(Kind.UNAVAILABLE, f"{message} ({'; '.join(shown)[:_SHOWN_LENGTH]})" if shown else message, trace=text)
+    return ServingError(Kind.UNAVAILABLE, f"{message} ({lines})" if lines else message, trace="\n".join(tail))
 
 
-def _culprit(recipe: Recipe, text: str) -> str:
+def _culprit(recipe: Recipe, text: str, errors: str) -> str:
+    """The requirement that the installer names in one of its usual sentences, or else the first of ours that its errors speak of."""
+    ours = {r.name: r.line for r in (*recipe.requirements, *recipe.packages) if r.name}
     for pattern in _CULPRITS:
         match = pattern.search(text)
         if match:
-            name = re.split(r"[\[<>=!~]", re.sub(r"[-_.]+", "-", match[1]).lower())[0]
-            return next((r.line for r in (*recipe.packages, *recipe.requirements) if r.name == name), match[1])
-    return ""
+            return ours.get(_normal(match[1]), match[1])
+    spoken = (_normal(word) for word in re.findall(r"[A-Za-z0-9][A-Za-z0-9._-]*", _INTERNAL.sub(" ", errors)))
+    return next((ours[name] for name in spoken if name in ours), "")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~]", name)[0]).lower()
 
 
 def described(recipe: Recipe) -> str:

@@ -5,6 +5,7 @@ the standard library, never the server's packages.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -45,7 +46,8 @@ class Held:
     def release(self) -> None:
         """Let it be removed, which is counted from now on. May be called again."""
         if self._lock.held:
-            os.utime(self._lock.path)
+            with contextlib.suppress(OSError):
+                os.utime(self._lock.path)
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -80,7 +82,7 @@ class Environments:
         that was killed or cancelled leaves nothing in the way. INVALID_INPUT: a requirement that is not allowed. UNAVAILABLE: the build
         failed; the message names the requirement if that can be told, `trace` has the end of the output.
         """
-        recipe = await self._recipe(environment, log)
+        recipe = await self._recipe(environment)
         key = _key(recipe)
         try:
             self._shelf.prepare()
@@ -126,19 +128,18 @@ class Environments:
                 raise ServingError(Kind.CONFLICT, f"the environment {key} is in use")
             self._shelf.erase(key)
 
-    async def _recipe(self, environment: Environment, log: Log) -> Recipe:
-        packages = from_model(environment.packages, "packages")
-        options, requirements = from_file(environment.requirements, "requirements")
-        return Recipe(await self._interpreter(environment.python, log), packages, options, requirements)
+    async def _recipe(self, environment: Environment) -> Recipe:
+        packages = from_model(environment.packages)
+        options, requirements = from_file(environment.requirements)
+        return Recipe(await self._interpreter(environment.python), packages, options, requirements)
 
-    async def _interpreter(self, python: str, log: Log) -> interpreters.Interpreter:
+    async def _interpreter(self, python: str) -> interpreters.Interpreter:
         """The Python to build with: the server's own for "" and for versions that are too old to run a model process."""
         if python and minor_of(python) < OLDEST:
             text = (
                 f"Python {python} cannot run a model here; the environment is made with {sys.version_info[0]}.{sys.version_info[1]} instead"
             )
             logger.warning("%s", text)
-            log(text)
             python = ""
         if python not in self._interpreters:
             find = interpreters.find(python, self._uv, self._environ) if python else interpreters.own(self._environ)

@@ -53,7 +53,7 @@ class Requirement:
         return self.line + "".join(f" --hash={digest}" for digest in self.hashes)
 
 
-def from_model(lines: Iterable[object], where: str = "python_packages") -> tuple[Requirement, ...]:
+def from_model(lines: Iterable[object], where: str = "packages") -> tuple[Requirement, ...]:
     """The requirements that a model file names: `name[extras] versions; marker` and nothing else. Sorted, each once.
 
     Raises INVALID_INPUT with `where` and the line.

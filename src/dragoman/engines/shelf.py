@@ -114,7 +114,7 @@ class Shelf:
         """Remove the directories that are not the environment: what is left of builders that were killed."""
         named = self._named(key)
         for path in self.root.glob(f"{key}-*"):
-            if path.name != named:
+            if path.name != named and _ENTRY.match(path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _named(self, key: str) -> str:

@@ -24,9 +24,9 @@ _RANGES = (
     ("drain_timeout", 0, _YEAR_S),
     ("keep_alive", 0.1, _YEAR_S),
     ("prediction_timeout", 0, _YEAR_S),
-    ("result_expiration", 1, _YEAR_S),
+    ("result_expiration", 0.1, _YEAR_S),
     ("model_wait", 0, _YEAR_S),
-    ("upload_expiration", 1, _YEAR_S),
+    ("upload_expiration", 0.1, _YEAR_S),
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
@@ -61,7 +61,9 @@ class Settings:
     workers: int = setting(1, "processes that share the ports, each with its own copy of the models")
     name: str = setting("", "name of the model when there is one target")
     batch_size: int = setting(
-        0, "join up to this many rows of waiting requests into one run, where the model's own files do not say (0: 32)"
+        0,
+        "join up to this many rows of waiting requests into one run, where the model's own files do not say (0: 32); Python models take it"
+        " over what they declare",
     )
     batch_delay_ms: float = setting(0.0, "let the oldest request wait this long for company while the model is free")
     max_queue: int = setting(4096, "requests that may wait for one model; one more is refused at once")
@@ -82,10 +84,17 @@ class Settings:
     )
     threads: int = setting(0, "threads per model inside its framework (0: what suits the framework, at most cores divided by workers)")
     instances: int = setting(1, "copies of each model that run at the same time in one worker")
+    environments: str = setting(
+        "auto",
+        "virtualenvs of Python models: auto makes one where packages are missing here, always for every model that declares any, never none",
+        choices=("auto", "always", "never"),
+    )
     trust_pickle: bool = setting(False, "load pickle and joblib files; they can run any code, so only for files that you made")
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
-    log_level: str = setting("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    log_level: str = setting(
+        "info", "trace (as debug), debug, info, warning or error", choices=("trace", "debug", "info", "warning", "error")
+    )
     log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=("auto", "pretty", "json"))
     access_log: bool = setting(False, "log one line per request")
     api_key_file: str = setting("", "file of API keys (default: keys.toml in the data directory)", metavar="FILE")

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.keeper import Keeper
 from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
@@ -70,7 +71,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Keep the workers alive until `stop`; returns the exit code."""
-        keeping = KeeperService(Keeper(folder=Path(self._run_dir)), Path(self._keeper))
+        environments = Environments(self._settings.data_path / FOLDER)
+        keeping = KeeperService(Keeper(environments=environments, folder=Path(self._run_dir)), Path(self._keeper))
         await keeping.start()
         try:
             async with asyncio.TaskGroup() as group:

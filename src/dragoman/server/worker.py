@@ -25,6 +25,7 @@ from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -37,6 +38,7 @@ from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
@@ -94,9 +96,9 @@ class Worker:
         self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper))
+        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings))
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -300,5 +302,7 @@ def defaults(settings: Settings) -> Defaults:
         ),
         instances=settings.instances,
         arguments=arguments,
+        batch_size=settings.batch_size,
+        environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
     )

@@ -21,22 +21,24 @@ from dragoman.serving.settings import quoted
 MODULE = "tungsten_model"
 FILE = f"{MODULE}.py"
 SUFFIX = ".py"
+RECORD = "dragoman.json"
+"""Says what a folder is that was built; see library/specs.py."""
 RUNTIME = "python"
 ENGINE = "process"
 REQUIREMENTS = "requirements.txt"
 _OLDEST_PYTHON = (3, 11)
 _MAX_FILES = 10_000
 _PASSED_OVER = frozenset({"__pycache__", "venv", "env", "node_modules"})
-_ONLY_FOR_IMAGES = (
-    "gpu", "gpu_mem_gb", "mem_gb", "system_packages", "cuda_version", "cudnn_version", "force_install_system_cuda", "dockerfile_commands",
-    "base_image",
-)  # fmt: skip
-"""Arguments of define_model that a server without containers cannot act upon."""
+_ONLY_FOR_IMAGES: Mapping[str, object] = {
+    "gpu": False, "gpu_mem_gb": 16.0, "mem_gb": 8.0, "system_packages": None, "cuda_version": None, "cudnn_version": None,
+    "force_install_system_cuda": False, "dockerfile_commands": None, "base_image": None,
+}  # fmt: skip
+"""Arguments of define_model that a server without containers cannot act upon, and their defaults."""
 
 
 def is_project(folder: Path) -> bool:
-    """Whether a folder is a Tungsten project."""
-    return (folder / FILE).is_file()
+    """Whether a folder is a Tungsten project, or a Python model that was built."""
+    return (folder / FILE).is_file() or (folder / RECORD).is_file()
 
 
 def located(path: Path) -> tuple[Path, str]:
@@ -93,7 +95,7 @@ def declared(spec: ModelSpec, arguments: Mapping[str, Any], source: str, *, batc
     own = arguments.get("batch_size", 1)
     size = batch_size or (max(1, own) if isinstance(own, int) else 1)
     environment, warnings = _environment(arguments, source, environments)
-    ignored = [name for name in _ONLY_FOR_IMAGES if arguments.get(name)]
+    ignored = [name for name, usual in _ONLY_FOR_IMAGES.items() if arguments.get(name) and arguments[name] != usual]
     if ignored:
         effect = "has" if len(ignored) == 1 else "have"
         warnings.append(f"{source}: {', '.join(ignored)} {effect} an effect in container images only (dragoman build --dockerfile)")

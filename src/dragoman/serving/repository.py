@@ -21,10 +21,10 @@ from dragoman.serving import layouts
 from dragoman.serving.configured import complete, mlserver_model, triton_model
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.references import parse
-from dragoman.serving.library.specs import restored
+from dragoman.serving.library.specs import read_record, restored
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.paths import confine, read_bounded
-from dragoman.serving.python_models import FILE, SUFFIX, is_project, spec_of
+from dragoman.serving.python_models import FILE, RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.registry import check_name
 from dragoman.serving.settings import LARGEST_FILE
 
@@ -238,18 +238,35 @@ class Repository:
             raise invalid(
                 f"model '{place.name}' is Python code, which a load request cannot bring: whoever sends it could run anything here"
             )
-        return spec_of(base, path, batch_size=self._defaults.batch_size, environments=self._defaults.environments)
+        size, environments = self._defaults.batch_size, self._defaults.environments
+        if not (path / RECORD).is_file():
+            return spec_of(base, path, batch_size=size, environments=environments)
+        kind, content = read_record(path)
+        spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
+        assert spec is not None
+        return spec.with_revision(state_of(path))
 
     def _from_the_store(self, place: _Place, stored: Stored, config: str) -> Found:
         """One version of a stored model, its tags as labels."""
         stored.check()
-        base = replace(self._base(place.name), version=stored.version.version)
-        spec = restored(stored, base, batch_size=self._defaults.batch_size, environments=self._defaults.environments)
-        versions = {base.version: spec} if spec is not None else self._layout(place, config).versions
-        if len(versions) > 1:  # a model folder with several versions of its own
-            return Found(place.name, versions)
-        (spec,) = versions.values()
-        return Found(place.name, {base.version: replace(spec, version=base.version)}, dict.fromkeys(stored.tags, base.version))
+        version = stored.version
+        base = replace(self._base(place.name), version=version.version, digest=version.digest)
+        spec = restored(
+            version.kind,
+            version.spec,
+            stored.folder,
+            stored.name,
+            base,
+            batch_size=self._defaults.batch_size,
+            environments=self._defaults.environments,
+        )
+        if spec is None:
+            versions = self._layout(replace(place, stored=None), config).versions
+            if len(versions) > 1:  # a model folder with several versions of its own
+                return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
+            (spec,) = versions.values()
+            spec = replace(spec, version=version.version, digest=version.digest)
+        return Found(place.name, {version.version: spec.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
 
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults

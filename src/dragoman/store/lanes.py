@@ -6,6 +6,7 @@ the next one, so that thousands of single writes a second become some hundred co
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from dragoman.core.errors import Kind, ServingError
+
+log = logging.getLogger("dragoman.store")
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -126,7 +129,10 @@ def _deliver(group: Sequence[_Call]) -> None:
     loops: dict[asyncio.AbstractEventLoop, list[_Call]] = {}
     for call in group:
         if call.after is not None:
-            call.after(None if isinstance(call.answer, Exception) else call.answer)
+            try:
+                call.after(None if isinstance(call.answer, Exception) else call.answer)
+            except Exception:  # it must not take the lane with it
+                log.exception("what follows a call of the database failed")
         loops.setdefault(call.loop, []).append(call)
     for loop, calls in loops.items():
         with contextlib.suppress(RuntimeError):  # a loop that is closed has nobody who waits

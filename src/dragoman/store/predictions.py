@@ -4,12 +4,12 @@ Payloads are handed over and returned as `Payload`: bytes, or the name of a file
 the store's business (sql.py's SqlStore), before and after the transaction.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, Update, and_, bindparam, delete, insert, or_, select, update
 
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change
@@ -19,6 +19,22 @@ _COLUMNS = tuple(c for c in predictions.c)
 _CHANGEABLE = ("error", "error_kind", "started", "finished", "delivered")
 _AT_ONCE = 500
 """Ids in one statement: databases bound the number of parameters."""
+
+# What runs for every call is built once: building a statement takes longer than running it.
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_FIND = select(*_COLUMNS).where(predictions.c.id.in_(_IDS))
+_LOCK = (
+    select(predictions.c.id, predictions.c.progress, predictions.c.owner, predictions.c.attempt)
+    .where(predictions.c.id.in_(_IDS))
+    .order_by(predictions.c.id)  # so that two that change the same rows do not wait for each other
+    .with_for_update()
+)
+_PARTS = select(payloads).where(payloads.c.prediction.in_(_IDS))
+_RESULT_PARTS = _PARTS.where(payloads.c.part != "inputs")
+_OLD_PARTS = select(payloads.c.prediction, payloads.c.part, payloads.c.file).where(payloads.c.prediction.in_(_IDS))
+_DELETE_PART = delete(payloads).where(payloads.c.prediction == bindparam("of_id"), payloads.c.part == bindparam("of_part"))
+_ADD = insert(predictions)
+_ADD_PARTS = insert(payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one change, and which files nothing refers to any more."""
+    """What became of one change, and which files nothing refers to any more: its own of before, or (in the last) any of the group's."""
 
     applied: bool
     unused: tuple[str, ...] = ()
@@ -53,47 +69,84 @@ class Written:
 
 def add(connection: Connection, new: Sequence[tuple[Prediction, Sequence[Payload]]]) -> list[bool]:
     """True for each. Raises IntegrityError when an id is taken."""
-    connection.execute(insert(predictions), [_row(prediction) for prediction, _ in new])
+    connection.execute(_ADD, [_row(prediction) for prediction, _ in new])
     parts = [_payload_row(prediction.id, payload) for prediction, several in new for payload in several]
     if parts:
-        connection.execute(insert(payloads), parts)
+        connection.execute(_ADD_PARTS, parts)
     return [True] * len(new)
 
 
 def change(connection: Connection, changes: Sequence[tuple[Change, Sequence[Payload]]]) -> list[Written]:
-    return [_change(connection, one, parts) for one, parts in changes]
+    """Compare in Python what is locked in the database, then set by few statements for all: one by one takes several times as long."""
+    locked = _locked(connection, sorted({wanted.id for wanted, _ in changes}))
+    values: dict[str, dict[str, object]] = {}
+    parts: dict[tuple[str, str], Payload] = {}
+    results: list[Written] = []
+    for wanted, payload in changes:
+        found = locked.get(wanted.id)
+        if found is None or not found.as_expected(wanted):
+            results.append(Written(False))
+            continue
+        new = _new_values(wanted)
+        found.progress = wanted.progress or found.progress
+        found.owner = str(new.get("owner", found.owner))
+        values.setdefault(wanted.id, {}).update(new)
+        unused = tuple(old.file for one in payload if (old := parts.get((wanted.id, one.part))) and old.file)
+        parts |= {(wanted.id, one.part): one for one in payload}
+        results.append(Written(True, unused))
+    _set(connection, values)
+    replaced = _replace_parts(connection, parts)
+    return [*results[:-1], Written(results[-1].applied, (*results[-1].unused, *replaced))]
 
 
-def _change(connection: Connection, wanted: Change, parts: Sequence[Payload]) -> Written:
-    values = {name: getattr(wanted, name) for name in _CHANGEABLE if getattr(wanted, name) is not None}
-    allowed = tuple(sorted(p.value for p in wanted.allowed))
-    statement = _update(tuple(values), wanted.progress, allowed, wanted.owner is not None, wanted.attempt is not None)
-    where = {"of_id": wanted.id, "of_owner": wanted.owner, "of_attempt": wanted.attempt}
-    where = {name: value for name, value in where.items() if value is not None}
-    if not allowed or connection.execute(statement, {**values, **where}).rowcount != 1:
-        return Written(False)
-    unused: list[str] = []
-    for payload in parts:
-        old = delete(payloads).where(payloads.c.prediction == wanted.id, payloads.c.part == payload.part).returning(payloads.c.file)
-        unused += [name for name in connection.scalars(old) if name]
-        connection.execute(insert(payloads), _payload_row(wanted.id, payload))
-    return Written(True, tuple(unused))
+@dataclass(slots=True)
+class _Locked:
+    progress: Progress
+    owner: str
+    attempt: int
+
+    def as_expected(self, wanted: Change) -> bool:
+        return self.progress in wanted.allowed and wanted.owner in (None, self.owner) and wanted.attempt in (None, self.attempt)
 
 
-@lru_cache(maxsize=512)
-def _update(names: tuple[str, ...], progress: Progress | None, allowed: tuple[str, ...], owned: bool, counted: bool) -> Update:
-    """There are few shapes of changes, and building a statement takes longer than running it."""
-    statement = update(predictions).where(predictions.c.id == bindparam("of_id"), predictions.c.progress.in_(allowed))
-    if owned:
-        statement = statement.where(predictions.c.owner == bindparam("of_owner"))
-    if counted:
-        statement = statement.where(predictions.c.attempt == bindparam("of_attempt"))
-    values: dict[str, Any] = {name: bindparam(name) for name in names}
-    if progress is not None:
-        values["progress"] = progress.value
-    if progress is Progress.PENDING:
+def _locked(connection: Connection, ids: Sequence[str]) -> dict[str, _Locked]:
+    rows = _each(connection, _LOCK, ids)
+    return {row.id: _Locked(Progress(row.progress), row.owner, row.attempt) for row in rows}
+
+
+def _new_values(wanted: Change) -> dict[str, object]:
+    values: dict[str, object] = {name: getattr(wanted, name) for name in _CHANGEABLE if getattr(wanted, name) is not None}
+    if wanted.progress is not None:
+        values["progress"] = wanted.progress.value
+    if wanted.progress is Progress.PENDING:
         values |= {"owner": "", "lease_until": 0.0, "started": None}
-    return statement.values(values or {"id": predictions.c.id})
+    return values
+
+
+def _set(connection: Connection, values: Mapping[str, Mapping[str, object]]) -> None:
+    shapes: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for prediction_id, new in values.items():
+        if new:
+            shapes.setdefault(tuple(sorted(new)), []).append({**new, "of_id": prediction_id})
+    for names, rows in shapes.items():
+        connection.execute(_update(names), rows)
+
+
+@lru_cache(maxsize=256)
+def _update(names: tuple[str, ...]) -> Update:
+    return update(predictions).where(predictions.c.id == bindparam("of_id")).values({name: bindparam(name) for name in names})
+
+
+def _replace_parts(connection: Connection, parts: Mapping[tuple[str, str], Payload]) -> list[str]:
+    """The files that these parts had before."""
+    if not parts:
+        return []
+    before = _each(connection, _OLD_PARTS, sorted({prediction_id for prediction_id, _ in parts}))
+    old = [row for row in before if (row.prediction, row.part) in parts]
+    if old:
+        connection.execute(_DELETE_PART, [{"of_id": row.prediction, "of_part": row.part} for row in old])
+    connection.execute(_ADD_PARTS, [_payload_row(prediction_id, payload) for (prediction_id, _), payload in parts.items()])
+    return [row.file for row in old if row.file]
 
 
 # --- finding ---
@@ -101,26 +154,23 @@ def _update(names: tuple[str, ...], progress: Progress | None, allowed: tuple[st
 
 def find(connection: Connection, ids: Sequence[str]) -> list[Found | None]:
     """With all payloads."""
-    return _find(connection, ids, without=())
+    return _find(connection, ids, _PARTS)
 
 
 def find_results(connection: Connection, ids: Sequence[str]) -> list[Found | None]:
     """With outputs and logs: clients poll, and inputs may be large."""
-    return _find(connection, ids, without=("inputs",))
+    return _find(connection, ids, _RESULT_PARTS)
 
 
-def _find(connection: Connection, ids: Sequence[str], *, without: Sequence[str]) -> list[Found | None]:
-    rows = [row for some in _portions(ids) for row in connection.execute(select(*_COLUMNS).where(predictions.c.id.in_(some)))]
-    found = {one.prediction.id: one for one in _with_parts(connection, rows, without)}
+def _find(connection: Connection, ids: Sequence[str], wanted: Select[Any]) -> list[Found | None]:
+    found = {one.prediction.id: one for one in _with_parts(connection, _each(connection, _FIND, ids), wanted)}
     return [found.get(prediction_id) for prediction_id in ids]
 
 
-def _with_parts(connection: Connection, rows: Iterable[Row[Any]], without: Sequence[str] = ()) -> list[Found]:
+def _with_parts(connection: Connection, rows: Sequence[Row[Any]], wanted: Select[Any]) -> list[Found]:
     parts: dict[str, dict[str, Payload]] = {row.id: {} for row in rows}
-    wanted = select(payloads).where(payloads.c.part.not_in(without)) if without else select(payloads)
-    for some in _portions(list(parts)):
-        for row in connection.execute(wanted.where(payloads.c.prediction.in_(some))):
-            parts[row.prediction][row.part] = Payload(row.part, row.data, row.file, row.size)
+    for row in _each(connection, wanted, list(parts)):
+        parts[row.prediction][row.part] = Payload(row.part, row.data, row.file, row.size)
     return [Found(_prediction(row), parts[row.id]) for row in rows]
 
 
@@ -144,7 +194,7 @@ def claim(connection: Connection, wanted: Claim) -> list[Found]:
     values = {"progress": Progress.CLAIMED.value, "owner": wanted.owner, "lease_until": wanted.lease_until}
     for some in _portions(ids):
         connection.execute(update(predictions).where(predictions.c.id.in_(some)).values(**values, attempt=predictions.c.attempt + 1))
-    return [one for one in _find(connection, ids, without=()) if one is not None]
+    return [one for one in _find(connection, ids, _PARTS) if one is not None]
 
 
 def pending_models(connection: Connection) -> list[str]:
@@ -178,7 +228,7 @@ def kept(connection: Connection, owner: str, ids: Sequence[str]) -> set[str]:
 
 def undelivered(connection: Connection, limit: int) -> list[Found]:
     query = select(*_COLUMNS).where(UNDELIVERED).order_by(predictions.c.finished, predictions.c.id).limit(limit)
-    return _with_parts(connection, list(connection.execute(query)), ("inputs",))
+    return _with_parts(connection, connection.execute(query).all(), _RESULT_PARTS)
 
 
 def remove(connection: Connection, finished_before: float, limit: int) -> tuple[list[str], list[str]]:
@@ -198,6 +248,11 @@ def unknown_files(connection: Connection, names: Collection[str]) -> set[str]:
 
 
 # --- rows ---
+
+
+def _each(connection: Connection, query: Select[Any], ids: Sequence[str]) -> list[Row[Any]]:
+    """The rows of a query that takes ids."""
+    return [row for some in _portions(ids) for row in connection.execute(query, {"ids": some})]
 
 
 def _portions(ids: Sequence[str]) -> list[Sequence[str]]:

@@ -4,6 +4,7 @@ Called by the server's composition and by the commands that look into the store.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from dragoman.core.errors import invalid
@@ -20,7 +21,8 @@ async def open_store(url: str) -> Store:
     path = url.removeprefix(_SQLITE)
     if not url.startswith(_SQLITE) or not path or path.startswith(":"):
         raise invalid(f"'{url}' is no store: expected {_SQLITE}PATH, such as {_SQLITE}/var/lib/dragoman/dragoman.db")
-    return await asyncio.to_thread(_opened, Path(path))
+    # In a thread: it imports, which takes longer than the loop may stand still.
+    return await (await asyncio.to_thread(_opener))(Path(path))
 
 
 def store_url(data_dir: Path) -> str:
@@ -28,7 +30,7 @@ def store_url(data_dir: Path) -> str:
     return f"{_SQLITE}{data_dir / 'dragoman.db'}"
 
 
-def _opened(path: Path) -> Store:
+def _opener() -> Callable[[Path], Awaitable[Store]]:
     from dragoman.store.sqlstore import SqlStore
 
-    return SqlStore.at(path)
+    return SqlStore.at

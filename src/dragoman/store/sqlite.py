@@ -44,8 +44,9 @@ _WORDS = {
 class SqliteFile:
     """One database file. It is made, brought up to date and checked by `prepare`; then each lane opens transactions of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_s: float = WAIT_S) -> None:
         self.path = path
+        self._wait_s = wait_s
 
     def prepare(self) -> None:
         """Make the file and its folder where missing, and migrate. Blocks. Raises ServingError UNAVAILABLE."""
@@ -55,7 +56,7 @@ class SqliteFile:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise unavailable(error, self.path) from error
-        transactions = Transactions(self.path, write=True)
+        transactions = self.transactions(write=True)
         try:
             transactions.make_wal()
             with transactions.unchecked() as connection:
@@ -64,15 +65,16 @@ class SqliteFile:
             transactions.disconnect()
 
     def transactions(self, *, write: bool) -> "Transactions":
-        return Transactions(self.path, write=write)
+        return Transactions(self.path, write=write, wait_s=self._wait_s)
 
 
 class Transactions:
     """One connection, opened when it is needed and again after a failure; used in one thread. Calling it opens one transaction."""
 
-    def __init__(self, path: Path, *, write: bool) -> None:
+    def __init__(self, path: Path, *, write: bool, wait_s: float) -> None:
         self._path = path
         self._write = write
+        self._wait_s = wait_s
         self._engine = self._made()
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -124,10 +126,10 @@ class Transactions:
 
     def make_wal(self) -> None:
         """Readers and the writer do not block each other from here on. SQLite does not wait for others here, so this does."""
-        until = time.monotonic() + WAIT_S
+        until = time.monotonic() + self._wait_s
         while True:
             try:
-                with contextlib.closing(_connect(self._path, write=True)) as connection:
+                with contextlib.closing(self._opened()) as connection:
                     connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.Error as error:
@@ -135,8 +137,23 @@ class Transactions:
                     raise self._reported(unavailable(error, self._path)) from error
             time.sleep(_RETRY_S)
 
+    def _opened(self) -> sqlite3.Connection:
+        # rw: a database that is gone must not come back as an empty one.
+        uri = f"file:{quote(str(self._path.absolute()))}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, timeout=self._wait_s, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA journal_size_limit = 67108864")
+            if not self._write:
+                connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def _made(self) -> Engine:
-        engine = create_engine("sqlite://", creator=lambda: _connect(self._path, write=self._write), poolclass=NullPool)
+        engine = create_engine("sqlite://", creator=self._opened, poolclass=NullPool)
         # A writer takes its lock at once: one that began by reading could not wait for another writer, only fail.
         begin = "BEGIN IMMEDIATE" if self._write else "BEGIN"
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -155,7 +172,7 @@ class Transactions:
             log.warning("the server's database works again (%s)", self._path)
 
 
-def unavailable(error: BaseException, path: Path) -> ServingError:
+def unavailable(error: BaseException | None, path: Path) -> ServingError:
     """What a failure of the database or of its folder means. The message is for strangers, so it names no path."""
     if isinstance(error, FileNotFoundError):
         words = "is gone: put its file back, or start the server anew with an empty one"
@@ -174,18 +191,3 @@ def unavailable(error: BaseException, path: Path) -> ServingError:
 def _code(error: sqlite3.Error) -> int:
     """The primary one; 0 when Python raised it by itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    # rw: a database that is gone must not come back as an empty one.
-    connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True, timeout=WAIT_S, isolation_level=None)
-    try:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        if not write:
-            connection.execute("PRAGMA query_only = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection

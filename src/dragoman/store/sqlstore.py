@@ -17,7 +17,7 @@ from dragoman.store import Change, StoredVersion, models, predictions
 from dragoman.store.blobs import LEAST_BYTES, Blobs
 from dragoman.store.lanes import Lane
 from dragoman.store.predictions import Found, Payload
-from dragoman.store.sqlite import SqliteFile, Transactions, unavailable
+from dragoman.store.sqlite import WAIT_S, SqliteFile, Transactions, unavailable
 
 R = TypeVar("R")
 
@@ -36,11 +36,21 @@ class SqlStore:
         self._collector.start()
 
     @classmethod
-    def at(cls, path: Path) -> "SqlStore":
-        """Blocks while the file is made or migrated."""
-        file = SqliteFile(path)
-        file.prepare()
-        return cls(file, Blobs(path.parent / "blobs"))
+    async def at(cls, path: Path, *, wait_s: float = WAIT_S) -> "SqlStore":
+        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read.
+
+        A write waits `wait_s` for other processes.
+        """
+        file = SqliteFile(path, wait_s=wait_s)
+        await asyncio.to_thread(file.prepare)
+        store = cls(file, Blobs(path.parent / "blobs"))
+        try:
+            await store._write(lambda _: None)
+            await store._read(lambda _: None)
+        except BaseException:
+            await store.close()
+            raise
+        return store
 
     async def close(self) -> None:
         self._stopped.set()
@@ -90,11 +100,9 @@ class SqlStore:
     async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
         work = predictions.find if inputs else predictions.find_results
         found = await self._reader.run(work, prediction_id)
-        if found is None:
-            return None
-        loaded = await self._loaded(found)
-        if loaded.lost:
-            # Removed between the look and the reading? Then it is gone, and not broken.
+        loaded = await self._loaded(found) if found is not None else None
+        if loaded is not None and loaded.lost:
+            # Removed or replaced between the look and the reading? Then nothing is broken.
             found = await self._reader.run(work, prediction_id)
             loaded = await self._loaded(found) if found is not None else None
         return loaded.prediction if loaded is not None else None
@@ -104,7 +112,10 @@ class SqlStore:
         files = _files(parts)
 
         def settle(written: predictions.Written | None) -> None:
-            self._blobs.remove(files if written is None or not written.applied else written.unused)
+            if written is None or not written.applied:
+                self._blobs.remove(files)
+            if written is not None:
+                self._blobs.remove(written.unused)
 
         return (await self._writer.run(predictions.change, (change, parts), after=settle)).applied
 

@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy Core sees them; `migrations/` makes them, and a test holds the two together.
+"""The tables as SQLAlchemy Core sees them; `migrations/` makes them and their indexes, and a test holds the columns together.
 
 Statements live in models.py and predictions.py. Whatever is written here works in SQLite and PostgreSQL alike.
 """
@@ -10,7 +10,6 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
-    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -66,7 +65,6 @@ model_aliases = Table(
     Column("alias", Text, primary_key=True),
     Column("version", Text, nullable=False),
     ForeignKeyConstraint(["model", "version"], ["model_versions.model", "model_versions.version"], ondelete="CASCADE"),
-    Index("aliases_of_a_version", "model", "version"),
 )
 
 # Payloads have a table of their own: SQLite writes a whole row again when one column changes, and a prediction changes its state, its lease
@@ -92,15 +90,12 @@ predictions = Table(
     Column("caller", Text, nullable=False),
 )
 
-# Partial indexes stay small however many results are kept. A query uses one only where it repeats the condition word for word.
+# The conditions of the partial indexes, which stay small however many results are kept. SQLite uses such an index only for a query that repeats
+# its condition word for word, so these are texts and not parameters.
 WAITING = text("progress = 'pending'")
 OWNED = text("progress IN ('claimed', 'running')")
 ENDED = text("finished IS NOT NULL")
 UNDELIVERED = text("finished IS NOT NULL AND NOT delivered AND webhook <> ''")
-Index("waiting_predictions", predictions.c.created, predictions.c.id, sqlite_where=WAITING, postgresql_where=WAITING)
-Index("owned_predictions", predictions.c.owner, sqlite_where=OWNED, postgresql_where=OWNED)
-Index("ended_predictions", predictions.c.finished, sqlite_where=ENDED, postgresql_where=ENDED)
-Index("undelivered_predictions", predictions.c.finished, sqlite_where=UNDELIVERED, postgresql_where=UNDELIVERED)
 
 payloads = Table(
     "prediction_payloads",
@@ -112,4 +107,3 @@ payloads = Table(
     Column("size", Integer, nullable=False),
 )
 FILED = text("file IS NOT NULL")
-Index("payload_files", payloads.c.file, sqlite_where=FILED, postgresql_where=FILED)

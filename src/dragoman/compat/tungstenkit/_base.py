@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias, dataclass_transform
 
 from ._errors import INVALID, Fault, Loc, ValidationError, fault
-from ._fields import Field, ModelField, Option, declared, resolver
+from ._fields import ModelField, declared, resolver
 from ._kinds import Schema, take
 
 Chosen: TypeAlias = AbstractSet[str] | Mapping[str, Any] | None
@@ -21,7 +21,7 @@ Values: TypeAlias = dict[str, Any]
 """Inside of the class `dict` is a method."""
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(Field, Option))
+@dataclass_transform(kw_only_default=True)  # for type checkers: whatever stands behind a field makes it optional
 class BaseIO:
     """Declare fields by annotation; a default makes one optional. Values are coerced, unknown keyword arguments are ignored."""
 
@@ -258,7 +258,7 @@ def _shown(field: ModelField) -> Schema:
     if field.field_info.description:
         shown["description"] = field.field_info.description
     if field.choices is not None:
-        shown["choices"] = [_jsonable(choice) for choice in field.field_info.choices or ()]
+        shown["choices"] = [_jsonable(choice) for choice in field.choices]
     if not field.required and field.default is not None:
         taken = take(field.kind, field.get_default(), (), [])
         shown["default"] = _jsonable(field.default if taken is INVALID else taken)

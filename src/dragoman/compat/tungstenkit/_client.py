@@ -9,6 +9,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
 from http.client import HTTPException
 from io import BufferedIOBase, RawIOBase, TextIOBase
 from pathlib import Path
@@ -23,11 +25,35 @@ from ._uris import data_uri, download, media_type_of, parse_data_uri, scheme_of,
 from .exceptions import InvalidURL, ModelClientError, PredictionFailure
 
 StrPath: TypeAlias = str | os.PathLike[str]
-Inputs: TypeAlias = dict[str, Any] | BaseIO | list[dict[str, Any]] | list[BaseIO]
+Inputs: TypeAlias = dict[str, Any] | BaseIO | list[Any]
+"""One input, or a list of several."""
 Outputs: TypeAlias = Any
 """A dict for a dict, a list for a list."""
-Caller: TypeAlias = Callable[[str, str, Any], tuple[int, bytes]]
-"""Method, path and JSON payload to status and body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A way to a server. `call` takes method, path and JSON payload and gives status and body."""
+
+    name: str
+    """For messages."""
+    url: str
+    call: Callable[[str, str, Any], tuple[int, bytes]]
+
+    def ask(self, method: str, path: str, payload: Any = None) -> Any:
+        """The document of a good answer. Raises ModelClientError for any other."""
+        status, body = self.call(method, path, payload)
+        if not 200 <= status < 300:
+            raise self._refused(path, status, body, f"the {self.name} refused")
+        try:
+            return json.loads(body) if body else None
+        except ValueError:
+            raise self._refused(path, status, body[:1000], f"the {self.name} answered what is not JSON") from None
+
+    def _refused(self, path: str, status: int, body: bytes, words: str) -> ModelClientError:
+        reason = {known.value: known.phrase for known in HTTPStatus}.get(status, "")
+        return ModelClientError(self.url + path, status, reason, body.decode(errors="replace"), words)
+
 
 ANSWER_TIMEOUT_S = 60.0
 """For everything but /predict, which answers when the model has run."""
@@ -42,7 +68,7 @@ class ModelServer:
             raise InvalidURL(f"a model server's URL begins with http:// or https://, not {urlsplit(base_url).scheme or 'nothing'}")
         self.base_url = base_url.rstrip("/")
         self._headers = dict(headers or {})
-        self._name = f"model server at {self.base_url}"
+        self._line = Line(f"model server at {self.base_url}", self.base_url, self._call)
 
     def __repr__(self) -> str:
         return f"ModelServer({self.base_url!r})"
@@ -54,22 +80,21 @@ class ModelServer:
         `output_file_dir` (the working directory unless given) and returned as Path. Raises PredictionFailure when the model fails,
         ModelClientError when the server refuses or does not answer.
         """
-        return predicted(self._call, self._name, inputs, output_file_dir)
+        return predicted(self._line, inputs, output_file_dir)
 
     def submit(self, inputs: Inputs) -> str:
         """Start a prediction and return its id."""
-        rows = _rows(inputs)
-        sent = _sent(rows, _metadata(self._call, self._name)["input_schema"])
-        return str(_asked(self._call, self._name, "POST", "/predictions", sent)["prediction_id"])
+        sent = _sent(inputs, self._line.ask("GET", "")["input_schema"])
+        return str(self._line.ask("POST", "/predictions", sent)["prediction_id"])
 
     def poll(self, prediction_id: str) -> dict[str, Any]:
         """The prediction as it is now: status pending, running, success or failed; outputs; error_message. Files are still data URIs."""
-        found: dict[str, Any] = _asked(self._call, self._name, "GET", f"/predictions/{quote(prediction_id, safe='')}")
+        found: dict[str, Any] = self._line.ask("GET", f"/predictions/{quote(prediction_id, safe='')}")
         return found
 
     def cancel(self, prediction_id: str) -> None:
         """Stop it if it has not ended; otherwise nothing happens."""
-        _asked(self._call, self._name, "POST", f"/predictions/{quote(prediction_id, safe='')}/cancel")
+        self._line.ask("POST", f"/predictions/{quote(prediction_id, safe='')}/cancel")
 
     def wait(
         self, prediction_id: str, output_file_dir: StrPath | None = None, *, timeout_s: float | None = None, interval_s: float = 0.2
@@ -102,7 +127,7 @@ class ModelServer:
         """The outputs of a prediction that has ended well, None while it runs."""
         if state["status"] in ("pending", "running"):
             return None
-        return _received(self._call, self._name, state, output_file_dir)
+        return _received(state, self._line.ask("GET", "")["output_schema"], output_file_dir)
 
     def _call(self, method: str, path: str, payload: Any) -> tuple[int, bytes]:
         url = self.base_url + path
@@ -116,30 +141,17 @@ class ModelServer:
             with error:
                 return error.code, error.read()
         except (OSError, HTTPException) as error:
-            raise ModelClientError(url, 0, f"no answer: {getattr(error, 'reason', error)}", "", f"cannot reach the {self._name}") from error
+            raise ModelClientError(
+                url, 0, f"no answer: {getattr(error, 'reason', error)}", "", f"cannot reach the {self._line.name}"
+            ) from error
 
 
-def predicted(call: Caller, name: str, inputs: Inputs, output_file_dir: StrPath | None) -> Outputs:
+def predicted(line: Line, inputs: Inputs, output_file_dir: StrPath | None) -> Outputs:
     """One prediction from inputs to outputs. Raises as ModelServer.predict."""
-    rows = _rows(inputs)
-    sent = _sent(rows, _metadata(call, name)["input_schema"])
-    outputs = _received(call, name, _asked(call, name, "POST", "/predict", sent), output_file_dir)
+    metadata = line.ask("GET", "")
+    state = line.ask("POST", "/predict", _sent(inputs, metadata["input_schema"]))
+    outputs = _received(state, metadata["output_schema"], output_file_dir)
     return outputs if isinstance(inputs, list) else outputs[0]
-
-
-def _metadata(call: Caller, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = _asked(call, name, "GET", "")
-    return found
-
-
-def _asked(call: Caller, name: str, method: str, path: str, payload: Any = None) -> Any:
-    status, body = call(method, path, payload)
-    if not 200 <= status < 300:
-        raise ModelClientError(path or "/", status, "", body.decode(errors="replace"), f"{method} failed on the {name}")
-    try:
-        return json.loads(body) if body else None
-    except ValueError:
-        raise ModelClientError(path or "/", status, "what is not JSON", body[:1000].decode(errors="replace"), f"asked the {name}") from None
 
 
 # --- inputs ---
@@ -157,8 +169,9 @@ def _rows(inputs: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _sent(rows: list[dict[str, Any]], schema: Mapping[str, Any]) -> list[Any]:
-    return [_outgoing(row, schema) for row in rows]
+def _sent(inputs: Inputs, schema: Mapping[str, Any]) -> list[Any]:
+    """The rows as JSON. Raises TypeError or ValueError for what is no input."""
+    return [_outgoing(row, schema) for row in _rows(inputs)]
 
 
 def _outgoing(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -195,10 +208,10 @@ def _as_uri(value: Any) -> str:
 # --- outputs ---
 
 
-def _received(call: Caller, name: str, state: Mapping[str, Any], output_file_dir: StrPath | None) -> list[Any]:
+def _received(state: Mapping[str, Any], schema: Mapping[str, Any], output_file_dir: StrPath | None) -> list[Any]:
+    """The outputs of a prediction that has ended, their files saved. Raises PredictionFailure."""
     if state["status"] == "failed":
         raise PredictionFailure(state.get("error_message") or "the server gives no reason")
-    schema = _metadata(call, name)["output_schema"]
     folder = Path(output_file_dir) if output_file_dir is not None else None
     return [_incoming(output, schema, "output", folder) for output in state["outputs"] or []]
 

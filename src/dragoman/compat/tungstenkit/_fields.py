@@ -222,12 +222,12 @@ def _is_class_variable(annotation: Any) -> bool:
 
 
 def resolver(cls: type, nearby: Mapping[str, Any]) -> Callable[[str], Any]:
-    """Evaluates a text of an annotation as the class's module would, with `nearby` names and the class itself on top."""
+    """Evaluates a text of an annotation as the class's module would, with `nearby` names, the class and what is in its body on top."""
 
     def resolve(text: str) -> Any:
         module = sys.modules.get(cls.__module__)
         # The text is the model file's own code, in the place where Python itself would evaluate it.
-        return eval(text, dict(vars(module)) if module else {}, {cls.__name__: cls, **nearby})  # noqa: S307
+        return eval(text, dict(vars(module)) if module else {}, {**vars(cls), cls.__name__: cls, **nearby})  # noqa: S307
 
     return resolve
 

@@ -131,7 +131,8 @@ class Member:
         return fault(faults, loc, "type_error.enum", words, enum_values=list(self.type))
 
     def schema(self) -> Schema:
-        named = {"type": "string"} if issubclass(self.type, str) else {"type": "integer"} if issubclass(self.type, int) else {}
+        names = ((str, "string"), (int, "integer"), (float, "number"))
+        named = next(({"type": name} for base, name in names if issubclass(self.type, base)), {})
         return {**named, "enum": [member.value for member in self.type]}
 
 
@@ -212,7 +213,7 @@ class Anything:
     annotation: Any
 
     def take(self, value: Any, loc: Loc, faults: list[Fault]) -> Any:
-        if isinstance(self.annotation, type) and not isinstance(value, self.annotation):
+        if isinstance(self.annotation, type) and self.annotation is not Any and not isinstance(value, self.annotation):
             return fault(faults, loc, "type_error", f"instance of {self.annotation.__name__} expected")
         return value
 

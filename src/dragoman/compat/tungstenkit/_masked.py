@@ -6,7 +6,6 @@ from typing import Any
 from ._base import BaseIO, Values
 from ._errors import Fault, Loc, fault
 from ._files import Image
-from .exceptions import DownloadError
 
 
 class MaskedImage(BaseIO):
@@ -24,9 +23,7 @@ class MaskedImage(BaseIO):
                 return
             try:
                 pictures[name] = value.to_pil_image(mode)  # type: ignore[arg-type]
-            except (OSError, ValueError, SyntaxError, DownloadError) as error:
-                fault(faults, (*loc, name), "value_error", f"cannot be decoded as an image: {type(error).__name__}")
-            except Exception as error:  # of a PIL plugin, or too many pixels: PIL's errors have no common class
+            except Exception as error:  # PIL's own, of its plugins, of a download: no common class
                 fault(faults, (*loc, name), "value_error", f"cannot be decoded as an image: {type(error).__name__}")
         if len(pictures) < 2:
             return

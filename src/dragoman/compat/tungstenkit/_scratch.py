@@ -4,6 +4,7 @@ One folder lives as long as the process; while a batch is predicted, a folder of
 """
 
 import atexit
+import os
 import re
 import shutil
 import tempfile
@@ -18,7 +19,9 @@ class Scratch:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._owner = os.getpid()
         self.cleared = False
+        atexit.register(self.clear)
 
     def place(self, stem: str, suffix: str) -> Path:
         """A path that nothing else has, with this suffix; `stem` is kept as far as it is harmless."""
@@ -30,14 +33,16 @@ class Scratch:
 
     def clear(self) -> None:
         """Remove the folder with all that is in it, also what the model put there. Errors are no reason to fail a prediction."""
+        if os.getpid() != self._owner:
+            return  # a child that a model forked must not remove its parent's files when it ends
         self.cleared = True
+        atexit.unregister(self.clear)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
 
 _lasting = Scratch()
-atexit.register(_lasting.clear)
 _current = _lasting
 
 

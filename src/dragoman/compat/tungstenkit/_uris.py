@@ -4,7 +4,6 @@ import base64
 import binascii
 import mimetypes
 import re
-import shutil
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -112,21 +111,22 @@ def download(uri: str, into: IO[bytes]) -> str:
         opener.add_handler(handler)
     try:
         with opener.open(uri, timeout=DOWNLOAD_TIMEOUT_S) as answer:
-            _copy(answer, into)
+            copy_bounded(answer, into, DOWNLOAD_LIMIT)
             return str(answer.headers.get_content_type())
     except urllib.error.HTTPError as error:
         error.close()
         raise DownloadError(f"cannot fetch {_shown(uri)}: status {error.code}") from None
-    except (OSError, HTTPException, ValueError, AttributeError) as error:  # AttributeError: no handler for where it was redirected to
+    except (OSError, HTTPException, ValueError) as error:
         raise DownloadError(f"cannot fetch {_shown(uri)}: {error}") from error
 
 
-def _copy(answer: IO[bytes], into: IO[bytes]) -> None:
-    left = DOWNLOAD_LIMIT
-    while piece := answer.read(min(left + 1, shutil.COPY_BUFSIZE if hasattr(shutil, "COPY_BUFSIZE") else 1 << 16)):
+def copy_bounded(source: IO[bytes], into: IO[bytes], limit: int) -> None:
+    """Copy to the end. Raises ValueError as soon as there is more than `limit` bytes."""
+    left = limit
+    while piece := source.read(min(left + 1, 1 << 16)):
         left -= len(piece)
         if left < 0:
-            raise ValueError(f"more than {DOWNLOAD_LIMIT} bytes")
+            raise ValueError(f"more than {limit} bytes")
         into.write(piece)
 
 

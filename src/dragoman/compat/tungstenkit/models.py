@@ -1,10 +1,12 @@
 """tungstenkit.models.get: a stored model as something to call. For programs; a model file has no use for it."""
 
+import weakref
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ._client import Inputs, Outputs, StrPath, predicted
+from ._client import Inputs, Line, Outputs, StrPath, predicted
 from .exceptions import ModelNotFound
 
 __all__ = ["get"]
@@ -27,28 +29,32 @@ class _Server(Protocol):
 
 
 class LocalModel:
-    """A model that was loaded for this program; `close`, or leaving a `with` block, unloads it."""
+    """A model that was loaded for this program. `close`, leaving a `with` block or dropping the object unloads it."""
 
     def __init__(self, name: str, server: _Server) -> None:
         self.name = name
-        self._server = server
+        self._unload = weakref.finalize(self, server.close)  # Tungstenkit's has no `close`, so nobody may call it
+        self._unload.atexit = False  # too late then: the server's threads have been told to end
+        # Not a method of this object: in a cycle of references it could be dropped by the server's own thread, which cannot stop itself.
+        self._line = Line(f"model {name}", name, partial(_call, server))
 
     def predict(self, inputs: Inputs, output_file_dir: StrPath | None = None) -> Outputs:
         """As ModelServer.predict, of which it has the rules for files and errors."""
-        return predicted(self._call, f"model {self.name}", inputs, output_file_dir)
-
-    def _call(self, method: str, path: str, payload: Any) -> tuple[int, bytes]:
-        answer = self._server.request(method, path, json=payload)
-        return answer.status, answer.body
+        return predicted(self._line, inputs, output_file_dir)
 
     def close(self) -> None:
-        self._server.close()
+        self._unload()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _call(server: _Server, method: str, path: str, payload: Any) -> tuple[int, bytes]:
+    answer = server.request(method, path or "/", json=payload)
+    return answer.status, answer.body
 
 
 def get(name: str) -> LocalModel:
