@@ -195,6 +195,16 @@ def test_every_model_answers(server: Server) -> None:
     assert server.json("POST", "/models/text:1/predict", [{"prompt": "tagged"}])["status"] == "success"
 
 
+def test_the_same_model_through_other_doors(server: Server) -> None:
+    """Rows as tensors and as instances; none at all is the caller's mistake."""
+    tensors = {"inputs": [{"name": "prompt", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}]}
+    found = {each["name"]: each["data"] for each in server.json("POST", "/v2/models/text/infer", tensors)["outputs"]}
+    assert found["text"] == ["one", "two"]
+    instances = server.json("POST", "/v1/models/text:predict", {"instances": [{"prompt": "one"}, {"prompt": "two", "style": "loud"}]})
+    assert [each["text"] for each in instances["predictions"]] == ["one", "TWO"]
+    assert "error" in server.json("POST", "/v1/models/text:predict", {"inputs": {"prompt": []}}, 400)
+
+
 # --- bad input ---
 
 
@@ -284,17 +294,17 @@ def test_a_url_that_may_not_be_fetched(server: Server) -> None:
     assert "image" in found["error_message"]
 
 
-def form(content: bytes, name: str) -> tuple[bytes, dict[str, str]]:
-    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
-    return head.encode() + content + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+def upload(server: Server, content: bytes) -> str:
+    """The URL of a file whose name wants to be elsewhere."""
+    head = '--x\r\nContent-Disposition: form-data; name="file"; filename="../../a.png"\r\nContent-Type: image/png\r\n\r\n'
+    body = head.encode() + content + b"\r\n--x--\r\n"
+    url: str = server.json("POST", "/files", body, headers={"Content-Type": "multipart/form-data; boundary=x"})["serving_url"]
+    return url
 
 
 def test_uploads(server: Server) -> None:
     """Uploaded once, used by URL; one name twice is two files, and no name leads anywhere else."""
-    urls = [
-        server.json("POST", "/files", *[form(content, "../../a.png")[0]], headers=form(b"", "")[1])["serving_url"]
-        for content in (PNG, b"x")
-    ]
+    urls = [upload(server, content) for content in (PNG, b"x")]
     assert urls[0] != urls[1]
     paths = [url.partition(str(server.running.port))[2] for url in urls]
     assert [server.send("GET", path)[2] for path in paths] == [PNG, b"x"]
