@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,10 @@ def test_any_bytes_come_through(data: bytes, encoded: bool) -> None:
 
 @given(st.text(max_size=200))
 def test_no_text_crashes(text: str) -> None:
-    """Any text is a file or a refusal that names the place."""
+    """Any text is a file or a refusal."""
     for value in (text, f"data:{text}", f"data:a/b;base64,{text}", f"http://{text}", f"/files/{text}"):
-        try:
-            made([{"image": value}])
-        except ServingError as error:
-            assert error.problems[0].path == (0, "image")
+        with suppress(ServingError):
+            assert isinstance(made([{"image": value}])[0]["image"], Blob)
 
 
 # --- what is not ---

@@ -16,7 +16,10 @@ from dragoman.store import Store
 from tests.fakes_store import FakeStore
 from tests.servables import run
 
-_HOLD = "import sys; from pathlib import Path; from dragoman.serving.owners import Owner; o = Owner(Path(sys.argv[1])); print(o.name, flush=True); input()"
+_HOLD = (
+    "import sys; from pathlib import Path; from dragoman.serving.owners import Owner;"
+    " owner = Owner(Path(sys.argv[1])); print(owner.name, flush=True); input()"
+)
 
 
 def test_a_living_owner_is_not_dead(tmp_path: Path) -> None:

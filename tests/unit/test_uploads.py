@@ -147,9 +147,12 @@ def test_bounds(tmp_path: Path) -> None:
             await uploads.add(chunks(b"x" * 60, b"x" * 60), "a")
         assert caught.value.kind is Kind.TOO_LARGE
         assert files(tmp_path) == []
+        results = await asyncio.gather(*(uploads.put(b"x" * 100, "a") for _ in range(20)), return_exceptions=True)
+        full = [r for r in results if isinstance(r, ServingError)]
+        assert full
+        assert {(e.kind, e.retry_after_s) for e in full} == {(Kind.OVERLOADED, 60.0)}
         with pytest.raises(ServingError) as caught:
-            for _ in range(20):
-                await uploads.put(b"x" * 100, "a")
+            await uploads.put(b"x" * 100, "a")
         assert (caught.value.kind, caught.value.retry_after_s) == (Kind.OVERLOADED, 60.0)
         assert not [name for name in files(tmp_path) if name.endswith(".part")]
 
