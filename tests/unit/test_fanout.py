@@ -23,7 +23,7 @@ OPTIONS = Signature(form=Form.ROWS, batch=True, options=("o",))
 SUM = Signature(inputs=(TensorSpec("a", FP32, (-1,)), TensorSpec("b", INT64, (-1,))), outputs=(TensorSpec("sum", FP32, (-1,)),), batch=True)
 
 
-def entry_of(servable: Any, **policy: int) -> Entry:
+def entry_of(servable: Any, **policy: Any) -> Entry:
     return Entry(ModelSpec("m", batch=BatchPolicy(**{"max_size": 4, **policy})), servable)
 
 
@@ -137,7 +137,7 @@ def test_mixed_options_come_back_in_order() -> None:
         servable.signatures = {"": OPTIONS}
         rows = [{"o": n % 2, "n": n} for n in range(30)]
         assert await gateway().infer_rows(entry_of(servable), rows) == list(range(30))
-        asked = [r.inputs.items[0]["o"] for r in servable.asked]  # type: ignore[union-attr] # rows
+        asked = [r.inputs.items[0]["o"] for r in servable.asked]  # type: ignore[index] # rows
         assert asked == [0] * 15 + [1] * 15
 
     run(scenario)
@@ -220,7 +220,7 @@ def test_what_is_refused_before_anything_runs() -> None:
             ([1], "x", Kind.UNSUPPORTED),
         ):
             with pytest.raises(ServingError) as caught:
-                await gateway(max_inputs=3).infer_rows(entry_of(servable), rows, operation=operation)  # type: ignore[arg-type] # lists
+                await gateway(max_inputs=3).infer_rows(entry_of(servable), rows, operation=operation)
             assert caught.value.kind is kind
         assert servable.asked == []
 

@@ -83,7 +83,7 @@ def test_nested_files() -> None:
     file = Blob(b"x", "a/b")
     expected = {"f": {"image": file, "mask": file, "n": 1}, "list": [file, None, file], "deep": [{"pic": file}, {}, 5]}
     assert made(rows, NESTED, FileLimits()) == [expected]
-    assert rows[0]["f"]["image"] == uri  # type: ignore[index,call-overload]
+    assert rows[0]["f"]["image"] == uri  # type: ignore[index]
     assert made([{"f": "no object", "list": {"a": uri}, "deep": None}], NESTED) == [{"f": "no object", "list": {"a": uri}, "deep": None}]
 
 

@@ -165,7 +165,7 @@ def test_what_is_refused(tmp_path: Path, rows: list[Value], options: dict[str, s
     async def scenario() -> None:
         async with bench(tmp_path) as it:
             with pytest.raises(ServingError) as caught:
-                await it.service.submit(it.gateway.find("m"), rows, **options)  # type: ignore[arg-type] # texts all of them
+                await it.service.submit(it.gateway.find("m"), rows, **options)
             assert caught.value.kind is kind
             assert text in caught.value.message
             assert it.fake._predictions == {}
@@ -221,7 +221,7 @@ def test_predictions_come_to_the_model_in_order(tmp_path: Path) -> None:
             await it.asked(4)
             for _ in range(100):
                 await asyncio.sleep(0)
-            assert [r.inputs.items[0]["x"] for r in servable.asked] == [0, 1, 2, 3]  # type: ignore[union-attr] # rows all of them
+            assert [r.inputs.items[0]["x"] for r in servable.asked] == [0, 1, 2, 3]  # type: ignore[index] # rows
             for number in range(10):
                 await it.asked(number + 1)
                 servable.finish(number, {"y": number})
@@ -243,7 +243,7 @@ def test_cancelling_one_that_waits_for_its_turn_lets_the_next_in(tmp_path: Path)
             await it.service.cancel(keys[1])
             await it.service.cancel(keys[0])
             await it.asked(2)
-            assert servable.asked[1].inputs.items == [{"x": 2}]  # type: ignore[union-attr] # rows
+            assert servable.asked[1].inputs.items == [{"x": 2}]
             servable.finish(1, {"y": 2})
             await it.asked(3)
             servable.finish(2, {"y": 3})
