@@ -237,7 +237,9 @@ async def bench(folder: Path, store: Store | None = None, **options: Any) -> Asy
 
 
 DOWN = ServingError(Kind.UNAVAILABLE, "the database is gone")
-BROKEN = ServingError(Kind.MODEL_FAILED, "model 'm' failed: ValueError: boom", trace="Traceback (most recent call last):\nValueError: boom\n")
+BROKEN = ServingError(
+    Kind.MODEL_FAILED, "model 'm' failed: ValueError: boom", trace="Traceback (most recent call last):\nValueError: boom\n"
+)
 
 
 def ended(view: View) -> tuple[Progress, str, str]:

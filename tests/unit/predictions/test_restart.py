@@ -391,5 +391,3 @@ def test_a_prediction_that_was_removed_while_it_ran(tmp_path: Path) -> None:
                 await it.service.get(key)
 
     run(scenario)
-
-
