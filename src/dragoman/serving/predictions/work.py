@@ -299,8 +299,9 @@ class Work:
             await self.save_progress(run)
             self.drop(run)
             run.lose()
-        if self._owner is not None:
-            self._owner.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close()
 
     async def _release(self, run: Run) -> None:
         async with run.writing:
