@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-TEXT = '''
+TEXT = """
 from tungstenkit import BaseIO, Field, Option, define_model
 import helper
 
@@ -18,7 +18,7 @@ class Echo:
     {body}
     def predict(self, inputs):
         return [Out(said=helper.say(each.text)) for each in inputs]
-'''
+"""
 
 
 def project(folder: Path, declared: str = "batch_size=4", body: str = "pass") -> Path:

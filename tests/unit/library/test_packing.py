@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 
 from dragoman.core.errors import ServingError
-from dragoman.serving.library.packing import MOST_FILES, File, additions, chosen, copy, digest_of, files_of, manifest, recorded, verify, whole
+from dragoman.serving.library.packing import (
+    MOST_FILES,
+    File,
+    additions,
+    chosen,
+    copy,
+    digest_of,
+    files_of,
+    manifest,
+    recorded,
+    verify,
+    whole,
+)
 from tests.unit.library.projects import project, put
 
 
@@ -101,7 +113,17 @@ def test_a_copy_and_its_record(tmp_path: Path) -> None:
     assert files == files_of(manifest(files))
     digest = digest_of("tungsten", {"a": 1}, files)
     assert digest == digest_of("tungsten", {"a": 1}, tuple(reversed(files)))
-    assert len({digest, digest_of("python", {"a": 1}, files), digest_of("tungsten", {"a": 2}, files), digest_of("tungsten", {"a": 1}, files[1:])}) == 4
+    assert (
+        len(
+            {
+                digest,
+                digest_of("python", {"a": 1}, files),
+                digest_of("tungsten", {"a": 2}, files),
+                digest_of("tungsten", {"a": 1}, files[1:]),
+            }
+        )
+        == 4
+    )
 
 
 def test_damage_is_noticed(tmp_path: Path) -> None:
