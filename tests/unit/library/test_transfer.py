@@ -285,6 +285,6 @@ def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
 def test_a_global_header_is_refused(tmp_path: Path) -> None:
     """It would say something about every entry."""
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"path": "y"}) as out:
-        out.addfile(*[entry()[0], io.BytesIO(b"abc")])
+        out.addfile(entry()[0], io.BytesIO(b"abc"))
     with pytest.raises(ServingError):
         unpack(tmp_path / "x.tar", [FILE], tmp_path / "out")
