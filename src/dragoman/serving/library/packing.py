@@ -61,8 +61,7 @@ def additions(source: Path, pairs: Sequence[tuple[str, str]]) -> dict[str, Path]
     found: dict[str, Path] = {}
     for given, target in pairs:
         origin = (source / Path(given).expanduser()).resolve()
-        check_relative(target, "--copy-files")
-        into = "" if target in (".", "./") else target.rstrip("/")
+        into = "" if target in (".", "./") else check_relative(target, "--copy-files").rstrip("/")
         if origin.is_dir():
             for path, real in _walk(origin, origin, "", Patterns(ALWAYS_EXCLUDED)):
                 found["/".join(filter(None, (into, path)))] = real
