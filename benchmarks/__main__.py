@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import image, installed, iris, memory, slow, start
+from benchmarks import image, installed, iris, memory, slow, start, store
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -21,6 +21,7 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "slow": slow.run,
     "start": start.run,
     "memory": memory.run,
+    "store": store.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -121,18 +121,23 @@ class SqlStore:
 
     async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
         wanted = predictions.Claim(owner, tuple(models), lease_until, limit)
-        claimed = []
-        for found in await self._write(lambda connection: predictions.claim(connection, wanted)):
+        found = await self._write(lambda connection: predictions.claim(connection, wanted))
+        return [prediction for one in found if (prediction := await self._runnable(one)) is not None]
+
+    async def _runnable(self, found: Found) -> Prediction | None:
+        """None, and then it has failed, when its inputs cannot be read: nobody else could run it, and it must not stay claimed for ever."""
+        try:
             loaded = await self._loaded(found)
             if "inputs" not in loaded.lost:
-                claimed.append(loaded.prediction)
-                continue
-            words = f"the inputs of prediction '{found.prediction.id}' are lost: their file is gone from beside the server's database"
-            failed = Change(
-                found.prediction.id, Progress.FAILED, owner=owner, error=words, error_kind=Kind.INTERNAL.value, finished=time.time()
-            )
-            await self.change_prediction(failed)
-        return claimed
+                return loaded.prediction
+            reason = "their file is gone from beside the server's database"
+        except ServingError as error:
+            reason = error.message
+        was = found.prediction
+        words = f"the inputs of prediction '{was.id}' are lost: {reason}"
+        failed = Change(was.id, Progress.FAILED, owner=was.owner, error=words, error_kind=Kind.INTERNAL.value, finished=time.time())
+        await self.change_prediction(failed)
+        return None
 
     async def pending_models(self) -> list[str]:
         return await self._read(predictions.pending_models)

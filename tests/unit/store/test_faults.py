@@ -400,7 +400,8 @@ def test_outputs_whose_file_was_destroyed(tmp_path: Path) -> None:
     with_store(SQLITE, tmp_path, body)
 
 
-def test_inputs_whose_file_was_destroyed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unreadable", [False, True], ids=["gone", "unreadable"])
+def test_inputs_whose_file_was_destroyed(unreadable: bool, tmp_path: Path) -> None:
     """It cannot run: whoever would claim it gets the others, and it has failed with that reason."""
 
     async def body(store: Store) -> None:
@@ -409,8 +410,10 @@ def test_inputs_whose_file_was_destroyed(tmp_path: Path) -> None:
         await store.add_prediction(other)
         for path in blobs(tmp_path):
             path.unlink()
+            if unreadable:
+                path.mkdir()
         assert [p.id for p in await store.claim_predictions("me", ["m"], lease_until=1.0, limit=5)] == [other.id]
-        found = await store.prediction(one.id)
+        found = await store.prediction(one.id, inputs=False)
         assert found is not None
         assert (found.progress, found.error_kind) == (Progress.FAILED, "internal")
         assert "inputs" in found.error
