@@ -91,8 +91,17 @@ class TestChoices:
             steps: int = Field(choices=["10", "20"])
 
         assert Input(steps=20).steps == 20
-        assert Input.schema()["properties"]["steps"]["choices"] == ["10", "20"]
+        assert Input.schema()["properties"]["steps"]["choices"] == [10, 20]
         assert refused(Input, steps=30)[0]["ctx"]["permitted"] == [10, 20]
+
+    @pytest.mark.parametrize(("base", "value", "shown"), [(str, "a", "string"), (int, 1, "integer"), (float, 0.5, "number")])
+    def test_enums_of_every_base(self, base: Any, value: Any, shown: str) -> None:
+        """Have the type of their values, and take a value as well as a member."""
+        kind: Any = enum.Enum("kind", {"ONE": value}, type=base)
+        made: Any = type("Input", (BaseIO,), {"__annotations__": {"x": kind}})
+        assert made.schema()["properties"]["x"] == {"type": shown, "enum": [value]}
+        assert made(x=value).x is kind.ONE
+        assert refused(made, x="other")[0]["type"] == "type_error.enum"
 
     def test_members_are_shown_by_value(self) -> None:
         """The schema is JSON."""

@@ -258,7 +258,7 @@ def _shown(field: ModelField) -> Schema:
     if field.field_info.description:
         shown["description"] = field.field_info.description
     if field.choices is not None:
-        shown["choices"] = [_jsonable(choice) for choice in field.field_info.choices or ()]
+        shown["choices"] = [_jsonable(choice) for choice in field.choices]
     if not field.required and field.default is not None:
         taken = take(field.kind, field.get_default(), (), [])
         shown["default"] = _jsonable(field.default if taken is INVALID else taken)

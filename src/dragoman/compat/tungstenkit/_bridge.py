@@ -24,7 +24,7 @@ from ._files import Content, File, content_of, of_content
 from ._kinds import Items, Maybe, Own, Table
 from ._kinds import Kind as FieldKind
 from ._masked import MaskedImage
-from ._uris import OCTETS, SCHEMES, scheme_of
+from ._uris import OCTETS, scheme_of
 from .exceptions import DownloadError
 
 Row: TypeAlias = dict[str, Any]
@@ -35,7 +35,8 @@ class Description:
     """What the server needs to know of a model class."""
 
     input_schema: dict[str, Any]
-    """JSON schema of one row. A default that is a local file is left out: it is not the client's to see, and the model fills it in."""
+    """JSON schema of one row. A file's default is left out unless it is a data URI: a path is not the client's to see, an address not the
+    server's to fetch, and the model fills it in. A field that takes null although its default is another value is "nullable"."""
     output_schema: dict[str, Any]
     demo_output_schema: dict[str, Any] | None
     options: tuple[str, ...]
@@ -59,7 +60,7 @@ def describe(model_class: type) -> Description:
     outputs: type[BaseIO] = declared.__tungsten_output__
     demo_outputs: type[BaseIO] = declared.__tungsten_demo_output__
     return Description(
-        input_schema=_public(inputs.schema()),
+        input_schema=_for_clients(inputs),
         output_schema=outputs.schema(),
         demo_output_schema=demo_outputs.schema(),
         options=tuple(name for name, field in inputs.__fields__.items() if not field.required),
@@ -280,12 +281,15 @@ def _is_model(value: object) -> TypeGuard[type]:
     return isinstance(value, type) and "__tungsten_config__" in vars(value)
 
 
-def _public(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without defaults that are paths of this machine."""
-    for shown in schema["properties"].values():
-        default = shown.get("default")
-        if shown.get("format") == "uri" and isinstance(default, str) and scheme_of(default) in {*SCHEMES} - {"http", "https", "data"}:
-            del shown["default"]
+def _for_clients(cls: type[BaseIO]) -> dict[str, Any]:
+    """The input class's schema as the server needs it: the server fills in defaults and settles null before the model is asked."""
+    schema = cls.schema()
+    for name, shown in schema["properties"].items():
+        field = cls.__fields__[name]
+        if shown.get("format") == "uri" and scheme_of(str(shown.get("default"))) != "data":
+            shown.pop("default", None)
+        if field.allow_none and field.default is not None:
+            shown["nullable"] = True  # null and nothing are two things here
     return schema
 
 

@@ -25,7 +25,8 @@ from ._uris import data_uri, download, media_type_of, parse_data_uri, scheme_of,
 from .exceptions import InvalidURL, ModelClientError, PredictionFailure
 
 StrPath: TypeAlias = str | os.PathLike[str]
-Inputs: TypeAlias = dict[str, Any] | BaseIO | list[dict[str, Any]] | list[BaseIO]
+Inputs: TypeAlias = dict[str, Any] | BaseIO | list[Any]
+"""One input, or a list of several."""
 Outputs: TypeAlias = Any
 """A dict for a dict, a list for a list."""
 

@@ -131,7 +131,8 @@ class Member:
         return fault(faults, loc, "type_error.enum", words, enum_values=list(self.type))
 
     def schema(self) -> Schema:
-        named = {"type": "string"} if issubclass(self.type, str) else {"type": "integer"} if issubclass(self.type, int) else {}
+        names = ((str, "string"), (int, "integer"), (float, "number"))
+        named = next(({"type": name} for base, name in names if issubclass(self.type, base)), {})
         return {**named, "enum": [member.value for member in self.type]}
 
 
