@@ -22,7 +22,8 @@ def test_success(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as it:
             key = await it.submit({"x": 1}, {"x": 2})
-            assert len(key) == 32 and int(key, 16) >= 0
+            assert len(key) == 32
+            assert int(key, 16) >= 0
             view = await it.service.get(key)
             assert (view.progress, view.outputs, view.started, view.model, view.version) == (P.CLAIMED, None, None, "m", "1")
             await it.asked(2)
@@ -174,7 +175,8 @@ def test_cancel_while_it_runs(tmp_path: Path) -> None:
             await it.stored_as(key, P.RUNNING)
             view = await it.service.cancel(key)
             assert ended(view) == (P.CANCELLED, "Canceled", "cancelled")
-            assert view.started is not None and view.finished is not None
+            assert view.started is not None
+            assert view.finished is not None
             await settle(lambda: it.servable.cancelled == 1)
 
     run(scenario)

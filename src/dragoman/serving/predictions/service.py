@@ -203,7 +203,8 @@ class Predictions:
                 run.stop()
             while not run.settled:
                 await run.changed(run.version, 5.0)
-            return await self.get(prediction_id)
+            if not run.lost:  # else another worker has it by now, and is told through the store
+                return run.view()
         view, webhook = await self._stored(prediction_id)
         if view.progress.terminal:
             return view

@@ -103,7 +103,7 @@ class Work:
         self.spawn(self._save_start(run))
 
     async def _save_start(self, run: Run) -> None:
-        await asyncio.sleep(_START_S)
+        await self._parts.sleep(_START_S)
         await self.save_progress(run)
 
     # --- one run ---
@@ -133,7 +133,7 @@ class Work:
                 again = patient and error.kind in _TRY_AGAIN and run.started is None
                 if not again or self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _entry(self, run: Run, *, patient: bool) -> Entry:
         """The model of a run. Nothing is awaited when it is there; with `patient` it is waited for, as long as it is loading."""
@@ -146,7 +146,7 @@ class Work:
                     raise
                 if error.kind is not Kind.NOT_READY and self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _drive(self, run: Run) -> None:
         """From the queue to its ending; cancelled, it leaves the run as it is."""
@@ -216,7 +216,7 @@ class Work:
                     if failures == 0:
                         log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error.message)
                     run.show()
-                    await asyncio.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
+                    await self._parts.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
                     failures += 1
         self.drop(run)
         if not applied:
@@ -299,8 +299,9 @@ class Work:
             await self.save_progress(run)
             self.drop(run)
             run.lose()
-        if self._owner is not None:
-            self._owner.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close()
 
     async def _release(self, run: Run) -> None:
         async with run.writing:
