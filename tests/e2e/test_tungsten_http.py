@@ -2,9 +2,13 @@
 
 import base64
 import http.client
+import http.server
 import json
+import queue
 import socket
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +199,16 @@ def test_every_model_answers(server: Server) -> None:
     assert server.json("POST", "/models/text:1/predict", [{"prompt": "tagged"}])["status"] == "success"
 
 
+def test_the_same_model_through_other_doors(server: Server) -> None:
+    """Rows as tensors and as instances; none at all is the caller's mistake."""
+    tensors = {"inputs": [{"name": "prompt", "shape": [2], "datatype": "BYTES", "data": ["one", "two"]}]}
+    found = {each["name"]: each["data"] for each in server.json("POST", "/v2/models/text/infer", tensors)["outputs"]}
+    assert found["text"] == ["one", "two"]
+    instances = server.json("POST", "/v1/models/text:predict", {"instances": [{"prompt": "one"}, {"prompt": "two", "style": "loud"}]})
+    assert [each["text"] for each in instances["predictions"]] == ["one", "TWO"]
+    assert "error" in server.json("POST", "/v1/models/text:predict", {"inputs": {"prompt": []}}, 400)
+
+
 # --- bad input ---
 
 
@@ -284,17 +298,17 @@ def test_a_url_that_may_not_be_fetched(server: Server) -> None:
     assert "image" in found["error_message"]
 
 
-def form(content: bytes, name: str) -> tuple[bytes, dict[str, str]]:
-    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
-    return head.encode() + content + b"\r\n--x--\r\n", {"Content-Type": "multipart/form-data; boundary=x"}
+def upload(server: Server, content: bytes) -> str:
+    """The URL of a file whose name wants to be elsewhere."""
+    head = '--x\r\nContent-Disposition: form-data; name="file"; filename="../../a.png"\r\nContent-Type: image/png\r\n\r\n'
+    body = head.encode() + content + b"\r\n--x--\r\n"
+    url: str = server.json("POST", "/files", body, headers={"Content-Type": "multipart/form-data; boundary=x"})["serving_url"]
+    return url
 
 
 def test_uploads(server: Server) -> None:
     """Uploaded once, used by URL; one name twice is two files, and no name leads anywhere else."""
-    urls = [
-        server.json("POST", "/files", *[form(content, "../../a.png")[0]], headers=form(b"", "")[1])["serving_url"]
-        for content in (PNG, b"x")
-    ]
+    urls = [upload(server, content) for content in (PNG, b"x")]
     assert urls[0] != urls[1]
     paths = [url.partition(str(server.running.port))[2] for url in urls]
     assert [server.send("GET", path)[2] for path in paths] == [PNG, b"x"]
@@ -367,6 +381,37 @@ def test_waiting_calls_hold_nothing_up(server: Server) -> None:
         assert answer["outputs"][0]["batch"] <= 4
         connection.close()
     assert server.ended(held)["status"] == "success"
+
+
+def test_a_webhook(tmp_path: Path) -> None:
+    """A host that is open gets the whole prediction when it has ended; a URL that is none is refused at once."""
+    received: queue.Queue[Any] = queue.Queue()
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    hooks = http.server.HTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=hooks.serve_forever)
+    thread.start()
+    models = tungsten_models.write(tmp_path / "models")
+    url = f"http://127.0.0.1:{hooks.server_port}/done"
+    try:
+        with serving(tmp_path, str(models / "text"), "--allow-fetch", "127.0.0.1") as running:
+            server = Server(running, models)
+            for headers, query in (({"X-Webhook-Url": url}, ""), ({}, f"?webhook={urllib.parse.quote(url, safe='')}")):
+                made = server.json("POST", f"/predictions{query}", [{"prompt": "hook"}], headers={**JSON, **headers})
+                told = received.get(timeout=30)
+                assert (told["id"], told["status"], told["outputs"][0]["text"]) == (made["prediction_id"], "success", "hook")
+            server.json("POST", "/predictions?webhook=nonsense", [{"prompt": "hook"}], 422)
+    finally:
+        hooks.shutdown()
+        thread.join(10)
+        hooks.server_close()
 
 
 def test_details(server: Server) -> None:

@@ -19,6 +19,7 @@ from dragoman.core.lifecycle import State
 from dragoman.core.plugins import BUILT_IN
 from dragoman.dialects import USUAL_STATUS
 from dragoman.dialects.tfserving.messages import ANSWERS
+from dragoman.dialects.tungsten.errors import STATUS as TUNGSTEN_STATUS
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.proto.messages import new
 from dragoman.server.settings import Settings, flag_of
@@ -33,7 +34,12 @@ PAGES = [
     ROOT / "examples" / "README.md",
     *(ROOT / "docs").rglob("*.md"),
 ]
-DIALECT_PAGES = {"v2": "open-inference-protocol.md", "tfserving": "tensorflow-serving.md", "console": "../python.md"}
+DIALECT_PAGES = {
+    "v2": "open-inference-protocol.md",
+    "tfserving": "tensorflow-serving.md",
+    "tungsten": "tungsten.md",
+    "console": "../python.md",
+}
 RUNTIME_PAGES = {
     "onnx": "onnx.md",
     "sklearn": "estimators.md",
@@ -96,7 +102,7 @@ def test_every_kind_of_error_is_explained_with_its_statuses() -> None:
     assert set(rows) == {kind.value for kind in Kind}
     for kind in Kind:
         shown = [int(cell) for cell in rows[kind.value].split("|")]
-        assert shown == [STATUS[kind], ANSWERS[kind][1], USUAL_STATUS[kind]], kind
+        assert shown == [STATUS[kind], ANSWERS[kind][1], TUNGSTEN_STATUS[kind], USUAL_STATUS[kind]], kind
 
 
 def test_every_format_and_layout_is_named() -> None:

@@ -164,7 +164,7 @@ def test_a_file_of_an_operator() -> None:
         f"""
 # made by somebody
 -i https://index.example/simple   # ours
---extra-index-url=http://localhost:3141/root/pypi
+--extra-index-url=http://localhost:3141/ours/stable
 --only-binary :all:
 --no-binary=Some-Package
 --pre
@@ -181,7 +181,7 @@ https://files.example/third-1.0.whl
     )
     assert options == (
         "--index-url https://index.example/simple",
-        "--extra-index-url http://localhost:3141/root/pypi",
+        "--extra-index-url http://localhost:3141/ours/stable",
         "--only-binary :all:",
         "--no-binary Some-Package",
         "--pre",

@@ -33,7 +33,7 @@ def asked_rows(tree: Mapping[str, Any], body: bytes, signature: Signature, model
     try:
         return decode_files(checked(rows, signature, model), signature, model), in_rows
     except ServingError as error:
-        if not error.problems:
+        if not error.problems or not error.problems[0].path:  # of the whole list: there are no rows
             raise
         first = error.problems[0]
         index, *place = first.path
