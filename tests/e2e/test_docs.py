@@ -15,8 +15,10 @@ from tests.models import build, documented
 
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tensorflow-serving.md"
+PYTHON = "docs/runtimes/python.md"
 PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# (\w+\.py)\n")
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
 
 
@@ -45,6 +47,17 @@ RUNNABLE = [b for b in BLOCKS if b.language == "python" or (b.language == "sh" a
 Start = Callable[[str], Running]
 
 
+def python_models(folder: Path) -> list[str]:
+    """The model files that the page about Python shows, each named in its first line, as they are written there."""
+    made = []
+    for block in BLOCKS:
+        named = _FILE.match(block.text)
+        if block.page == PYTHON and named is not None:
+            (folder / named[1]).write_text(block.text)
+            made.append(str(folder / named[1]))
+    return made
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return example_models(tmp_path_factory)
@@ -54,6 +67,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Start]:
     """The server that a page assumes, started when the first of its blocks is run."""
     started: dict[str, Running] = {}
+
+    def targets(page: str) -> list[str]:
+        if page == PYTHON:
+            return python_models(tmp_path_factory.mktemp("python"))
+        return [folder(page)]
 
     def folder(page: str) -> str:
         if page == TFSERVING:
@@ -73,9 +91,9 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING) else ""
+            key = page if page in (OIP, TFSERVING, PYTHON) else ""
             if key not in started:
-                started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), folder(page)))
+                started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]
 
         yield start
@@ -85,6 +103,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
 def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Path) -> None:
     """As it is written, apart from the port: exit code 0, no status but 2xx from curl."""
     populate(tmp_path, models)
+    python_models(tmp_path)
     server = server_of(block.page)
     text = _SERVER.sub(server.address, block.text)
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else ["python", "-c", text]

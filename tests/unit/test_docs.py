@@ -46,6 +46,7 @@ RUNTIME_PAGES = {
     "xgboost": "estimators.md",
     "lightgbm": "estimators.md",
     "torch": "torch.md",
+    "python": "python.md",
 }
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]+`")

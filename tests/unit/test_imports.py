@@ -196,7 +196,13 @@ def test_protocols_do_not_know_each_other() -> None:
 def test_only_the_seams_import_by_name() -> None:
     """Runtimes, dialects and engines are found by core/plugins.py, user code by its runtime; nothing else hides an import in a text."""
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
-    assert users == ["core/plugins.py", "runtimes/python.py", "runtimes/python_tungsten.py", "serving/fetch.py"]
+    assert users == [
+        "core/plugins.py",
+        "runtimes/python.py",
+        "runtimes/python_examine.py",
+        "runtimes/python_tungsten.py",
+        "serving/fetch.py",
+    ]
 
 
 @every_module

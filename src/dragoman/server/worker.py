@@ -291,8 +291,6 @@ def defaults(settings: Settings) -> Defaults:
         arguments["processors"] = max(1, (os.cpu_count() or 1) // settings.workers)
     if settings.device:
         arguments["device"] = settings.device
-    if settings.batch_size:  # for models that declare one of their own
-        arguments["batch_size"] = settings.batch_size
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(

@@ -52,6 +52,8 @@ class Fan(Generic[Part, Result]):
                 index = left.popleft()
                 answers[index] = await self._one(index, parts[index])
 
+        if asyncio.current_task() is None:
+            await asyncio.sleep(0)  # the HTTP server runs a request's first step without a task; task groups need one
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.lanes, len(parts))):
