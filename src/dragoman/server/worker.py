@@ -38,8 +38,8 @@ from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
-from dragoman.serving.library.opening import lookup
 from dragoman.serving.late_store import LateStore
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
