@@ -36,7 +36,7 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
-from dragoman.serving.files import FileLimits, resolve
+from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.opening import lookup
@@ -57,6 +57,9 @@ log = logging.getLogger("dragoman")
 
 _WHOLE_BODY = 8 << 20
 """Bodies up to this size are complete before a handler starts: handlers read them whole anyway, and images as JSON have some megabytes."""
+
+_HELD = 1000
+"""Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -139,7 +142,7 @@ class Worker:
         settings = self.settings
         limits = Limits(
             waiting=settings.max_predictions,
-            held=settings.max_predictions,
+            held=min(settings.max_predictions, _HELD),
             expiration_s=settings.result_expiration,
             run_timeout_s=settings.prediction_timeout or math.inf,
             model_wait_s=settings.model_wait,
@@ -150,7 +153,19 @@ class Worker:
             return await resolve(rows, signature, fetching, files, self.uploads)
 
         owners = settings.data_path / "owners"
-        return Predictions(Parts(self.gateway, self.store, resolved, Webhooks(fetching), owners, limits, self.uploads.sweep))
+        return Predictions(
+            Parts(
+                self.gateway,
+                self.store,
+                resolved,
+                Webhooks(fetching),
+                owners,
+                limits,
+                admit=lambda rows, signature: admit(rows, signature, files),
+                alone=settings.workers == 1,
+                tidy=self.uploads.sweep,
+            )
+        )
 
     async def serve(
         self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None

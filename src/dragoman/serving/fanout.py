@@ -46,8 +46,6 @@ class Fan(Generic[Part, Result]):
         """The answers to all parts, in the order of the parts; they are asked for in `order`."""
         if len(parts) == 1:
             return [await self._one(0, parts[0])]
-        if asyncio.current_task() is None:
-            await asyncio.sleep(0)  # the HTTP server steps inference without a task, and gives it one here; a TaskGroup needs it
         answers: dict[int, Result] = {}
         left = deque(order)
 

@@ -5,6 +5,8 @@ beat is left for the next one.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Collection
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Prediction, Progress, after_lease
@@ -23,16 +25,45 @@ _BROKEN = "the stored inputs of this prediction cannot be read by this version o
 _ORPHANS_S = 10.0
 _SWEEP_S = 10.0
 _SWEEP_LIMIT = 500
-_CLAIM_LIMIT = 64
+_CLAIM_LIMIT = 256
+
+
+class Pending:
+    """Predictions that this worker accepted and left waiting in the store. `of` counts them by model."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, str] = {}
+        self.of: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def add(self, prediction_id: str, model: str) -> None:
+        self._models[prediction_id] = model
+        self.of[model] += 1
+
+    def discard(self, prediction_id: str) -> None:
+        model = self._models.pop(prediction_id, None)
+        if model is not None:
+            self.of[model] -= 1
+            self.of += Counter()  # drops what has come to nothing
+
+    def keep_models(self, models: Collection[str]) -> None:
+        """Nothing waits for other models than these: others have taken it."""
+        if any(count and model not in models for model, count in self.of.items()):
+            self._models = {key: model for key, model in self._models.items() if model in models}
+            self.of = Counter(self._models.values())
 
 
 class Keeper:
-    """`pending` are predictions that this worker accepted and left waiting in the store: id -> model."""
+    """Looks after predictions in the store: `pending` ones, those of owners that are gone, those that are over."""
 
     def __init__(self, parts: Parts, work: Work) -> None:
         self._parts = parts
         self._work = work
-        self.pending: dict[str, str] = {}
+        self.pending = Pending()
+        self._left = False
+        """Whether the last claim found as much as it had room for."""
         self._began = parts.monotonic()
         self._due: dict[str, float] = {}
         self._gone: dict[str, float] = {}
@@ -87,6 +118,17 @@ class Keeper:
                 if run is not None:
                     self._work.lose(run)
 
+    async def look(self, run: Run) -> None:
+        """Give a run up now if somebody else has cancelled it; with the store down it is as it was."""
+        if run.ending is not None or not run.stored:
+            return
+        try:
+            store = await self._parts.store.get()
+            if await store.cancelled_of((await self._work.owner()).name, [run.id]):
+                self._work.lose(run)
+        except ServingError:
+            return
+
     # --- what others left ---
 
     async def _take_over(self, store: Store) -> None:
@@ -125,22 +167,40 @@ class Keeper:
                 return None
             return False
 
+    @property
+    def more(self) -> bool:
+        """Whether something may wait in the store that this worker could run."""
+        return self._left or len(self.pending) > 0
+
+    async def refill(self) -> None:
+        """Claim again between two beats: there is room. Raises nothing."""
+        store = self._parts.store.opened
+        if store is None:
+            return
+        try:
+            await self._claim(store, await store.pending_models())
+        except ServingError:
+            self._left = False  # the beat tells what is wrong with the store, and claims when it can be used again
+
     async def _claim(self, store: Store, waited_for: list[str]) -> None:
         """Take what waits for models that are ready, as much as there is room for."""
         limits, work = self._parts.limits, self._work
-        self.pending = {key: model for key, model in self.pending.items() if model in waited_for}
-        room = min(_CLAIM_LIMIT, limits.held - len(work.runs))
+        self.pending.keep_models(waited_for)
         ready = {entry.name for entry in self._parts.gateway.entries()}
         models = [model for model in waited_for if model in ready]
-        if work.closing or room <= 0 or work.held_bytes >= limits.held_bytes or not models:
-            return
-        owner = await work.owner()
-        claimed = await store.claim_predictions(owner.name, models, lease_until=self._parts.clock() + limits.lease_s, limit=room)
-        for record in claimed:
-            self.pending.pop(record.id, None)
-            self._begin(record)
-        if len(claimed) < room:  # nothing is left: what is not here was taken by others
-            self.pending = {key: model for key, model in self.pending.items() if model not in models}
+        self._left = bool(models)
+        while self._left and not work.closing and work.held_bytes < limits.held_bytes:
+            room = min(_CLAIM_LIMIT, limits.held - len(work.runs))
+            if room <= 0:
+                return
+            owner = await work.owner()
+            claimed = await store.claim_predictions(owner.name, models, lease_until=self._parts.clock() + limits.lease_s, limit=room)
+            for record in claimed:
+                self.pending.discard(record.id)
+                self._begin(record)
+            self._left = len(claimed) == room
+            if not self._left:  # what is not here was taken by others
+                self.pending.keep_models([name for name in waited_for if name not in models])
 
     def _begin(self, record: Prediction) -> None:
         try:
@@ -174,7 +234,7 @@ class Keeper:
         owner, now = await self._work.owner(), self._parts.clock()
         until = now + self._parts.limits.lease_s
         for record in await store.claim_predictions(owner.name, [model], lease_until=until, limit=_CLAIM_LIMIT):
-            self.pending.pop(record.id, None)
+            self.pending.discard(record.id)
             run = self._held(record, [])
             self._work.end(run, Ending(Progress.FAILED, now, error=error_text(reason), error_kind=reason.kind.value))
 

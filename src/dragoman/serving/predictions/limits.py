@@ -17,6 +17,10 @@ Resolve: TypeAlias = Callable[[Sequence[Value], Signature], Awaitable[list[Value
 """Rows with every file in them as a Blob: files are decoded, fetched or found among the uploads. Raises ServingError."""
 
 
+Admit: TypeAlias = Callable[[Sequence[Value], Signature], None]
+"""Raises TOO_LARGE for rows whose files can be refused at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`waiting` counts the predictions of one model that have not started, in one worker; all models together may have four times as many."""
@@ -40,6 +44,10 @@ async def _nothing() -> None:
     return
 
 
+def _anything(_rows: Sequence[Value], _signature: Signature) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What predictions are made with. `owners` is the folder of the lock files. Clocks and ids are for tests to replace."""
@@ -50,6 +58,9 @@ class Parts:
     webhooks: Webhooks
     owners: Path
     limits: Limits = Limits()
+    admit: Admit = _anything
+    alone: bool = True
+    """Whether no other worker of this server can cancel what this one runs."""
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Whatever else is to be looked after from second to second; raises nothing."""
     clock: Callable[[], float] = time.time

@@ -7,7 +7,6 @@ import asyncio
 import itertools
 import logging
 import re
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -16,6 +15,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.core.tensors import Value
 from dragoman.hosting.frames import FrameError, unpack_rows
+from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry
 from dragoman.serving.predictions.deliveries import Deliveries
 from dragoman.serving.predictions.keeper import Keeper
@@ -51,6 +51,8 @@ class Predictions:
         self._keeper = Keeper(parts, self._work)
         self._deliveries = Deliveries(parts, self._work)
         self._work.notify = self._deliveries.ended
+        self._work.on_room = self._refill
+        self._room = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
 
     def write_webhooks(self, body: Callable[[View], bytes]) -> None:
@@ -74,7 +76,7 @@ class Predictions:
         Raises OVERLOADED when too many wait, UNAVAILABLE when it cannot be stored, and whatever `Gateway.admit` raises.
         """
         parts, work = self._parts, self._work
-        self._parts.gateway.admit(entry, rows, operation)
+        self._admit(entry, rows, operation)
         if webhook:
             check_url(webhook)
         self._refuse_when_full(entry.name)
@@ -89,7 +91,7 @@ class Predictions:
         run.dialect = dialect
         later = len(work.runs) >= parts.limits.held or work.held_bytes + size > max(parts.limits.held_bytes, size)
         if later:
-            self._keeper.pending[run.id] = entry.name
+            self._keeper.pending.add(run.id, entry.name)
         else:
             work.hold(run)
         try:
@@ -102,7 +104,7 @@ class Predictions:
                 raise
         except BaseException:
             work.drop(run)
-            self._keeper.pending.pop(run.id, None)
+            self._keeper.pending.discard(run.id)
             raise
         if not later:
             run.record = replace(record, inputs=b"")
@@ -119,7 +121,7 @@ class Predictions:
         (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
         """
         parts = self._parts
-        self._parts.gateway.admit(entry, rows, operation)
+        self._admit(entry, rows, operation)
         record = Prediction(parts.new_id(), entry.name, entry.version, operation, Progress.CLAIMED, b"", parts.clock(), caller=caller)
         run = Run(record, list(rows), 0, clock=parts.clock, monotonic=parts.monotonic)
         run.dialect = dialect
@@ -138,6 +140,9 @@ class Predictions:
     async def get(self, prediction_id: str) -> View:
         """How it stands now. Raises NOT_FOUND for an unknown id and for one that ended longer ago than results are kept."""
         run = self._known(prediction_id)
+        if run is not None and not run.settled and not self._parts.alone:
+            await self._keeper.look(run)  # another worker may have cancelled it a moment ago
+            run = self._known(prediction_id)
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
     async def inputs(self, prediction_id: str) -> list[Value]:
@@ -220,7 +225,7 @@ class Predictions:
             finished=self._parts.clock(),
         )
         cancelled = await store.change_prediction(change)
-        self._keeper.pending.pop(prediction_id, None)
+        self._keeper.pending.discard(prediction_id)
         view = await self.get(prediction_id)
         if cancelled and webhook:
             self._deliveries.ended(view, webhook)
@@ -251,7 +256,7 @@ class Predictions:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Model -> (waiting, running) of this worker's submitted predictions."""
-        pending = Counter(self._keeper.pending.values())
+        pending = self._keeper.pending.of
         work = self._work
         return {m: (work.waiting[m] + pending[m], work.running[m]) for m in sorted({*work.waiting, *work.running, *pending})}
 
@@ -260,6 +265,10 @@ class Predictions:
         return dict(self._work.ends)
 
     # --- below the surface ---
+
+    def _admit(self, entry: Entry, rows: Sequence[Value], operation: str) -> None:
+        self._parts.gateway.admit(entry, rows, operation)
+        self._parts.admit(rows, entry.signatures[signature_of(entry.signatures, operation)])
 
     async def _record(self, run: Run, *, later: bool) -> Prediction:
         """What is stored of a prediction when it is accepted: claimed by this worker, or left for whoever has room first."""
@@ -292,7 +301,7 @@ class Predictions:
             raise ServingError(Kind.UNAVAILABLE, "the server is stopping; it accepts no more predictions", retry_after_s=5.0)
         most = self._parts.limits.waiting
         pending = self._keeper.pending
-        here = self._work.waiting[model] + sum(name == model for name in pending.values())
+        here = self._work.waiting[model] + pending.of[model]
         everywhere = self._work.waiting.total() + len(pending)
         if here >= most or everywhere >= _ALL_MODELS * most:
             whose = f"{here} predictions wait for model '{model}', at most {most} may"
@@ -331,9 +340,22 @@ class Predictions:
                 await asyncio.sleep(min(timeout_s, _GATHER_S))
 
     async def _beat_on(self) -> None:
+        """Beat every second, and claim in between whenever there is room for what waits in the store."""
         while True:
             await self.beat()
-            await asyncio.sleep(_BEAT_S)
+            next_beat = monotonic() + _BEAT_S
+            while (left_s := next_beat - monotonic()) > 0:
+                try:
+                    async with asyncio.timeout(left_s):
+                        await self._room.wait()
+                except TimeoutError:
+                    break
+                self._room.clear()
+                await self._keeper.refill()
+
+    def _refill(self) -> None:
+        if self._keeper.more:
+            self._room.set()
 
 
 def unknown(prediction_id: str) -> ServingError:

@@ -59,6 +59,8 @@ class Work:
         self._owner: Owner | None = None
         self.notify: Callable[[View, str], None] = lambda view, url: None
         """Told of each of this worker's predictions that has ended and has a webhook: (how it came out, the URL)."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Told when fewer than half as many runs are held as may be."""
         self.closing = False
 
     # --- ownership ---
@@ -84,6 +86,8 @@ class Work:
         if self.runs.pop(run.id, None) is not None:
             self.held_bytes -= run.size
             (self.waiting if run.started is None else self.running)[run.record.model] -= 1
+            if len(self.runs) * 2 < self._parts.limits.held:
+                self.on_room()
 
     def begin(self, run: Run) -> None:
         """Start working on a run that is held."""
