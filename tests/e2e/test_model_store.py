@@ -122,7 +122,7 @@ def test_the_operators_batch_size(tmp_path: Path, stored: bool) -> None:
     def largest(*flags: str) -> int:
         with serving(data, target, *flags) as server:
             answer = post(server, "/predict", [{"number": n} for n in range(12)])
-            return max(each["together"] for each in answer["outputs"])
+            return max(int(each["together"]) for each in answer["outputs"])
 
     assert largest() == 2
     assert largest("--batch-size", "1") == 1
