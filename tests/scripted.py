@@ -48,6 +48,8 @@ class Script:
             return Tensors([t for t in outputs if not call.outputs or t.name in call.outputs])
         rows = call.inputs.items
         self._note("run", names=[row.get("name", "") for row in rows], operation=call.operation)
+        if [row.get("do") for row in rows] == ["once-alone"]:
+            time.sleep(60)
         outputs = [self._do(row) for row in rows]
         self._note("ran", names=[row.get("name", "") for row in rows])
         return Rows([each for each in outputs if each is not None])
@@ -88,9 +90,17 @@ class Script:
                 time.sleep(60)
             case "native":  # holds the interpreter, so nothing else of this process runs
                 ctypes.PyDLL(None).sleep(60)
+            case "busy":  # the same, but it ends
+                ctypes.PyDLL(None).sleep(1)
             case "once" if not Path(row["gate"]).exists():
                 Path(row["gate"]).touch()
                 os._exit(9)
+            case "fork":
+                if os.fork() == 0:
+                    self._note("child")
+                    time.sleep(60)
+                    os._exit(0)
+                time.sleep(60)
             case "nothing":
                 return None
             case "odd":
