@@ -85,7 +85,8 @@ def _arguments(command: argparse.ArgumentParser) -> str:
         if isinstance(action, argparse._HelpAction):  # noqa: SLF001
             continue
         value = str(action.metavar or ("\\|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
-        name = f"{action.option_strings[-1]} {value}" if action.option_strings else value
+        value = re.sub(r"(?<!\\)\|", r"\\|", value)
+        name = " ".join(filter(None, (action.option_strings[-1], value if action.nargs != 0 else ""))) if action.option_strings else value
         default = "http://127.0.0.1:3000" if action.dest == "url" else action.default
         text = (action.help or "").replace("%(default)s", str(default)).replace("|", "\\|")
         rows.append(f"| `{name}` | {text} |")

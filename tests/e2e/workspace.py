@@ -41,6 +41,7 @@ def populate(folder: Path, models: Path) -> None:
         if file.is_file():
             (folder / "examples" / file.name).symlink_to(file)
     (folder / "examples" / "models").symlink_to(models)
+    (folder / "examples" / "tungsten").symlink_to(ROOT / "examples" / "tungsten")
     commands = folder / "bin"
     commands.mkdir()
     for name, line in {
