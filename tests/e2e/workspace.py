@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,10 @@ def populate(folder: Path, models: Path) -> None:
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
 
-def run(folder: Path, url: str, *command: str, timeout_s: float = 110.0) -> "subprocess.CompletedProcess[str]":
+def run(
+    folder: Path, url: str, *command: str, timeout_s: float = 110.0, extra: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
     """A command in such a folder; commands and examples that name no server find this one."""
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = environment(folder / "data", {"PATH": path, "DRAGOMAN_URL": url})
+    env = environment(folder / "data", {"PATH": path, "DRAGOMAN_URL": url, **(extra or {})})
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
