@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
-from tests.e2e.workspace import ROOT, example_models, populate, run
+from tests.e2e.workspace import READING, ROOT, example_models, populate, run
 from tests.models import build, documented
 
 OIP = "docs/dialects/open-inference-protocol.md"
@@ -78,7 +78,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     def targets(page: str) -> list[str]:
         if page in OWN_MODELS:
             return python_models(page, tmp_path_factory.mktemp("python"))
-        return [folder(page)]
+        return [folder(page)] if page in (OIP, TFSERVING) else [folder(page), READING]
 
     def folder(page: str) -> str:
         if page == TFSERVING:

@@ -18,6 +18,8 @@ from tests.e2e.running import environment
 from tests.models import build, learned
 
 ROOT = Path(__file__).parents[2]
+READING = str(ROOT / "examples" / "python" / "reading.py")
+"""The Python model that `make serve` serves beside them."""
 
 
 def example_models(factory: pytest.TempPathFactory) -> Path:
@@ -38,9 +40,9 @@ def populate(folder: Path, models: Path) -> None:
     build.add_sub(folder / "models" / "sums" / "1" / "model.onnx")
     (folder / "cat.jpg").write_text("not really a picture")
     (folder / "examples").mkdir()
-    for file in (ROOT / "examples").iterdir():
-        if file.is_file():
-            (folder / "examples" / file.name).symlink_to(file)
+    for path in (ROOT / "examples").iterdir():
+        if path.name != "models":
+            (folder / "examples" / path.name).symlink_to(path)
     (folder / "examples" / "models").symlink_to(models)
     commands = folder / "bin"
     commands.mkdir()
