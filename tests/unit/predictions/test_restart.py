@@ -305,6 +305,24 @@ def test_a_lost_lease_and_a_late_result(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_cancel_at_a_worker_that_lost_its_lease(tmp_path: Path) -> None:
+    """The cancel reaches the prediction, whoever runs it by now."""
+
+    async def scenario() -> None:
+        store, clock = FakeStore(), Clock()
+        async with bench(tmp_path, store, clock=clock) as hung, bench(tmp_path, store, clock=clock) as other:
+            key = await hung.submit()
+            await hung.asked(1)
+            clock.now += 31
+            await other.service.beat()
+            await other.asked(1)
+            assert ended(await hung.service.cancel(key)) == (P.CANCELLED, "Canceled", "cancelled")
+            await other.service.beat()
+            await settle(lambda: other.servable.cancelled == 1)
+
+    run(scenario)
+
+
 def test_a_lost_lease_of_what_ran(tmp_path: Path) -> None:
     """What a hung worker had started has failed for everybody; the worker finds out and breaks it off."""
 

@@ -1,5 +1,6 @@
 """The bounds and times of asynchronous predictions, and the parts of the server that they use. Made by the worker, from settings."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -53,4 +54,6 @@ class Parts:
     """Whatever else is to be looked after from second to second; raises nothing."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Between attempts."""
     new_id: Callable[[], str] = lambda: uuid4().hex

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
@@ -103,7 +104,7 @@ class Work:
         self.spawn(self._save_start(run))
 
     async def _save_start(self, run: Run) -> None:
-        await asyncio.sleep(_START_S)
+        await self._parts.sleep(_START_S)
         await self.save_progress(run)
 
     # --- one run ---
@@ -133,7 +134,7 @@ class Work:
                 again = patient and error.kind in _TRY_AGAIN and run.started is None
                 if not again or self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _entry(self, run: Run, *, patient: bool) -> Entry:
         """The model of a run. Nothing is awaited when it is there; with `patient` it is waited for, as long as it is loading."""
@@ -146,7 +147,7 @@ class Work:
                     raise
                 if error.kind is not Kind.NOT_READY and self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _drive(self, run: Run) -> None:
         """From the queue to its ending; cancelled, it leaves the run as it is."""
@@ -212,11 +213,11 @@ class Work:
                 try:
                     applied = await (await self._parts.store.get()).change_prediction(change)
                     break
-                except ServingError as error:
-                    if failures == 0:
-                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error.message)
+                except Exception as error:
+                    if failures == 0:  # whatever it is, the ending must not be lost, nor anybody left waiting for it
+                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error, exc_info=unexpected(error))
                     run.show()
-                    await asyncio.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
+                    await self._parts.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
                     failures += 1
         self.drop(run)
         if not applied:
@@ -263,8 +264,9 @@ class Work:
 
     def _remember(self, run: Run) -> None:
         """Keep what ended for those who will ask soon."""
-        weight = len(run.ending.packed or b"") if run.ending is not None else 0
-        run.size = weight
+        assert run.ending is not None
+        run.size = weight = len(run.ending.packed or b"")
+        run.ending = replace(run.ending, packed=None)
         if weight > _RECENT_BYTES // 8:
             return
         self.recent[run.id] = run
@@ -299,8 +301,9 @@ class Work:
             await self.save_progress(run)
             self.drop(run)
             run.lose()
-        if self._owner is not None:
-            self._owner.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close()
 
     async def _release(self, run: Run) -> None:
         async with run.writing:
@@ -311,6 +314,11 @@ class Work:
                 await (await self._parts.store.get()).change_prediction(change)
             except ServingError as error:  # whoever starts next finds that its owner is gone
                 log.warning("prediction %s could not be given back: %s", run.id, error.message)
+
+
+def unexpected(error: Exception) -> bool:
+    """Whether an error of the store is a bug rather than a database that is down."""
+    return not isinstance(error, ServingError)
 
 
 async def pack(rows: list[Value]) -> bytes:
