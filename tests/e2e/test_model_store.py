@@ -92,6 +92,43 @@ def test_tungsten_serve(data: Path) -> None:
     assert run(data, "tungsten", "serve", "--log-level", "verbose").returncode == 2
 
 
+SIZES = '''
+import time
+from tungstenkit import BaseIO, define_model
+
+class In(BaseIO):
+    number: int
+
+class Out(BaseIO):
+    together: int
+
+@define_model(input=In, output=Out, batch_size=2)
+class Sizes:
+    def predict(self, inputs):
+        time.sleep(0.2)
+        return [Out(together=len(inputs)) for _ in inputs]
+'''
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_operators_batch_size(tmp_path: Path, stored: bool) -> None:
+    """T3: what is declared, unless --batch-size says otherwise, in either direction; for what lies there and for what is stored."""
+    data = tmp_path / "data"
+    target = str(put(tmp_path / "sizes" / "tungsten_model.py", SIZES))
+    if stored:
+        done(data, "build", target, "-n", "sizes:1")
+        target = "sizes:1"
+
+    def largest(*flags: str) -> int:
+        with serving(data, target, *flags) as server:
+            answer = post(server, "/predict", [{"number": n} for n in range(12)])
+            return max(int(each["together"]) for each in answer["outputs"])
+
+    assert largest() == 2
+    assert largest("--batch-size", "1") == 1
+    assert 2 < largest("--batch-size", "6") <= 6
+
+
 def test_a_new_build_is_served_after_loading_it_again(data: Path, tmp_path: Path) -> None:
     """The target is a name: what it means is looked up when the model is loaded."""
     with serving(data, "text") as server:

@@ -244,6 +244,15 @@ def test_predict_asks_the_server(command: Run, tmp_path: Path) -> None:
 # --- serve ---
 
 
+@pytest.mark.parametrize("level", ["trace", "debug", "info", "warning", "error"])
+def test_log_levels(command: Run, level: str) -> None:
+    """T4: Tungsten's five words; the default is info; another one is a wrong command."""
+    assert f'log_level = "{level}"' in command("serve", "--log-level", level, "--print-config").out
+    assert 'log_level = "info"' in command("serve", "--print-config").out
+    ran = command("serve", "--log-level", f"{level}s")
+    assert (ran.code, "--log-level" in ran.err) == (2, True)
+
+
 def test_serve_without_a_target(command: Run, iris: Path) -> None:
     """The newest stored model is the target."""
     out = command("serve", "--print-config").out

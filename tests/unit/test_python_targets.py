@@ -149,6 +149,14 @@ def test_a_stored_artifact(tmp_path: Path) -> None:
     assert (spec.name, spec.version, spec.runtime) == ("iris", "3", "onnx")
 
 
+@pytest.mark.parametrize("name", ["tungsten_model.py", "dragoman.json", "1/tungsten_model.py"])
+def test_a_stored_artifact_is_never_code(tmp_path: Path, name: str) -> None:
+    """Whoever made it may have called it what they liked."""
+    put(tmp_path / "m" / name, "x = 1")
+    (model,) = found("iris", stored=lambda _: stored(tmp_path / "m", "onnx", "iris")).values()
+    assert "Python code" in model.error
+
+
 def test_a_stored_model_of_several_versions(tmp_path: Path) -> None:
     """A Triton folder keeps its own versions and its name."""
     for version in ("1", "2"):

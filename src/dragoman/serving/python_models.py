@@ -161,7 +161,7 @@ def _environment(arguments: Mapping[str, Any], source: str, environments: str) -
     python, note = python_of(arguments.get("python_version"))
     missing = unmet(lines)
     if environments == "never":
-        notes += [f"{', '.join(missing)} not installed here, and --environments is never"] if missing else []
+        notes += [f"{', '.join(missing)} not installed here as asked for, and --environments is never"] if missing else []
         environment = None
     elif missing or python or environments == "always":
         packages = tuple(requirement.line for requirement in from_model(lines, "python_packages"))

@@ -67,7 +67,8 @@ class _Place:
     """Whether the user gave the name."""
     text: str = ""
     """The target without its NAME=, as it was written."""
-    uploaded: bool = False
+    data_only: bool = False
+    """Whether its files came from elsewhere as data, so that none of them may be run as code."""
     stored: Stored | None = None
 
 
@@ -123,7 +124,7 @@ class Repository:
         """
         check_name(name)
         if files:
-            return self._read(_Place(name, self._uploads.write(name, files), uploaded=True), config)
+            return self._read(_Place(name, self._uploads.write(name, files), data_only=True), config)
         for target in self._targets:
             try:
                 places = self._places(target)
@@ -234,10 +235,9 @@ class Repository:
         return Found(place.name, {base.version: complete(base, artifact)})
 
     def _python(self, base: ModelSpec, path: Path, place: _Place) -> ModelSpec:
-        if place.uploaded:
-            raise invalid(
-                f"model '{place.name}' is Python code, which a load request cannot bring: whoever sends it could run anything here"
-            )
+        if place.data_only:
+            reason = "neither a load request nor an artifact from the store can bring that, as it could do anything here"
+            raise invalid(f"model '{place.name}' is Python code; {reason}")
         size, environments = self._defaults.batch_size, self._defaults.environments
         if not (path / RECORD).is_file():
             return spec_of(base, path, batch_size=size, environments=environments)
@@ -261,7 +261,7 @@ class Repository:
             environments=self._defaults.environments,
         )
         if spec is None:
-            versions = self._layout(replace(place, stored=None), config).versions
+            versions = self._layout(replace(place, stored=None, data_only=True), config).versions
             if len(versions) > 1:  # a model folder with several versions of its own
                 return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
             (spec,) = versions.values()

@@ -12,6 +12,7 @@ from dragoman.core.model import Environment
 from dragoman.serving.library.building import Log, Project, build
 from dragoman.serving.library.library import Library, Stored
 from dragoman.serving.library.references import parse
+from dragoman.serving.library.specs import write_record
 from tests.fakes_store import FakeStore
 from tests.models import build as models
 from tests.unit.library.projects import project, put
@@ -142,7 +143,7 @@ def test_the_environment_of_the_model(builder: Builder, tmp_path: Path) -> None:
     assert builder.environments == [Environment("", ("no-such-package-at-all==1",))]
     builder(project(tmp_path / "q", "python_packages=['no-such-package-at-all==1']"), environments="never")
     assert len(builder.environments) == 1
-    assert "no-such-package-at-all" in builder.lines[-2] + builder.lines[0] + "".join(builder.lines)
+    assert any("no-such-package-at-all==1 not installed here as asked for" in line for line in builder.lines)
 
 
 def test_another_module_and_class(builder: Builder, tmp_path: Path) -> None:
@@ -158,6 +159,29 @@ def test_another_module_and_class(builder: Builder, tmp_path: Path) -> None:
     assert stored.model_class == "inner.mine:Second"
     assert stored.version.spec["declared"]["batch_size"] == 9
     assert builder.refused(source, module="inner.mine").kind is Kind.MODEL_FAILED
+
+
+def test_an_extracted_model(builder: Builder, tmp_path: Path) -> None:
+    """Its record says which module and class it was; built again it is the same model."""
+    source = project(tmp_path / "p")
+    (source / "tungsten_model.py").rename(source / "other.py")
+    first = builder(source, module="other")
+    write_record(source, first.version.kind, first.version.spec)
+    assert builder(source).version == first.version
+
+
+def test_packages_that_are_computed(builder: Builder, tmp_path: Path) -> None:
+    """Are installed once the file has been run without them."""
+    builder(project(tmp_path / "p", "python_packages=['no-such-package-at-all', *[]]"))
+    assert builder.environments == [Environment("", ("no-such-package-at-all",))]
+
+
+def test_where_it_was_started_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative data directory becomes an absolute one."""
+    monkeypatch.chdir(tmp_path)
+    stored = Builder(Path("here"))(project(tmp_path / "p"))
+    assert stored.folder.is_absolute()
+    stored.check()
 
 
 def test_a_plain_model(builder: Builder, tmp_path: Path) -> None:
