@@ -3,6 +3,7 @@
 That what they show works is tested by tests/e2e/test_docs.py.
 """
 
+import argparse
 import importlib.util
 import re
 import tomllib
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dragoman.cli import tungsten
 from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
@@ -31,7 +33,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "examples" / "README.md",
+    *(page for page in (ROOT / "examples").rglob("README.md") if "models" not in page.parts),
     *(ROOT / "docs").rglob("*.md"),
 ]
 DIALECT_PAGES = {
@@ -129,6 +131,15 @@ def test_every_field_of_a_triton_configuration_is_in_the_table() -> None:
         names |= {field.name for field in message.DESCRIPTOR.fields_by_name[part].message_type.fields}
     for name in names:
         assert re.search(rf"\b{name}\b", table), name
+
+
+def test_every_command_of_tungsten_is_in_the_table() -> None:
+    """Tungsten's own words: each command has its row."""
+    page = text("dialects/tungsten.md")
+    table = page[page.index("| Command | Arguments") : page.index("### In a container")]
+    (commands,) = (a for a in tungsten.parser()._actions if isinstance(a, argparse._SubParsersAction))  # there is no other way
+    for name in commands.choices:
+        assert f"`{name}`" in table, name
 
 
 def anchors(page: Path) -> set[str]:
