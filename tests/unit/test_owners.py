@@ -11,7 +11,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.late_store import LateStore
-from dragoman.serving.owners import Owner
+from dragoman.serving.owners import Owner, wake
 from dragoman.store import Store
 from tests.fakes_store import FakeStore
 from tests.servables import run
@@ -49,6 +49,22 @@ def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
             assert sorted(p.suffix for p in tmp_path.iterdir()) == ["", ".lock"]
         finally:
             mine.close()
+
+
+def test_waking_an_owner(tmp_path: Path) -> None:
+    """Each call is heard once, however fast they come; owners that are gone, or are none, are no error."""
+    one, other = Owner(tmp_path), Owner(tmp_path)
+    assert not one.heard()
+    for _ in range(3):
+        wake(tmp_path, one.name)
+        assert one.heard()
+        assert not one.heard()
+    assert not other.heard()
+    other.close()
+    for name in (other.name, "", "../x", f"{'0' * 32}.../x"):
+        wake(tmp_path, name)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == ["", ".lock"]
+    one.close()
 
 
 def test_children_do_not_keep_an_owner_alive(tmp_path: Path) -> None:

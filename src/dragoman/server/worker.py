@@ -162,7 +162,6 @@ class Worker:
                 owners,
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
-                alone=settings.workers == 1,
                 tidy=self.uploads.sweep,
             )
         )

@@ -4,6 +4,7 @@
 beat is left for the next one.
 """
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection
@@ -64,6 +65,7 @@ class Keeper:
         self.pending = Pending()
         self._left = False
         """Whether the last claim found as much as it had room for."""
+        self._looking: asyncio.Task[None] | None = None
         self._began = parts.monotonic()
         self._due: dict[str, float] = {}
         self._gone: dict[str, float] = {}
@@ -118,16 +120,21 @@ class Keeper:
                 if run is not None:
                     self._work.lose(run)
 
-    async def look(self, run: Run) -> None:
-        """Give a run up now if somebody else has cancelled it; with the store down it is as it was."""
-        if run.ending is not None or not run.stored:
-            return
+    async def listen(self) -> None:
+        """When another worker says that it has cancelled something here, see what, and break it off. Almost free when nobody has."""
+        if self._work.heard():
+            self._looking = self._work.spawn(self._look())
+        if self._looking is not None:
+            await asyncio.shield(self._looking)  # begun for somebody else, too: nobody here may see less than the other worker has told
+
+    async def _look(self) -> None:
         try:
-            store = await self._parts.store.get()
-            if await store.cancelled_of((await self._work.owner()).name, [run.id]):
-                self._work.lose(run)
-        except ServingError:
-            return
+            await self._stop_cancelled(await self._parts.store.get())
+        except ServingError as error:  # the beat tries again
+            log.warning("what other workers have cancelled cannot be read now: %s", error.message)
+        finally:
+            if self._looking is asyncio.current_task():
+                self._looking = None
 
     # --- what others left ---
 

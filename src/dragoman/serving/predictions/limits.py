@@ -59,8 +59,6 @@ class Parts:
     owners: Path
     limits: Limits = Limits()
     admit: Admit = _anything
-    alone: bool = True
-    """Whether no other worker of this server can cancel what this one runs."""
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Whatever else is to be looked after from second to second; raises nothing."""
     clock: Callable[[], float] = time.time

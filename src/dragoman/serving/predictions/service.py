@@ -4,6 +4,7 @@ Dialects call it with rows that are checked. A prediction that was answered with
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import re
@@ -17,6 +18,7 @@ from dragoman.core.tensors import Value
 from dragoman.hosting.frames import FrameError, unpack_rows
 from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry
+from dragoman.serving.owners import wake
 from dragoman.serving.predictions.deliveries import Deliveries
 from dragoman.serving.predictions.keeper import Keeper
 from dragoman.serving.predictions.limits import Parts
@@ -31,6 +33,8 @@ log = logging.getLogger("dragoman")
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _BEAT_S = 1.0
+_LISTEN_S = 0.1
+"""How often it is looked, between two beats, whether another worker has cancelled something here."""
 _POLL_S = (0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
 """How often a prediction that another worker runs is looked at for somebody who waits for it: less and less often."""
 _GATHER_S = 0.02
@@ -139,10 +143,8 @@ class Predictions:
 
     async def get(self, prediction_id: str) -> View:
         """How it stands now. Raises NOT_FOUND for an unknown id and for one that ended longer ago than results are kept."""
+        await self._keeper.listen()
         run = self._known(prediction_id)
-        if run is not None and not run.settled and not self._parts.alone:
-            await self._keeper.look(run)  # another worker may have cancelled it a moment ago
-            run = self._known(prediction_id)
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
     async def inputs(self, prediction_id: str) -> list[Value]:
@@ -212,7 +214,7 @@ class Predictions:
                 await run.changed(run.version, 5.0)
             if not run.lost:  # else another worker has it by now, and is told through the store
                 return run.view()
-        view, webhook = await self._stored(prediction_id)
+        view, _ = await self._stored(prediction_id)
         if view.progress.terminal:
             return view
         store = await self._parts.store.get()
@@ -226,9 +228,11 @@ class Predictions:
         )
         cancelled = await store.change_prediction(change)
         self._keeper.pending.discard(prediction_id)
-        view = await self.get(prediction_id)
-        if cancelled and webhook:
-            self._deliveries.ended(view, webhook)
+        view, record = await self._stored(prediction_id)
+        if cancelled:
+            wake(self._parts.owners, record.owner)
+            if record.webhook:
+                self._deliveries.ended(view, record.webhook)
         return view
 
     # --- life ---
@@ -318,8 +322,8 @@ class Predictions:
             return None
         return run
 
-    async def _stored(self, prediction_id: str) -> tuple[View, str]:
-        """The view of a stored prediction, and its webhook."""
+    async def _stored(self, prediction_id: str) -> tuple[View, Prediction]:
+        """A stored prediction as callers see it, and as it is."""
         if not _ID.match(prediction_id):
             raise unknown(prediction_id)
         store = await self._parts.store.existing()
@@ -327,8 +331,8 @@ class Predictions:
         if record is None or self._work.expired(record.finished):
             raise unknown(prediction_id)
         if record.outputs is None or len(record.outputs) < OFF_LOOP_BYTES:
-            return view_of(record, unpack_rows), record.webhook
-        return await asyncio.to_thread(view_of, record, unpack_rows), record.webhook
+            return view_of(record, unpack_rows), record
+        return await asyncio.to_thread(view_of, record, unpack_rows), record
 
     async def _change(self, run: Run | None, version: int, timeout_s: float, looks: int) -> None:
         """Wait until there may be news."""
@@ -345,13 +349,13 @@ class Predictions:
             await self.beat()
             next_beat = monotonic() + _BEAT_S
             while (left_s := next_beat - monotonic()) > 0:
-                try:
-                    async with asyncio.timeout(left_s):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, _LISTEN_S)):
                         await self._room.wait()
-                except TimeoutError:
-                    break
-                self._room.clear()
-                await self._keeper.refill()
+                await self._keeper.listen()
+                if self._room.is_set():
+                    self._room.clear()
+                    await self._keeper.refill()
 
     def _refill(self) -> None:
         if self._keeper.more:

@@ -75,6 +75,10 @@ class Work:
                 raise ServingError(Kind.UNAVAILABLE, "this server cannot keep predictions: its data directory is not writable") from error
         return self._owner
 
+    def heard(self) -> bool:
+        """Whether another worker has something to tell this one."""
+        return self._owner is not None and self._owner.heard()
+
     def hold(self, run: Run) -> None:
         """Count a run in, before its first write."""
         self.runs[run.id] = run
