@@ -82,11 +82,8 @@ def test_settings_reach_the_predictions(tmp_path: Path) -> None:
             assert caught.value.kind is Kind.TOO_LARGE
             key = await it.predictions.submit(entry, [IRIS])
             await it.predictions.wait(key, 20)
-            async with asyncio.timeout(10):
-                with pytest.raises(ServingError, match="there is no prediction"):
-                    while True:
-                        await it.predictions.get(key)
-                        await asyncio.sleep(0.01)
+            with pytest.raises(ServingError, match="there is no prediction"):
+                await _until_unknown(it, key)
 
     run(scenario)
 
@@ -100,3 +97,10 @@ def test_a_bad_input_is_a_failed_prediction(tmp_path: Path) -> None:
             assert (view.progress, view.error_kind) == (Progress.FAILED, "invalid_input")
 
     run(scenario)
+
+
+async def _until_unknown(it: Worker, key: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            await it.predictions.get(key)
+            await asyncio.sleep(0.01)

@@ -250,6 +250,21 @@ def test_unknown_ids(tmp_path: Path) -> None:
     run(scenario)
 
 
+def test_inputs_that_are_nested_too_deeply(tmp_path: Path) -> None:
+    """Refused like everything else that cannot be stored."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            deep: Value = []
+            for _ in range(5000):
+                deep = [deep]
+            with pytest.raises(ServingError, match="cannot be stored") as caught:
+                await it.submit({"x": deep})
+            assert caught.value.kind is Kind.INVALID_INPUT
+
+    run(scenario)
+
+
 # --- time ---
 
 
@@ -339,6 +354,22 @@ def test_what_runs_ends_without_the_store(tmp_path: Path) -> None:
             record = await it.stored_as(key, P.SUCCEEDED)
             assert record.logs == "hello\n"
             assert await it.service.get(key) == view
+
+    run(scenario)
+
+
+def test_a_store_that_fails_in_a_way_nobody_foresaw(tmp_path: Path) -> None:
+    """A bug while the end is written leaves nobody waiting, and the end is written when it can be."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            key = await it.submit()
+            await it.asked(1)
+            it.fake.failure = TypeError("a bug")  # type: ignore[assignment] # what nobody foresaw
+            it.servable.finish(0, {"y": 1})
+            assert (await it.service.wait(key, 10)).outputs == [{"y": 1}]
+            it.fake.failure = None
+            await it.stored_as(key, P.SUCCEEDED)
 
     run(scenario)
 

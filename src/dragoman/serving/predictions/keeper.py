@@ -21,7 +21,6 @@ log = logging.getLogger("dragoman")
 STOPPED = "the server stopped while it ran"
 _BROKEN = "the stored inputs of this prediction cannot be read by this version of the server"
 _ORPHANS_S = 10.0
-_GONE_S = 5.0
 _SWEEP_S = 10.0
 _SWEEP_LIMIT = 500
 _CLAIM_LIMIT = 64
@@ -53,8 +52,9 @@ class Keeper:
             await self._save()
             await self._stop_cancelled(store)
             await self._take_over(store)
-            await self._claim(store)
-            await self._give_up(store)
+            waited_for = await store.pending_models()
+            await self._claim(store, waited_for)
+            await self._give_up(store, waited_for)
             await self._sweep(store)
         except ServingError as error:
             if not self._down:
@@ -125,11 +125,13 @@ class Keeper:
                 return None
             return False
 
-    async def _claim(self, store: Store) -> None:
+    async def _claim(self, store: Store, waited_for: list[str]) -> None:
         """Take what waits for models that are ready, as much as there is room for."""
         limits, work = self._parts.limits, self._work
+        self.pending = {key: model for key, model in self.pending.items() if model in waited_for}
         room = min(_CLAIM_LIMIT, limits.held - len(work.runs))
-        models = sorted({entry.name for entry in self._parts.gateway.entries()})
+        ready = {entry.name for entry in self._parts.gateway.entries()}
+        models = [model for model in waited_for if model in ready]
         if work.closing or room <= 0 or work.held_bytes >= limits.held_bytes or not models:
             return
         owner = await work.owner()
@@ -153,13 +155,11 @@ class Keeper:
         self._work.hold(run)
         return run
 
-    async def _give_up(self, store: Store) -> None:
+    async def _give_up(self, store: Store, waited_for: list[str]) -> None:
         """Fail what waits for a model that is gone, once it has been gone for long enough."""
-        if not self._is_due("given_up", _GONE_S):
-            return
         now = self._parts.monotonic()
         gone: dict[str, float] = {}
-        for model in await store.pending_models():
+        for model in waited_for:
             try:
                 self._parts.gateway.find(model)
             except ServingError as error:

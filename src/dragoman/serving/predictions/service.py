@@ -4,6 +4,7 @@ Dialects call it with rows that are checked. A prediction that was answered with
 """
 
 import asyncio
+import itertools
 import logging
 import re
 from collections import Counter
@@ -30,8 +31,8 @@ log = logging.getLogger("dragoman")
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _BEAT_S = 1.0
-_POLL_S = 0.25
-"""How often a prediction that another worker runs is looked at for somebody who waits for it."""
+_POLL_S = (0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
+"""How often a prediction that another worker runs is looked at for somebody who waits for it: less and less often."""
 _GATHER_S = 0.02
 """Changes that come closer together are told as one."""
 _ALL_MODELS = 4
@@ -153,14 +154,15 @@ class Predictions:
     async def wait(self, prediction_id: str, timeout_s: float) -> View:
         """How it stands when it has ended, or when the time is over."""
         end = monotonic() + timeout_s
-        while True:
+        for looks in itertools.count():
             run = self._known(prediction_id)
             version = run.version if run is not None else 0
             view = await self.get(prediction_id)
             left_s = end - monotonic()
             if view.progress.terminal or left_s <= 0 or self._work.closing:
                 return view
-            await self._change(run, version, left_s)
+            await self._change(run, version, left_s, looks)
+        raise AssertionError("the count never ends")
 
     async def events(self, prediction_id: str, *, idle_s: float = 15.0) -> AsyncGenerator[Event, None]:
         """What happens to it until it has ended: first how it stands and what it has printed so far, then every change.
@@ -171,7 +173,7 @@ class Predictions:
         progress: Progress | None = None
         logs = ""
         told = monotonic()
-        while True:
+        for looks in itertools.count():
             run = self._known(prediction_id)
             version = run.version if run is not None else 0
             view = await self.get(prediction_id)
@@ -192,7 +194,7 @@ class Predictions:
             if monotonic() - told >= idle_s:
                 yield Event("idle", view)
                 told = monotonic()
-            await self._change(run, version, max(0.0, told + idle_s - monotonic()))
+            await self._change(run, version, max(0.0, told + idle_s - monotonic()), looks)
 
     async def cancel(self, prediction_id: str) -> View:
         """Cancel it, whatever stage it is in, and return how it stands: one that has ended stays as it is. Raises NOT_FOUND, UNAVAILABLE."""
@@ -319,10 +321,10 @@ class Predictions:
             return view_of(record, unpack_rows), record.webhook
         return await asyncio.to_thread(view_of, record, unpack_rows), record.webhook
 
-    async def _change(self, run: Run | None, version: int, timeout_s: float) -> None:
+    async def _change(self, run: Run | None, version: int, timeout_s: float, looks: int) -> None:
         """Wait until there may be news."""
         if run is None or run.lost:
-            await asyncio.sleep(min(timeout_s, _POLL_S))
+            await asyncio.sleep(min(timeout_s, _POLL_S[min(looks, len(_POLL_S) - 1)]))
         else:
             await run.changed(version, timeout_s)
             if not run.settled:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
@@ -212,9 +213,9 @@ class Work:
                 try:
                     applied = await (await self._parts.store.get()).change_prediction(change)
                     break
-                except ServingError as error:
-                    if failures == 0:
-                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error.message)
+                except Exception as error:
+                    if failures == 0:  # whatever it is, the ending must not be lost, nor anybody left waiting for it
+                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error, exc_info=unexpected(error))
                     run.show()
                     await self._parts.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
                     failures += 1
@@ -263,8 +264,9 @@ class Work:
 
     def _remember(self, run: Run) -> None:
         """Keep what ended for those who will ask soon."""
-        weight = len(run.ending.packed or b"") if run.ending is not None else 0
-        run.size = weight
+        assert run.ending is not None
+        run.size = weight = len(run.ending.packed or b"")
+        run.ending = replace(run.ending, packed=None)
         if weight > _RECENT_BYTES // 8:
             return
         self.recent[run.id] = run
@@ -312,6 +314,11 @@ class Work:
                 await (await self._parts.store.get()).change_prediction(change)
             except ServingError as error:  # whoever starts next finds that its owner is gone
                 log.warning("prediction %s could not be given back: %s", run.id, error.message)
+
+
+def unexpected(error: Exception) -> bool:
+    """Whether an error of the store is a bug rather than a database that is down."""
+    return not isinstance(error, ServingError)
 
 
 async def pack(rows: list[Value]) -> bytes:
