@@ -92,7 +92,7 @@ def test_tungsten_serve(data: Path) -> None:
     assert run(data, "tungsten", "serve", "--log-level", "verbose").returncode == 2
 
 
-SIZES = '''
+SIZES = """
 import time
 from tungstenkit import BaseIO, define_model
 
@@ -107,7 +107,7 @@ class Sizes:
     def predict(self, inputs):
         time.sleep(0.2)
         return [Out(together=len(inputs)) for _ in inputs]
-'''
+"""
 
 
 @pytest.mark.parametrize("stored", [False, True])
