@@ -18,14 +18,18 @@ from dragoman.cli import tungsten
 from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
+from dragoman.core.model import ModelSpec
 from dragoman.core.plugins import BUILT_IN
 from dragoman.dialects import USUAL_STATUS
 from dragoman.dialects.tfserving.messages import ANSWERS
 from dragoman.dialects.tungsten.errors import STATUS as TUNGSTEN_STATUS
+from dragoman.dialects.tungsten.reading import LONGEST_WAIT_S
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.proto.messages import new
 from dragoman.server.settings import Settings, flag_of
+from dragoman.serving.files import FileLimits
 from dragoman.serving.mlserver import read_settings
+from dragoman.serving.predictions.views import MOST_LOG
 from dragoman.serving.registry import RESERVED
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +144,30 @@ def test_every_command_of_tungsten_is_in_the_table() -> None:
     (commands,) = (a for a in tungsten.parser()._actions if isinstance(a, argparse._SubParsersAction))  # there is no other way
     for name in commands.choices:
         assert f"`{name}`" in table, name
+
+
+def test_the_numbers_of_tungsten_are_those_of_the_code() -> None:
+    """The defaults that users of the original count on, and the bounds that it did not have."""
+    page = text("dialects/tungsten.md")
+    table = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|", page[page.index("## Numbers") : page.index("## What differs")], re.MULTILINE))
+    usual = Settings()
+    assert usual.port == (3000,)
+    assert usual.prediction_timeout == 7200
+    assert usual.result_expiration == 3600
+    for what, number in {
+        "inputs of one call": f"{usual.max_inputs:,}",
+        "bytes of one file": f"{usual.max_file >> 20} MB",
+        "bytes of a whole request, and of all files that it brings or names": f"{usual.max_body >> 20} MB",
+        "pixels of one picture that comes in": f"{FileLimits().max_pixels:,}",
+        "predictions of one model that wait": f"{usual.max_predictions:,} per worker",
+        "seconds for one batch": f"{usual.prediction_timeout:,.0f}, as in the original",
+        "seconds that a result is kept": f"{usual.result_expiration:,.0f}, as in the original",
+        "seconds that a prediction waits for a model that is gone": f"{usual.model_wait:g}",
+        "seconds of `?wait=`": f"at most {LONGEST_WAIT_S:g}",
+        "text of logs": f"the last {MOST_LOG >> 10} Ki characters",
+        "seconds for a cancelled `predict` to return": f"{ModelSpec('m').interrupt_grace_s:g}",
+    }.items():
+        assert table[what] == number, what
 
 
 def anchors(page: Path) -> set[str]:
