@@ -22,7 +22,7 @@ from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
-from dragoman.engines import Context, Engines
+from dragoman.engines import Context, Engines, PythonFor
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -69,10 +69,19 @@ class Worker:
     """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
     `index` is this worker's place among them, `serial` a number that no worker of this server has or had. `keeper` is the socket of whoever
-    keeps the model processes of all workers; without one this worker keeps its own.
+    keeps the model processes of all workers; without one this worker keeps its own, with virtualenvs that `python_for` builds.
     """
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0, keeper: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_dir: str = "",
+        index: int = 0,
+        serial: int = 0,
+        keeper: str = "",
+        python_for: PythonFor | None = None,
+    ) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
         self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
@@ -85,7 +94,7 @@ class Worker:
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper))
+        self.engines = Engines(Context(keeper=keeper, python_for=python_for))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings))
         fixed = (  # changes at run time need a store that all workers share
@@ -252,5 +261,6 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
+        engine=settings.engine,
         arguments=arguments,
     )

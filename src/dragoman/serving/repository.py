@@ -43,6 +43,7 @@ class Defaults:
     name: str = ""
     batch: BatchPolicy = _NO_BATCH_POLICY
     instances: int = 1
+    engine: str = "local"
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
 
@@ -194,7 +195,9 @@ class Repository:
 
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults
-        return ModelSpec(name, batch=defaults.batch, instances=defaults.instances, arguments=dict(defaults.arguments))
+        return ModelSpec(
+            name, batch=defaults.batch, engine=defaults.engine, instances=defaults.instances, arguments=dict(defaults.arguments)
+        )
 
 
 class _Uploads:
