@@ -30,7 +30,7 @@ from dragoman.hosting.messages import Facts, error_in, facts_in
 
 _LINE = 4096
 """Longer lines of a model are logged in pieces of so many bytes."""
-_STOP_S = 10.0
+_STOP_S = 5.0
 _LAST_WORDS_S = 0.5
 """How long after the end of a process the rest of its output may take."""
 _BOOTSTRAP = """\
@@ -165,9 +165,10 @@ class Process:
     def _wait(self) -> None:
         """In a thread of its own: the end of the process, and of what it has started, before its number is given to another."""
         pid = self._popen.pid
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         code = self._popen.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             self._loop.call_soon_threadsafe(self._exited, code)
