@@ -136,7 +136,7 @@ class Process:
                     ErrorKind.UNAVAILABLE, f"the process of model '{self._spec.name}' cannot be started: {error.strerror}", what="load"
                 ) from error
         threading.Thread(target=self._wait, name=f"wait-{self._popen.pid}", daemon=True).start()
-        self._line = Line(self._frame, lambda _: None, HELLO)
+        self._line = Line(self._frame, self._line_lost, HELLO)
         await self._loop.create_connection(lambda: self._line, sock=ours)
         for stream, words in ((self._popen.stdout, None), (self._popen.stderr, self._words)):
             assert stream is not None
@@ -154,6 +154,10 @@ class Process:
                 self._reason = self._reason or str(header["reason"])
             case _:
                 raise FrameError(f"a frame of kind {frame.kind} has no meaning here")
+
+    def _line_lost(self, _wrong: str) -> None:
+        """It has ended, or will in a moment; or else user code has closed the descriptor, and nothing can be said to it any more."""
+        self._loop.call_later(_LAST_WORDS_S, self.kill, "its line to the server has ended: does the model close descriptors?")
 
     def _wait(self) -> None:
         """In a thread of its own: the end of the process, and of what it has started, before its number is given to another."""
