@@ -75,8 +75,11 @@ class Lease(Protocol):
 
     @property
     def facts(self) -> Facts: ...
-    def complain(self, index: int, serial: int) -> None:
-        """A process has not reacted to a cancellation within the grace time, and nobody here waits for what it runs: to be killed."""
+    def complain(self, index: int, serial: int, *, broken: bool = False) -> None:
+        """A process is to be killed: it has not reacted to a cancellation within the grace time, and nobody here waits for what it runs.
+
+        `broken`: it lives, but its connection has ended, so user code has closed or written to it; nobody else is asked.
+        """
         ...
 
     def object(self, index: int, serial: int) -> None:
@@ -161,8 +164,8 @@ class _Lease:
     def facts(self) -> Facts:
         return self._kept.opened.result()
 
-    def complain(self, index: int, serial: int) -> None:
-        self._kept.complain(self, index, serial)
+    def complain(self, index: int, serial: int, *, broken: bool = False) -> None:
+        self._kept.complain(self, index, serial, broken=broken)
 
     def object(self, index: int, serial: int) -> None:
         self._kept.wanted.add((index, serial))
@@ -198,9 +201,16 @@ class _Kept:
         for index, (serial, process) in sorted(self._present.items()):
             listener(Up(index, serial, str(process.path)))
 
-    def complain(self, by: _Lease, index: int, serial: int) -> None:
+    def complain(self, by: _Lease, index: int, serial: int, *, broken: bool) -> None:
         """Kill a process that does not react, unless another worker says in time that it waits for what runs there."""
-        if self._present.get(index, (0, None))[0] != serial or (index, serial) in self._complaints:
+        present, process = self._present.get(index, (0, None))
+        if process is None or present != serial:
+            return
+        if broken:
+            log.warning("the process of model '%s' has lost its connection and is killed", self._spec.name)
+            process.kill("it lives, but its connection to the server has ended: does the model close or write to descriptors?")
+            return
+        if (index, serial) in self._complaints:
             return
         others = self.leases - {by}
         self.wanted.discard((index, serial))
@@ -281,6 +291,10 @@ class _Kept:
                 await self._start(index)
             except ServingError as error:
                 self._give_up(f"{reason} and could not be started again: {error.message}")
+                return
+            except Exception as error:  # no descriptors, no threads: whatever it is, those who wait must hear of it
+                log.exception("the process of model '%s' could not be started again", self._spec.name)
+                self._give_up(f"{reason} and could not be started again: {type(error).__name__}")
                 return
             log.info("model '%s': its process runs again", self._spec.name)
             serial, process = self._present[index]

@@ -30,7 +30,7 @@ from dragoman.hosting.messages import Facts, error_in, facts_in
 
 _LINE = 4096
 """Longer lines of a model are logged in pieces of so many bytes."""
-_STOP_S = 10.0
+_STOP_S = 5.0
 _LAST_WORDS_S = 0.5
 """How long after the end of a process the rest of its output may take."""
 _BOOTSTRAP = """\
@@ -62,7 +62,7 @@ class Process:
         self._reason = ""
         self._popen: subprocess.Popen[bytes]
         self._socket: socket.socket
-        self._line = Line(self._frame, lambda _: None, HELLO)
+        self._line = Line(self._frame, self._line_lost, HELLO)
         self._transports: list[asyncio.BaseTransport] = []
         self._dying: asyncio.Task[None] | None = None
         self.facts: Facts
@@ -162,12 +162,17 @@ class Process:
             case _:
                 raise FrameError(f"a frame of kind {frame.kind} has no meaning here")
 
+    def _line_lost(self, _wrong: str) -> None:
+        """It has ended, or will in a moment; or else user code has closed the descriptor, and nothing can be said to it any more."""
+        self._loop.call_later(_LAST_WORDS_S, self.kill, "its line to the server has ended: does the model close descriptors?")
+
     def _wait(self) -> None:
         """In a thread of its own: the end of the process, and of what it has started, before its number is given to another."""
         pid = self._popen.pid
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         code = self._popen.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             self._loop.call_soon_threadsafe(self._exited, code)

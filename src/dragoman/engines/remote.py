@@ -281,7 +281,10 @@ class RemoteServable:
         until = time.monotonic() + _EXPLAIN_S
 
         def explained() -> None:
-            if connection.serial in self._ends or time.monotonic() > until or self._closed:
+            if connection.serial in self._ends or self._closed:
+                self._recover(connection)
+            elif time.monotonic() > until:
+                self._lease.complain(connection.index, connection.serial, broken=True)
                 self._recover(connection)
             else:
                 self._loop.call_later(0.02, explained)

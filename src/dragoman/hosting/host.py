@@ -36,7 +36,7 @@ _SWITCH_S = 0.0005
 """The loop has the interpreter within half a millisecond of asking, however long user code computes in Python."""
 _DEATH = 1
 """PR_SET_PDEATHSIG"""
-_RUNNING_S = 5.0
+_RUNNING_S = 3.0
 """What still runs when the process is to end gets so long, before it ends without it."""
 
 
@@ -110,7 +110,10 @@ class Session:
             except FrameError as wrong:
                 error = ServingError(ErrorKind.MODEL_FAILED, f"the model's answer cannot be sent: {wrong}")
         assert isinstance(error, ServingError)
-        self.line.send(Kind.ERROR, {"id": number, **error_out(error)})
+        try:
+            self.line.send(Kind.ERROR, {"id": number, **error_out(error)})
+        except FrameError as wrong:
+            self.line.send(Kind.ERROR, {"id": number, **error_out(ServingError(error.kind, f"the model's error cannot be sent: {wrong}"))})
 
     def _lost(self, _wrong: str) -> None:
         """Nobody is there to be answered: everything is cancelled."""
@@ -167,7 +170,11 @@ class Host:
         self._server: asyncio.Server | None = None
 
     def serve(self) -> None:
-        asyncio.run(self._serve())
+        """Does not return. User code may break anything in this process, and then it must end: a new one works, half a one only hangs."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            os._exit(1)
 
     def printed(self, text: str) -> None:
         model = self._model
@@ -176,6 +183,7 @@ class Host:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_end_after_failure)
         self._line = Line(self._frame, lambda _: os._exit(1), HELLO)
         await self._loop.create_connection(lambda: self._line, sock=self._socket)
         await self._loop.create_future()  # until the process ends
@@ -237,6 +245,13 @@ def main(descriptor: int, owner: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads of user code would keep the process otherwise
+
+
+def _end_after_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Something of ours failed on the loop, so a request may be forgotten: nothing but the end of the process tells its sender."""
+    loop.default_exception_handler(context)
+    if context.get("exception") is not None:
+        os._exit(1)
 
 
 def _die_with(owner: int) -> None:

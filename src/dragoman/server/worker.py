@@ -85,7 +85,15 @@ class Worker:
     keeps the model processes of all workers; without one this worker keeps its own.
     """
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0, keeper: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_dir: str = "",
+        index: int = 0,
+        serial: int = 0,
+        keeper: str = "",
+    ) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
         self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
@@ -313,6 +321,7 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
+        engine=settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
         environments=settings.environments,

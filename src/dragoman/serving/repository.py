@@ -48,6 +48,7 @@ class Defaults:
     name: str = ""
     batch: BatchPolicy = _NO_BATCH_POLICY
     instances: int = 1
+    engine: str = "local"
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
     batch_size: int = 0
@@ -273,6 +274,7 @@ class Repository:
         return ModelSpec(
             name,
             batch=defaults.batch,
+            engine=defaults.engine,
             instances=defaults.instances,
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,

@@ -239,5 +239,5 @@ def test_a_program_of_its_own_tests(project: Path) -> None:
 def test_the_model_file_of_the_documents(tmp_path: Path) -> None:
     """docs/dialects/tungsten.md begins with one that works."""
     page = (Path(__file__).parents[3] / "docs" / "dialects" / "tungsten.md").read_text("utf-8")
-    (tmp_path / "tungsten_model.py").write_text(page.split("```py\n")[1].split("```")[0])
+    (tmp_path / "tungsten_model.py").write_text(page.split("```python\n")[1].split("```")[0])
     assert run(tmp_path, "tungsten_model.py") == "HELLO HELLO\n"
