@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import engines, image, installed, iris, memory, slow, start
+from benchmarks import engines, image, installed, iris, memory, slow, start, store, tungsten
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -22,6 +22,8 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "engines": engines.run,
     "start": start.run,
     "memory": memory.run,
+    "tungsten": tungsten.run,
+    "store": store.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

@@ -1,18 +1,46 @@
 """What a dialect is given, without a server: for tests of dialects."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.tensors import Signature
 from dragoman.dialects import ServerInfo, Services
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Repository
+from dragoman.serving.uploads import Uploads
+from dragoman.serving.webhooks import Webhooks
+from dragoman.store import Store
+
+NOWHERE = Path("/nonexistent")
+"""A data directory that is never made."""
+
+
+async def _no_store() -> Store:
+    raise ServingError(Kind.UNAVAILABLE, "this test has no store")
+
+
+async def _as_they_are(rows: Sequence[Any], signature: Signature) -> list[Any]:
+    return list(rows)
+
+
+def without_data(gateway: Gateway) -> dict[str, Any]:
+    """What a server keeps on its disk, of one that has none."""
+    store = LateStore(_no_store)
+    predictions = Predictions(Parts(gateway, store, _as_they_are, Webhooks(FetchPolicy.parse([])), NOWHERE))
+    return {"store": store, "predictions": predictions, "uploads": Uploads(NOWHERE)}
 
 
 def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), **fields: Any) -> Services:
     """Services around a gateway; `targets` are what its repository has."""
     registry, repository = Registry(), Repository(targets, Defaults())
     operations = Operations(registry, repository, gateway)
+    fields = {**without_data(gateway), **fields}
     return Services(gateway, registry, repository, operations, meters, ServerInfo("dragoman", "9.9"), FetchPolicy.parse([]), **fields)

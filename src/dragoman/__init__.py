@@ -6,15 +6,16 @@ with dragoman.TestClient("iris=iris.skops") as client: client.get("/v2/models/ir
 
 from typing import TYPE_CHECKING, Any
 
+from dragoman.core.authoring import batched
 from dragoman.core.errors import ServingError
 from dragoman.core.model import Model, ModelSpec
-from dragoman.core.tensors import Signature
+from dragoman.core.tensors import Blob, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from dragoman.embed import TestClient, serve
 
 __version__ = "0.1.0"
-__all__ = ["Model", "ModelSpec", "ServingError", "Signature", "TestClient", "__version__", "serve"]
+__all__ = ["Blob", "Model", "ModelSpec", "ServingError", "Signature", "TensorSpec", "TestClient", "__version__", "batched", "serve"]
 
 
 def __getattr__(name: str) -> Any:

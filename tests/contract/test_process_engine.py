@@ -16,6 +16,8 @@ import pytest
 from dragoman.core.errors import Kind
 from dragoman.core.model import BatchPolicy, Environment, ModelSpec
 from dragoman.engines import Context, Engines
+from dragoman.engines.environment import Environments, Held
+from dragoman.engines.locks import FileLock
 from tests.contract.test_engines import Heard, World, check, failure, out, until, world
 from tests.scripted import noted, rows, runs, scripted_runtime
 from tests.servables import run
@@ -227,16 +229,21 @@ def test_a_load_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_an_interpreter_that_does_not_exist_is_a_failed_load(tmp_path: Path) -> None:
     """And one that is no Python; and a server that builds no environments says that."""
 
+    class Elsewhere(Environments):
+        """Holds one interpreter, whatever is asked for."""
+
+        def __init__(self, python: Path) -> None:
+            super().__init__(tmp_path / "environments")
+            self._python = python
+
+        async def hold(self, environment: Environment, log: Callable[[str], None] = lambda _: None) -> Held:
+            return Held("0", self._python, await FileLock.wait(tmp_path / "lock", shared=True))
+
     async def test() -> None:
-        async def nowhere(_environment: Environment, _log: Callable[[str], None]) -> Path:
-            return tmp_path / "nowhere"
-
-        async def no_python(_environment: Environment, _log: Callable[[str], None]) -> Path:
-            return Path("/bin/false")
-
         spec = ModelSpec("m", runtime="scripted", engine="process", environment=Environment())
-        for python_for, words in ((nowhere, "cannot be started"), (no_python, "ended (exit code 1)"), (None, "does not build")):
-            engines = Engines(Context(python_for=python_for))
+        cases = ((Elsewhere(tmp_path / "nowhere"), "cannot be started"), (Elsewhere(Path("/bin/false")), "ended (exit code 1)"))
+        for environments, words in (*cases, (None, "does not build")):
+            engines = Engines(Context(environments=environments))
             assert words in (await failure(engines.open(spec))).message
             await engines.close()
 

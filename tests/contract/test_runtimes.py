@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Rows, Signature, Ten
 from dragoman.hosting.servable import LocalServable
 from tests.models import build, learned
 from tests.models.calls import ask, call, load, tensor
+from tests.models.snippets import same_process
 
 X = build.IRIS_CENTRES
 
@@ -52,6 +53,25 @@ def onnx_iris() -> bytes:
     with TemporaryDirectory() as folder:
         return build.iris(Path(folder) / "m.onnx").read_bytes()
 
+
+PYTHON = b"""
+from typing import Annotated, TypedDict
+import dragoman, numpy as np
+from numpy.typing import NDArray
+
+class Answer(TypedDict):
+    label: Annotated[NDArray[np.int64], ()]
+    scores: Annotated[NDArray[np.float32], (3,)]
+
+class Model:
+    def setup(self):
+        self.matrix = np.eye(4, 3, dtype=np.float32)
+
+    @dragoman.batched
+    def predict(self, x: Annotated[NDArray[np.float32], (4,)]) -> Answer:
+        scores = x @ self.matrix
+        return {"label": scores.argmax(axis=1), "scores": scores}
+"""
 
 ANY_X = (TensorSpec("X", None, (-1, 4)),)
 CLASSES = TensorSpec("predict", INT64, (-1,))
@@ -157,6 +177,17 @@ CASES = [
         (TensorSpec("output", None, None),),
         batch=False,
     ),
+    Case(
+        "python",
+        "model.py",
+        lambda: PYTHON,
+        "python",
+        (tensor("x", X),),
+        (tensor("x", X[:, :3]),),
+        "label",
+        (TensorSpec("x", FP32, (-1, 4)),),
+        (TensorSpec("label", INT64, (-1,)), TensorSpec("scores", FP32, (-1, 3))),
+    ),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -164,6 +195,13 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 def fresh(tensors: tuple[Tensor, ...]) -> list[Tensor]:
     """Copies: a model owns its inputs."""
     return [Tensor(t.name, t.datatype, t.array.copy()) for t in tensors]
+
+
+@pytest.fixture(autouse=True)
+def _process() -> Iterator[None]:
+    """Python models change the process that they are loaded in."""
+    with same_process():
+        yield
 
 
 @pytest.fixture
@@ -368,7 +406,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
 def test_threads_share_a_concurrent_model(case: Case, model: Model) -> None:
     """Models that say that they may be called at once give every caller his own answer."""
     if not model.concurrent:
-        assert case.runtime in ("sklearn", "torch")
+        assert case.runtime in ("sklearn", "torch", "python")
         return
     expected = ask(model, *fresh(case.good))
     wrong: list[str] = []
@@ -402,7 +440,7 @@ except ServingError as error:
 """
 
 
-@pytest.mark.parametrize("runtime", sorted(BUILT_IN["runtimes"]))
+@pytest.mark.parametrize("runtime", sorted(PACKAGES))
 def test_a_framework_that_is_not_installed(runtime: str, tmp_path: Path) -> None:
     """The error names the package and the extra that brings it."""
     case = next(case for case in CASES if case.runtime == runtime)

@@ -70,7 +70,7 @@ class WrongAnswerError(Exception):
 
 
 _ALLOWED_501 = re.compile(
-    "shared memory|Conversion of JSON Value|signature that this server can run|does not take tensors|CONNECT is not supported"
+    "shared memory|Conversion of JSON Value|signature that this server can run|CONNECT is not supported"
     "|Transfer-Encoding other than chunked|WebSocket is not supported|HTTP/2 is not supported"
 )
 _ALLOWED_503 = re.compile("reached its deadline|model '[^']*' is (loading|unloaded)|'spare'")

@@ -196,6 +196,11 @@ def test_cancellation_is_nobodys_error() -> None:
         ("/v2/models/m/versions/1/infer", True, True),
         ("/v1/models/m:predict", True, True),
         ("/v2/models/m/generate_stream", False, True),
+        ("/predict", False, True),
+        ("/models/m:1/predict", False, True),
+        ("/predictions/0/events", False, True),
+        ("/predictions", False, False),
+        ("/predictions/0/cancel", False, False),
         ("/v2/repository/models/m/load", False, False),
         ("/v2/health/ready", False, False),
         ("/", False, False),
@@ -205,3 +210,18 @@ def test_how_requests_may_be_run(path: str, eager: bool, cancels: bool) -> None:
     """Inference without a task and only while somebody waits; whatever changes the server to its end."""
     assert App.eager({"path": path}) is eager
     assert App.cancels({"path": path}) is cancels
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "cancels"),
+    [
+        ("GET", "/predictions/0", b"wait=5", True),
+        ("GET", "/models/m/demo/0", b"verbose=1&wait=5", True),
+        ("GET", "/predictions/0", b"", False),
+        ("GET", "/predictions/0/cancel", b"wait=5", False),
+        ("POST", "/predictions", b"wait=5", False),
+    ],
+)
+def test_long_polls_end_with_their_client(method: str, path: str, query: bytes, *, cancels: bool) -> None:
+    """They only wait; what changes something goes on."""
+    assert App.cancels({"method": method, "path": path, "query_string": query}) is cancels

@@ -25,7 +25,9 @@ from dragoman.serving.operations import Operations
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Repository
 from tests.asgi import Reply, app, call
+from tests.fakes_predictions import PICTURES, TEXT
 from tests.servables import FakeServable
+from tests.services import without_data
 
 IRIS = Signature(
     inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", INT64, (-1,), labels=("setosa", "other")),), batch=True
@@ -52,6 +54,7 @@ class Site:
             info=ServerInfo("dragoman", "1.2.3"),
             fetching=FetchPolicy.parse(()),
             extensions=("binary_tensor_data", "statistics"),
+            **without_data(self.gateway),
         )
         self.app = app(Console(services))
 
@@ -62,6 +65,12 @@ class Site:
         self.gateway.swap({**self.gateway.table(), (name, version): entry, (name, ""): entry})
         self.publish(name, version, State.READY)
         self.registry.wish(name, {version: spec})
+
+    def serve_signatures(self, name: str, signatures: Mapping[str, Signature]) -> None:
+        """The same with signatures of its own."""
+        self.serve(name)
+        entry = Entry(ModelSpec(name, "1"), FakeServable(ModelSpec(name, "1"), signatures=signatures))
+        self.gateway.swap({**self.gateway.table(), (name, "1"): entry, (name, ""): entry})
 
     def publish(self, name: str, version: str, state: State, reason: str = "") -> None:
         self.gateway.publish(name, [VersionStatus(name, version, state, reason, "fake", 12.5)], {"stable": version})
@@ -114,12 +123,11 @@ def test_programs_get_json(accept: str, tmp_path: Path) -> None:
     assert found["output_schema"] == found["demo_output_schema"] != {}
 
 
-def test_the_default_model_is_the_first_of_the_command_line(tmp_path: Path) -> None:
-    """Of those that answer; without targets the first by name; without models the description is empty."""
-    (tmp_path / "second.onnx").touch()
-    (tmp_path / "first.onnx").touch()
-    site = Site(str(tmp_path / "gone.onnx"), str(tmp_path / "second.onnx"), str(tmp_path / "first.onnx"))
+def test_the_default_model_is_the_first_of_the_command_line() -> None:
+    """Of those that can serve; without targets the first by name; without models the description is empty."""
+    site = Site()
     assert site.json("/")["input_schema"] == {}
+    site.gateway.named = ("gone", "second", "first")
     site.serve("first")
     assert list(site.json("/")["input_schema"]["properties"]) == ["X"]
     site.serve("second", signature=Signature(inputs=(TensorSpec("Y", FP32, (-1,)),), batch=True))
@@ -128,6 +136,45 @@ def test_the_default_model_is_the_first_of_the_command_line(tmp_path: Path) -> N
     other.serve("b")
     other.serve("a", signature=Signature(inputs=(TensorSpec("Y", FP32, (-1,)),), batch=True))
     assert list(other.json("/")["input_schema"]["properties"]) == ["Y"]
+
+
+def test_the_face_is_ready_when_its_model_is() -> None:
+    """503 while the default model loads, whatever else is there, or when it failed and nothing else is; a browser gets its page."""
+    site = Site()
+    site.gateway.named = ("slow", "quick")
+    site.publish("slow", "1", State.LOADING)
+    site.serve("quick")
+    reply = site.get("/")
+    assert (reply.status, json.loads(reply.body)["detail"], reply.headers[b"retry-after"]) == (503, "model 'slow' is loading", b"1")
+    assert "loading" in site.page()
+    site.serve("slow")
+    assert site.get("/").status == 200
+    failed = Site()
+    failed.gateway.named = ("bad",)
+    failed.publish("bad", "1", State.FAILED, "setup raised")
+    reply = failed.get("/")
+    assert (reply.status, json.loads(reply.body)["detail"]) == (503, "model 'bad' version 1 failed to load: setup raised")
+
+
+def test_the_face_waits_for_a_server_that_starts() -> None:
+    """Until the targets are read nobody knows whether there are models; one that is named and not begun is loading."""
+    site = Site()
+    site.gateway.starting = True
+    assert site.get("/").status == 503
+    site.gateway.named = ("later",)
+    assert json.loads(site.get("/").body)["error"] == "model 'later' is loading"
+    site.serve("later")
+    assert site.get("/").status == 200
+
+
+def test_models_of_rows_describe_themselves() -> None:
+    """With their own schemas, and that of the demo where it shows something else."""
+    site = Site()
+    site.serve_signatures("m", TEXT)
+    found = site.json("/")
+    assert found["input_schema"] == TEXT[""].input_schema
+    assert found["output_schema"] == TEXT[""].output_schema
+    assert list(found["demo_output_schema"]["properties"]) == ["page"]
 
 
 def test_browsers_get_a_page() -> None:
@@ -262,8 +309,9 @@ def test_names_are_decoded_once(name: str) -> None:
 
 @pytest.mark.parametrize("path", ["/dragoman/v1", "/dragoman/v1/nothing", "/dragoman/v1/models/a/b", "/elsewhere", "/dragoman/v2/status"])
 def test_unknown_paths(path: str) -> None:
-    """404, with the path."""
+    """404, with the path; outside of our own API in the words of Tungsten, too."""
     reply = Site().get(path)
+    assert json.loads(reply.body).get("detail") == (None if path.startswith("/dragoman/") else "Not Found")
     assert (reply.status, json.loads(reply.body)["error"]) == (404, f"there is nothing at {path}")
 
 
@@ -273,6 +321,7 @@ def test_other_methods(method: str, path: str) -> None:
     """405, with those that are allowed; HEAD is one of them, and so is a slash at the end."""
     reply = Site().get(path, method)
     assert (reply.status, reply.headers[b"allow"]) == (405, b"GET, HEAD")
+    assert json.loads(reply.body).get("detail") == (None if path.startswith("/dragoman/") else "Method Not Allowed")
     assert Site().get(path, "HEAD").status == 200
 
 
@@ -300,11 +349,12 @@ def test_the_document_describes_what_is_served() -> None:
     site.serve("a b")
     site.serve("text", "v2")
     paths = document(site)["paths"]
-    assert {p for p in paths if not p.startswith("/dragoman")} == {
+    assert {p for p in paths if p.startswith("/v")} == {
         "/v2/models/a%20b/versions/1/infer",
         "/v1/models/a%20b/versions/1:predict",
         "/v2/models/text/versions/v2/infer",
     }
+    assert {"/models/a%20b:1/predict", "/models/text:v2", "/predictions", "/predict", "/predictions/{id}"} <= paths.keys()
     body = paths["/v2/models/a%20b/versions/1/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"]["inputs"][0]["name"] == "X"
     tensor = body["schema"]["properties"]["inputs"]["items"]
@@ -323,3 +373,63 @@ def test_answers_are_as_the_document_says(path: str, schema: str) -> None:
     jsonschema_rs.validator_for({**schemas[schema], "components": {"schemas": schemas}}).validate(site.json(path))
     error = json.loads(site.get("/dragoman/v1/nothing").body)
     jsonschema_rs.validator_for(schemas["Error"]).validate(error)
+
+
+def test_the_document_has_the_schemas_of_rows() -> None:
+    """A list of the model's own rows goes in and comes out, with an example; choices are an enum; what is not finite is null."""
+    site = Site()
+    site.serve_signatures("m", TEXT)
+    site.serve_signatures("pictures", PICTURES)
+    site.gateway.named = ("m",)
+    found = document(site)
+    jsonschema_rs.validator_for(OPENAPI_31).validate(found)
+    predict = found["paths"]["/predict"]["post"]
+    content = predict["requestBody"]["content"]["application/json"]
+    assert content["example"] == [{"prompt": "text"}]
+    assert content["schema"]["items"]["properties"]["style"]["enum"] == ["plain", "bold"]
+    jsonschema_rs.validator_for(content["schema"]).validate(content["example"])
+    answer = predict["responses"]["200"]["content"]["application/json"]["schema"]
+    validator = jsonschema_rs.validator_for(answer)
+    validator.validate({"outputs": [{"text": "a", "score": None}], "status": "success", "error_message": None})
+    assert not validator.is_valid({"outputs": [{"score": 1}], "status": "success", "error_message": None})
+    picture = found["paths"]["/models/pictures:1/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert picture["example"][0]["image"].startswith("data:image/png;base64,")
+
+
+def test_the_document_has_one_place_more() -> None:
+    """Where the frameworks of others put theirs."""
+    site = Site()
+    site.serve("iris")
+    assert site.json("/openapi.json") == site.json("/dragoman/v1/openapi.json")
+
+
+# --- the page about the API ---
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_page_shows_every_operation(path: str) -> None:
+    """Method, path and a request to copy; its headers are those of the start page."""
+    site = Site()
+    site.serve("iris")
+    reply = site.get(path, host="models.example:8000")
+    assert (reply.status, reply.headers[b"content-type"]) == (200, b"text/html; charset=utf-8")
+    assert b"default-src 'none'" in reply.headers[b"content-security-policy"]
+    text = Elements(reply.body.decode()).text
+    for route, operations in document(site)["paths"].items():
+        assert route in text
+        assert all(method.upper() in text for method in operations if method != "parameters")
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("curl")]
+    commands += [shlex.split(each) for each in re.findall(r"curl [^\n]*?http://models.example:8000/predict -H [^\n]+?\]'", text)]
+    sent = next(c for c in commands if "http://models.example:8000/predict" in c)
+    assert json.loads(sent[sent.index("-d") + 1]) == [{"X": [0.0] * 4}]
+
+
+def test_the_page_about_the_api_escapes_everything() -> None:
+    """Names of models and tensors go into paths, summaries, schemas and commands."""
+    site = Site()
+    hostile = TensorSpec(HOSTILE, FP32, (-1, 2))
+    site.serve(HOSTILE.replace("/", "|"), signature=Signature(inputs=(hostile,), outputs=(hostile,), batch=True))
+    page = site.get("/docs", host=f"{HOSTILE}.example").body.decode()
+    assert "<script" not in page
+    assert ".example" not in page
+    assert set(Elements(page).names) <= OWN | {"details", "summary", "code", "span", "ul", "li", "h3"}

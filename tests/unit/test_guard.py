@@ -76,6 +76,16 @@ def test_the_first_key_opens_the_server(settings: Settings) -> None:
     assert refused(guard, Access.INFER, *bearer("wrong")) is Kind.UNAUTHENTICATED
 
 
+def test_the_caller_is_known_by_the_name_of_its_key(settings: Settings) -> None:
+    """Dialects see it, never the key; a call without a key has none."""
+    token = first_key(settings)
+    assert token is not None
+    called, anonymous = request(headers=bearer(token)), request()
+    for made in (called, anonymous):
+        Guard(settings).admit(made, Access.INFER)
+    assert (called.caller, anonymous.caller) == ("admin", "")
+
+
 def test_a_key_is_made_only_where_keys_count(settings: Settings) -> None:
     """No key is made on loopback, with --no-auth, with a file of one's own, or a second time; --require-key makes one on loopback too."""
     local = replace(settings, host="127.0.0.1")

@@ -26,12 +26,18 @@ MAY_IMPORT = {
     "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
     "dialects": {"core", "serving", "dialects"},
     "console": {"core", "serving", "console"},
+    "compat": {"core", "compat"},
 }
 """Folder -> folders. Runtimes, dialects and engines are named in core/plugins.py and imported when they are asked for. server, cli and the
 package itself may import everything."""
 
-ALSO = {"console": {"dragoman.dialects"}}
-"""Single modules on top: the console is a dialect, so it takes the seam's types, but nothing of any protocol."""
+ALSO = {"console": {"dragoman.dialects"}, "compat": {"dragoman"}}
+"""Single modules on top: the console is a dialect, so it takes the seam's types, but nothing of any protocol. Compat's stand-ins are for
+programs too, which load a stored model through the package itself."""
+
+RELATIVE = {"compat"}
+"""Folders whose modules import their neighbours relatively: a stand-in is known under the name that model files import, `tungstenkit`, and
+under ours. Everywhere else a module's full name says where it is."""
 
 THIRD_PARTY = {
     "core": {"numpy"},
@@ -39,7 +45,8 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
-    "store": set(),
+    "store": {"sqlalchemy", "alembic"},
+    "compat": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
     "console": {"numpy", "orjson"},
@@ -56,6 +63,7 @@ LATE = {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
+    "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
@@ -63,10 +71,15 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+    "store/sql.py": {"dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store"},
+    "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
+    "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
+    "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = ("onnxruntime", "sklearn", "scipy", "skops", "joblib", "xgboost", "lightgbm", "torch", "google.protobuf", "pandas")
+DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
 
 
@@ -90,16 +103,24 @@ class Import:
 
 @cache
 def imports(path: Path) -> tuple[Import, ...]:
+    absolute = ("dragoman", *path.parent.relative_to(ROOT).parts)
+    folder = absolute[1] if len(absolute) > 1 else ""
+
     def walk(node: ast.AST, inside: bool, typing_only: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
                 for alias in child.names:
                     yield Import(alias.name, "", child.lineno, inside, typing_only)
             elif isinstance(child, ast.ImportFrom):
-                assert child.level == 0, f"{path}:{child.lineno} imports relatively"
-                assert child.module
+                assert child.level == 0 or folder in RELATIVE, f"{path}:{child.lineno} imports relatively"
+                module = (
+                    ".".join((*absolute[: len(absolute) - child.level + 1], *filter(None, (child.module,))))
+                    if child.level
+                    else child.module
+                )
+                assert module
                 for alias in child.names:
-                    yield Import(child.module, alias.name, child.lineno, inside, typing_only)
+                    yield Import(module, alias.name, child.lineno, inside, typing_only)
             else:
                 function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
                 typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
@@ -173,9 +194,15 @@ def test_protocols_do_not_know_each_other() -> None:
 
 
 def test_only_the_seams_import_by_name() -> None:
-    """Runtimes, dialects and engines are found by core/plugins.py; nothing else hides an import in a text."""
+    """Runtimes, dialects and engines are found by core/plugins.py, user code by its runtime; nothing else hides an import in a text."""
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
-    assert users == ["core/plugins.py", "serving/fetch.py"]
+    assert users == [
+        "core/plugins.py",
+        "runtimes/python.py",
+        "runtimes/python_examine.py",
+        "runtimes/python_tungsten.py",
+        "serving/fetch.py",
+    ]
 
 
 @every_module
@@ -189,7 +216,7 @@ def test_modules_are_short_and_say_what_they_are_for(path: Path) -> None:
 # --- what is really loaded ---
 
 
-def loaded_by(*modules: str) -> set[str]:
+def loaded_by(*modules: str, below: Path = ROOT.parent) -> set[str]:
     """The modules from outside the standard library that a fresh process has after importing these, beyond what it began with."""
     script = (
         "import sys, json; before = set(sys.modules)\n"
@@ -198,7 +225,7 @@ def loaded_by(*modules: str) -> set[str]:
         + "\nprint(json.dumps(sorted(n for n in found if n.split('.')[0] not in sys.stdlib_module_names)))"
     )
     run = subprocess.run(
-        [sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT.parent)}, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], env={"PYTHONPATH": str(below)}, capture_output=True, text=True, check=True, timeout=60
     )
     return set(json.loads(run.stdout))
 
@@ -210,15 +237,25 @@ def modules_of(*folders: str) -> list[str]:
 
 def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
     """core, hosting, engines and every runtime are importable in an environment that has numpy only."""
-    found = loaded_by(*modules_of("core", "hosting", "engines", "runtimes"))
+    found = loaded_by(*modules_of("core", "hosting", "engines", "runtimes", "compat"))
     assert {name.split(".")[0] for name in found} == {"dragoman", "numpy"}
-    assert {folder_of(name) for name in found if name.startswith("dragoman")} == {"", "core", "hosting", "engines", "runtimes"}
+    assert {folder_of(name) for name in found if name.startswith("dragoman")} == {"", "core", "hosting", "engines", "runtimes", "compat"}
+
+
+def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:
+    """`import tungstenkit`, as a model file says it, needs no package at all, not even this one."""
+    assert {name.split(".")[0] for name in loaded_by("tungstenkit", below=ROOT / "compat")} == {"tungstenkit"}
 
 
 def test_the_command_loads_no_framework() -> None:
-    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client."""
-    found = loaded_by("dragoman.cli", "dragoman.server.worker", *modules_of("dialects", "console"))
-    assert not {name for name in (*FRAMEWORKS, *CLIENTS) if name in found}
+    """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client, no database before a store is opened."""
+    found = loaded_by("dragoman.cli", "dragoman.server.worker", "dragoman.store.sql", *modules_of("dialects", "console"))
+    assert not {name for name in (*FRAMEWORKS, *CLIENTS, *DATABASES) if name in found}
+
+
+def test_a_store_that_is_up_to_date_needs_no_alembic() -> None:
+    """Only migrating does."""
+    assert "alembic" not in loaded_by("dragoman.store.sqlstore")
 
 
 def test_the_package_itself_is_light() -> None:

@@ -135,7 +135,7 @@ def test_values(name: str, value: Any, expected: Any) -> None:
         ("port", "http", "a whole number"),
         ("port", [8000.5], "a whole number"),
         ("load", "later", "one of wait, background"),
-        ("log_level", "trace", "one of debug, info, warning, error"),
+        ("log_level", "verbose", "one of trace, debug, info, warning, error"),
         ("max_body", "64 apples", "a size such as 64MB"),
         ("max_body", "-1", "a size such as 64MB"),
         ("max_body", "1.5GB", "a size such as 64MB"),

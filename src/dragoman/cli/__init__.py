@@ -5,14 +5,16 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, keys, serve
+from dragoman.cli import client, env, keys, listing, predict, serve, store, tungsten
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
 examples:
   dragoman serve model.onnx                      serve one file on http://127.0.0.1:3000
   dragoman serve iris=iris.skops repo/ -p 8000   several targets; folders may be Triton, TF Serving or MLServer repositories
-  dragoman models                                what a running server has
+  dragoman serve path/to/tungsten_model.py       a Tungsten project, as it lies there
+  dragoman build path/to/project -n text:1       keep a model in the store; then: dragoman serve text:1
+  dragoman models                                what is stored, and what of it runs
   dragoman predict iris '[[5.1, 3.5, 1.4, 0.2]]' call it
 """
 
@@ -28,26 +30,40 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"dragoman {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     serve.add_to(commands)
+    store.add_to(commands)
+    listing.add_to(commands)
     client.add_to(commands)
+    predict.add_to(commands)
     keys.add_to(commands)
+    env.add_to(commands)
+    commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
     return root
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What a command line says. Targets of `serve` may stand before, between and after flags, which argparse alone does not take."""
+    """What a command line says.
+
+    Targets of `serve` and the INPUT of `predict` may stand before, between and after flags, which argparse alone does not take.
+    """
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    if rest and (options.command != "serve" or any(text.startswith("-") for text in rest)):
-        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and not any(text.startswith("-") for text in rest):
+        if options.command == "serve":
+            options.targets, rest = [*options.targets, *rest], []
+        elif options.command == "predict" and options.input is None:
+            options.input, *rest = rest
     if rest:
-        options.targets = [*options.targets, *rest]
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
-    options = parse(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if words[:1] == ["tungsten"]:
+            sys.exit(tungsten.main(words[1:]))
+        options = parse(words)
         code: int = options.run(options)
     except ServingError as error:
         print(f"dragoman: {error.message}", file=sys.stderr)  # this is the command's output

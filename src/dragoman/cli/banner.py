@@ -25,12 +25,12 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
-    lines = ["", f"Dragoman is listening on {', '.join(f'{scheme}://{host}:{p}' for p in ports)}"]
+    lines = ["", f"Dragoman is listening on {', '.join(f'{scheme}://{host}:{p}' for p in ports)} (Press CTRL+C to quit)"]
     if loaded is None:
         lines.append(f"The models load in the background; see {base}/v2/health/ready")
         return "\n".join([*lines, "", ""])
     if not loaded.ready and not loaded.failed:
-        lines.append("No model is served yet: give `dragoman serve` a file or a folder")
+        lines.append("No model is served yet: give `dragoman serve` a file or a folder, or build a model with `dragoman build`")
     if loaded.ready:
         lines.append(
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")
@@ -38,7 +38,7 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
     lines.append("")
     if loaded.samples:
         lines += requests_for(base, min(loaded.samples, key=lambda sample: len(json.dumps(sample))))
-    return "\n".join([*lines, f"Pages: {base}/   Metrics: {base}/metrics   Stop: Ctrl-C", ""])
+    return "\n".join([*lines, f"Pages: {base}/   Metrics: {base}/metrics", ""])
 
 
 def requests_for(base: str, sample: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from dragoman.cli.banner import Progress, banner
@@ -23,14 +23,17 @@ from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Loaded, Worker
+from dragoman.serving.library.opening import resolved
 
 log = logging.getLogger("dragoman")
 
 _DESCRIPTION = """\
 Serve models until Ctrl-C or SIGTERM.
 
-A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt), a folder with one model, a folder with numeric version
-folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one (model-settings.json); NAME=TARGET names it.
+A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model, a Tungsten project, a
+folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
+(model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it. Without a
+TARGET the newest stored model is served.
 Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
 then flags; --print-config shows the result.
 """
@@ -70,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(as_toml(settings))
         return 0
+    if not settings.targets:
+        settings = _newest(settings)
     configure_logging(settings.log_level, settings.log_format)
     token = first_key(settings)
     if token is not None:
@@ -84,6 +89,18 @@ def run(options: argparse.Namespace) -> int:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
+
+
+def _newest(settings: Settings) -> Settings:
+    """These settings with the newest stored model as the target, if there is one."""
+    try:
+        stored = asyncio.run(resolved(settings.data_path))
+    except ServingError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return settings
+    sys.stderr.write(f"Finding the latest model... succeeded\nUse model '{stored.name}'\n")
+    return replace(settings, targets=(stored.name,))
 
 
 async def _one(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:

@@ -1,12 +1,14 @@
-"""The OpenAPI document of this server: our own API, and for each served model its inference routes with its real names and shapes."""
+"""The OpenAPI document of this server: our own API, and for each served model the routes of every dialect with its real names and shapes."""
 
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.console import bodies
+from dragoman.console import bodies, predictions_api
+from dragoman.core.errors import ServingError
 from dragoman.core.samples import instances, v2_inputs
 from dragoman.dialects import Services
 from dragoman.serving.gateway import Entry
+from dragoman.serving.root_model import default_entry
 
 _ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _FAILURES = {
@@ -23,10 +25,17 @@ def document(services: Services) -> dict[str, Any]:
             **_get("model", "One model: versions, labels, signatures and an example input.", "Model"),
             "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
         },
-        "/dragoman/v1/openapi.json": _get("openapi", "This document.", "Any"),
+        "/dragoman/v1/openapi.json": _get("openapi", "This document, also at /openapi.json.", "Any"),
     }
+    try:
+        default = default_entry(services.gateway)
+    except ServingError:
+        default = None
     for entry in services.gateway.entries():
         paths.update(_inference(entry))
+    for entry in services.gateway.entries():
+        paths.update(predictions_api.model_paths(entry, at_root=entry is default))
+    paths.update(predictions_api.shared_paths())
     return {
         "openapi": "3.1.0",
         "info": {
@@ -35,7 +44,7 @@ def document(services: Services) -> dict[str, Any]:
             "description": "One model server, every client's protocol.",
         },
         "paths": paths,
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": {**_SCHEMAS, **predictions_api.SCHEMAS}},
     }
 
 

@@ -37,7 +37,8 @@ def start_page(services: Services, base: str) -> str:
         f"<title>Dragoman</title><style>{_STYLE}</style></head><body>"
         f"<h1>Dragoman <small>{escape(services.info.version)}</small></h1>"
         f"<main>{models if rows else '<p>No model is served yet.</p>'}{sections}</main>"
-        f"<p><a href='/metrics'>metrics</a> · <a href='/dragoman/v1/status'>status</a> · <a href='/dragoman/v1/openapi.json'>OpenAPI</a></p>"
+        f"<p><a href='/metrics'>metrics</a> · <a href='/dragoman/v1/status'>status</a> · "
+        f"<a href='/docs'>API</a> · <a href='/openapi.json'>OpenAPI</a></p>"
         f"</body></html>"
     )
 

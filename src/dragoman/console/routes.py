@@ -1,22 +1,23 @@
-"""The face at `/` and our own API under `/dragoman/v1/`: a dialect like any other, and the one that answers for paths nobody else claims.
+"""The face at `/`, `/docs`, `/openapi.json` and our own API under `/dragoman/v1/`; it answers for the paths that nobody else claims.
 
 `GET /` gives browsers a page. Everybody else gets one JSON object that is MLRun's server information (name, version, extensions) and
 Tungsten's description of the default model (input_schema, output_schema, demo_output_schema) at the same time.
 """
 
-import asyncio
 import re
 from typing import Any
 
 import orjson
 
+from dragoman.console.docs_page import docs_page
 from dragoman.console.openapi import document
 from dragoman.console.page import start_page
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.samples import example, schema
+from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
-from dragoman.serving.gateway import Entry, VersionStatus
+from dragoman.serving.gateway import VersionStatus
+from dragoman.serving.root_model import default_entry, description
 
 _HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,260}")
 _PAGE_HEADERS = [
@@ -25,6 +26,8 @@ _PAGE_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+
+_DETAILS = {"path": "Not Found", "method": "Method Not Allowed"}
 
 
 class Console:
@@ -41,8 +44,10 @@ class Console:
             route = Route(self._face, Access.PUBLIC)
         elif path == "/dragoman/v1/status":
             route = Route(self._status, Access.PUBLIC)
-        elif path == "/dragoman/v1/openapi.json":
+        elif path in ("/openapi.json", "/dragoman/v1/openapi.json"):
             route = Route(self._openapi, Access.PUBLIC)
+        elif path in ("/docs", "/redoc"):
+            route = Route(self._docs, Access.PUBLIC)
         elif path == "/dragoman/v1/models":
             route = Route(self._models, Access.PUBLIC)
         elif path.startswith("/dragoman/v1/models/") and len(parts) == 5:
@@ -55,7 +60,10 @@ class Console:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
-        answer = _json({"error": error.message, "kind": error.kind.value}, status)
+        body = {"error": error.message, "kind": error.kind.value}
+        if not request.path.startswith("/dragoman/"):  # a client of Tungsten looks for these words where nobody else has any
+            body["detail"] = _DETAILS.get(error.what, error.message)
+        answer = _json(body, status)
         if status == 405:
             answer.headers.append((b"allow", b"GET, HEAD"))
         return answer
@@ -63,30 +71,29 @@ class Console:
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
         if b"text/html" in accept:
-            sent = request.header(b"host") or b""
-            # It goes into lines for a shell, so nothing but names, addresses and ports is taken over.
-            host = sent.decode() if _HOST.fullmatch(sent) else "127.0.0.1"
-            page = start_page(self._services, f"{request.scope.get('scheme', 'http')}://{host}")
+            page = start_page(self._services, _base(request))
             return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
-        info: dict[str, Any] = {"name": self._services.info.name, "version": "v2", "extensions": list(self._services.extensions)}
-        entry = self._default_entry(await asyncio.to_thread(self._services.repository.names))
-        if entry is not None:
-            signature = entry.signatures[""]
-            inputs = signature.input_schema or schema(signature.inputs, batch=signature.batch)
-            outputs = signature.output_schema or schema(signature.outputs, batch=signature.batch)
-            info |= {"input_schema": inputs, "output_schema": outputs, "demo_output_schema": outputs}
-        else:
-            info |= {"input_schema": {}, "output_schema": {}, "demo_output_schema": {}}
-        return _json(info)
+        return _json(
+            {
+                "name": self._services.info.name,
+                "version": "v2",
+                "extensions": list(self._services.extensions),
+                **self._description(),
+            }
+        )
 
-    def _default_entry(self, names: list[str]) -> Entry | None:
-        """The model that a client means who names none: the first one of the command line, else the first one there is."""
-        for name in (*names, *(e.name for e in self._services.gateway.entries())):
-            try:
-                return self._services.gateway.find(name)
-            except ServingError:
-                continue
-        return None
+    def _description(self) -> dict[str, Any]:
+        """The default model's schemas, empty without any model. Raises NOT_READY or UNAVAILABLE while the default model cannot answer."""
+        try:
+            return description(default_entry(self._services.gateway).signatures)
+        except ServingError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return {"input_schema": {}, "output_schema": {}, "demo_output_schema": {}}
+
+    async def _docs(self, request: Request) -> Answer:
+        page = docs_page(document(self._services), _base(request))
+        return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
 
     async def _status(self, request: Request) -> Answer:
         gateway, info = self._services.gateway, self._services.info
@@ -127,10 +134,20 @@ class Console:
         spec = desired.versions.get(status.version) if desired is not None else None
         if spec is not None:
             row |= {"runtime": spec.runtime or "ensemble", "max_batch_size": spec.batch.max_size, "warnings": list(spec.warnings)}
+            if spec.digest:
+                row["digest"] = spec.digest
         return row
 
     async def _openapi(self, request: Request) -> Answer:
         return _json(document(self._services))
+
+
+def _base(request: Request) -> str:
+    """The address that the client used."""
+    sent = request.header(b"host") or b""
+    # It goes into lines for a shell, so nothing but names, addresses and ports is taken over.
+    host = sent.decode() if _HOST.fullmatch(sent) else "127.0.0.1"
+    return f"{request.scope.get('scheme', 'http')}://{host}"
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Made per request and therefore not frozen: InferRequest, InferResponse, Timings,
 import hashlib
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -124,6 +124,8 @@ class ModelSpec:
     """The model configuration as its own layout writes it in JSON (Triton), for the configuration endpoint."""
     warnings: tuple[str, ...] = ()
     """Settings that were read and have no effect here, each named."""
+    digest: str = ""
+    """Of the stored version that this is; "" for what was never built."""
 
     def with_revision(self, artifact_state: str) -> "ModelSpec":
         """This spec with the revision that its fields and the state of its artifact (sizes and times of files) give."""
@@ -164,6 +166,8 @@ class InferRequest:
     dialect: str = ""
     """Who asked, for metering."""
     watch: Watch | None = None
+    part: Callable[[Tensors | Rows], None] | None = None
+    """Takes the parts of a streamed answer but the last, which is the answer itself. Called where the model runs; may block it."""
 
 
 @dataclass(slots=True)
@@ -202,7 +206,9 @@ class Model(Protocol):
     """A loaded model. `predict` blocks and owns its inputs; it is called once at a time unless `concurrent`.
 
     `predict` raises ServingError INVALID_INPUT for input that the framework refuses; any other exception is the model's failure.
-    `signatures` has "" as the default and, where the format has several, their names too.
+    `signatures` has "" as the default and, where the format has several, their names too. Three more attributes are optional: `batch_size`
+    (int; more than 0 is what the model's author says of its largest batch, and wins over the spec's), and, where `streams` is true,
+    `stream(call) -> Iterator[Tensors | Rows]`, the parts of an answer to one request as they come.
     """
 
     @property

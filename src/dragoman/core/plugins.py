@@ -14,10 +14,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "xgboost": "dragoman.runtimes.boosters:load_xgboost",
         "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
+        "python": "dragoman.runtimes.python:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
         "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
+        "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "console": "dragoman.console.routes:Console",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},

@@ -63,9 +63,11 @@ def schema(specs: tuple[TensorSpec, ...], *, batch: bool) -> dict[str, Any]:
 
 
 def _property(spec: TensorSpec, skip: int) -> dict[str, Any]:
+    if spec.shape is None:  # a number, or lists of them, nested as deep as the sender likes
+        return {}
     kind = "number" if spec.datatype is None else _JSON_TYPE.get(spec.datatype.kind, "string")
     described: dict[str, Any] = {"type": kind}
-    for size in reversed(spec.shape[skip:] if spec.shape is not None else ()):
+    for size in reversed(spec.shape[skip:]):
         described = {"type": "array", "items": described}
         if size >= 0:
             described |= {"minItems": size, "maxItems": size}

@@ -11,16 +11,23 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.late_store import LateStore
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.uploads import Uploads
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+
+CALLER = "dragoman.caller"
+"""Where the server leaves in the scope whose API key a request was made with."""
 
 
 class Access(Enum):
@@ -57,6 +64,11 @@ class Request:
     def raw_path(self) -> bytes:
         raw: bytes | None = self.scope.get("raw_path")
         return raw if raw is not None else self.path.encode()
+
+    @property
+    def caller(self) -> str:
+        """The name of the API key that admitted the request, "" for none."""
+        return self.scope.get(CALLER, "")  # type: ignore[no-any-return]
 
     @property
     def query(self) -> bytes:
@@ -129,6 +141,9 @@ class Services:
     """Bytes that a compressed request body may inflate to."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
+    predictions: Predictions = field(kw_only=True)
+    uploads: Uploads = field(kw_only=True)
+    store: LateStore = field(kw_only=True)
 
 
 class Dialect(Protocol):
@@ -186,6 +201,7 @@ check_table(USUAL_STATUS)
 
 
 __all__ = [
+    "CALLER",
     "USUAL_STATUS",
     "Access",
     "Answer",

@@ -1,17 +1,13 @@
 """Engines decide where a model lives and how a call gets there. Here: the protocol, all engines of one server, and the in-process engine."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from dragoman.core.model import Environment, ModelSpec, Servable
+from dragoman.core.model import ModelSpec, Servable
 from dragoman.core.plugins import find
+from dragoman.engines.environment import Environments
 from dragoman.hosting.servable import LocalServable
-
-PythonFor: TypeAlias = Callable[[Environment, Callable[[str], None]], Awaitable[Path]]
-"""(environment, where its lines of progress go) -> the interpreter of its virtualenv, built where it does not exist yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +16,8 @@ class Context:
 
     keeper: str = ""
     """Unix socket of the keeper of model processes; "" when this process keeps its own."""
-    python_for: PythonFor | None = None
-    """Who builds virtualenvs, where this process keeps its own model processes."""
+    environments: Environments | None = None
+    """The virtualenvs of models, where this process keeps its own model processes."""
 
 
 class Engine(Protocol):

@@ -114,6 +114,8 @@ class Connection:
     def _frame(self, frame: Frame) -> None:
         header = frame.read(self.line.tag if frame.kind != Kind.HELLO else HELLO)
         match frame.kind:
+            case Kind.RESULT if header.get("more"):
+                self._part(header["id"], response_in(header))
             case Kind.RESULT:
                 self._answer(header["id"], response_in(header))
             case Kind.STARTED:
@@ -138,6 +140,15 @@ class Connection:
         pending.answered = True
         self._gone(pending)
         pending.settle(outcome)
+
+    def _part(self, number: int, part: InferResponse) -> None:
+        pending = self.outstanding.get(number)
+        if pending is None or pending.request.part is None or pending.future.done():
+            return
+        try:
+            pending.request.part(part.outputs)
+        except ServingError as error:
+            pending.settle(error)
 
     def _start(self, batch: int, numbers: list[int]) -> None:
         now = time.monotonic()

@@ -19,7 +19,7 @@ from typing import Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Environment, ModelSpec
 from dragoman.core.spec_json import spec_to_json
-from dragoman.engines import PythonFor
+from dragoman.engines.environment import Environments, Held
 from dragoman.engines.launch import Process
 from dragoman.hosting.messages import Facts
 
@@ -75,8 +75,11 @@ class Lease(Protocol):
 
     @property
     def facts(self) -> Facts: ...
-    def complain(self, index: int, serial: int) -> None:
-        """A process has not reacted to a cancellation within the grace time, and nobody here waits for what it runs: to be killed."""
+    def complain(self, index: int, serial: int, *, broken: bool = False) -> None:
+        """A process is to be killed: it has not reacted to a cancellation within the grace time, and nobody here waits for what it runs.
+
+        `broken`: it lives, but its connection has ended, so user code has closed or written to it; nobody else is asked.
+        """
         ...
 
     def object(self, index: int, serial: int) -> None:
@@ -100,13 +103,13 @@ class Keeping(Protocol):
 
 
 class Keeper:
-    """Make it on the loop that will call it. `python_for` builds virtualenvs; without it specs that ask for one are refused.
+    """Make it on the loop that will call it. `environments` has the virtualenvs; without it specs that ask for one are refused.
 
     `folder` is for sockets and must be readable by nobody else; without one a temporary one is made.
     """
 
-    def __init__(self, *, python_for: PythonFor | None = None, folder: Path | None = None) -> None:
-        self._python_for = python_for
+    def __init__(self, *, environments: Environments | None = None, folder: Path | None = None) -> None:
+        self._environments = environments
         self._folder = folder
         self._own_folder: str | None = None
         self._kept: dict[str, _Kept] = {}
@@ -117,7 +120,7 @@ class Keeper:
         kept = self._kept.get(key)
         if kept is None:
             self._numbers += 1
-            kept = self._kept[key] = _Kept(spec, self._place(f"m{self._numbers}"), self._python_for, self._forget)
+            kept = self._kept[key] = _Kept(spec, self._place(f"m{self._numbers}"), self._environments, self._forget)
         lease = _Lease(kept, listener)
         kept.leases.add(lease)
         try:
@@ -161,8 +164,8 @@ class _Lease:
     def facts(self) -> Facts:
         return self._kept.opened.result()
 
-    def complain(self, index: int, serial: int) -> None:
-        self._kept.complain(self, index, serial)
+    def complain(self, index: int, serial: int, *, broken: bool = False) -> None:
+        self._kept.complain(self, index, serial, broken=broken)
 
     def object(self, index: int, serial: int) -> None:
         self._kept.wanted.add((index, serial))
@@ -176,10 +179,10 @@ class _Lease:
 class _Kept:
     """The processes of one model."""
 
-    def __init__(self, spec: ModelSpec, place: Path, python_for: PythonFor | None, forget: Callable[["_Kept"], None]) -> None:
+    def __init__(self, spec: ModelSpec, place: Path, environments: Environments | None, forget: Callable[["_Kept"], None]) -> None:
         self._spec = spec
         self._place = place
-        self._python_for = python_for
+        self._environments = environments
         self._forget = forget
         self.leases: set[_Lease] = set()
         self.wanted: set[tuple[int, int]] = set()
@@ -188,7 +191,8 @@ class _Kept:
         self._serial = 0
         self._complaints: dict[tuple[int, int], asyncio.TimerHandle] = {}
         self._stopping: asyncio.Task[None] | None = None
-        self._python: Path | None = None
+        self._held: Held | None = None
+        """The virtualenv of the processes, which nobody may remove before they have ended."""
         self._keeping: list[asyncio.Task[None]] = []
         self.opened: asyncio.Task[Facts] = asyncio.get_running_loop().create_task(self._open())
         self.opened.add_done_callback(self._opened)
@@ -197,9 +201,16 @@ class _Kept:
         for index, (serial, process) in sorted(self._present.items()):
             listener(Up(index, serial, str(process.path)))
 
-    def complain(self, by: _Lease, index: int, serial: int) -> None:
+    def complain(self, by: _Lease, index: int, serial: int, *, broken: bool) -> None:
         """Kill a process that does not react, unless another worker says in time that it waits for what runs there."""
-        if self._present.get(index, (0, None))[0] != serial or (index, serial) in self._complaints:
+        present, process = self._present.get(index, (0, None))
+        if process is None or present != serial:
+            return
+        if broken:
+            log.warning("the process of model '%s' has lost its connection and is killed", self._spec.name)
+            process.kill("it lives, but its connection to the server has ended: does the model close or write to descriptors?")
+            return
+        if (index, serial) in self._complaints:
             return
         others = self.leases - {by}
         self.wanted.discard((index, serial))
@@ -226,7 +237,7 @@ class _Kept:
 
     async def _open(self) -> Facts:
         if self._spec.environment is not None:
-            self._python = await self._build(self._spec.environment)
+            self._held = await self._hold(self._spec.environment)
         loop = asyncio.get_running_loop()
         starts = [loop.create_task(self._start(index)) for index in range(self._spec.instances)]
         try:
@@ -239,15 +250,15 @@ class _Kept:
         self._keeping = [loop.create_task(self._keep(index)) for index in range(self._spec.instances)]
         return facts[0]
 
-    async def _build(self, environment: Environment) -> Path:
-        if self._python_for is None:
+    async def _hold(self, environment: Environment) -> Held:
+        if self._environments is None:
             raise ServingError(
                 Kind.UNSUPPORTED,
                 f"model '{self._spec.name}' wants an environment of its own, which this server does not build",
                 what="load",
             )
         lines = logging.getLogger(f"dragoman.models.{self._spec.name}")
-        return await self._python_for(environment, lambda line: lines.info("%s", line))
+        return await self._environments.hold(environment, lambda line: lines.info("%s", line))
 
     def _opened(self, opened: "asyncio.Task[Facts]") -> None:
         if opened.cancelled() or opened.exception() is not None:
@@ -256,7 +267,8 @@ class _Kept:
     async def _start(self, index: int) -> Facts:
         self._serial += 1
         serial = self._serial
-        process = await Process.start(self._spec, self._place.with_name(f"{self._place.name}-{serial}"), self._python)
+        python = self._held.python if self._held is not None else None
+        process = await Process.start(self._spec, self._place.with_name(f"{self._place.name}-{serial}"), python)
         self._present[index] = (serial, process)
         return process.facts
 
@@ -280,6 +292,10 @@ class _Kept:
             except ServingError as error:
                 self._give_up(f"{reason} and could not be started again: {error.message}")
                 return
+            except Exception as error:  # no descriptors, no threads: whatever it is, those who wait must hear of it
+                log.exception("the process of model '%s' could not be started again", self._spec.name)
+                self._give_up(f"{reason} and could not be started again: {type(error).__name__}")
+                return
             log.info("model '%s': its process runs again", self._spec.name)
             serial, process = self._present[index]
             self._tell(Up(index, serial, str(process.path)))
@@ -302,4 +318,8 @@ class _Kept:
             handle.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         present, self._present = self._present, {}
-        await asyncio.gather(*(process.stop() for _, process in present.values()))
+        try:
+            await asyncio.gather(*(process.stop() for _, process in present.values()))
+        finally:
+            if self._held is not None:
+                self._held.release()

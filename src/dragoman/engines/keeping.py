@@ -67,8 +67,10 @@ class _Session:
             case Kind.ACQUIRE if self._work is None:
                 self._work = asyncio.get_running_loop().create_task(self._acquire(spec_from_json(header["spec"])))
             case Kind.COMPLAINT if self._lease is not None:
-                act = self._lease.object if header["objection"] else self._lease.complain
-                act(header["index"], header["serial"])
+                if header["objection"]:
+                    self._lease.object(header["index"], header["serial"])
+                else:
+                    self._lease.complain(header["index"], header["serial"], broken=header["broken"])
             case _:
                 raise FrameError(f"a frame of kind {frame.kind} has no meaning here")
 
@@ -133,8 +135,8 @@ class _RemoteLease:
         self.line = Line(self._frame, self._lost, HELLO)
         self.facts: Facts
 
-    def complain(self, index: int, serial: int) -> None:
-        self.line.send(Kind.COMPLAINT, {"index": index, "serial": serial, "objection": False})
+    def complain(self, index: int, serial: int, *, broken: bool = False) -> None:
+        self.line.send(Kind.COMPLAINT, {"index": index, "serial": serial, "objection": False, "broken": broken})
 
     def object(self, index: int, serial: int) -> None:
         self.line.send(Kind.COMPLAINT, {"index": index, "serial": serial, "objection": True})

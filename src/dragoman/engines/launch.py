@@ -62,7 +62,7 @@ class Process:
         self._reason = ""
         self._popen: subprocess.Popen[bytes]
         self._socket: socket.socket
-        self._line = Line(self._frame, lambda _: None, HELLO)
+        self._line = Line(self._frame, self._line_lost, HELLO)
         self._transports: list[asyncio.BaseTransport] = []
         self._dying: asyncio.Task[None] | None = None
         self.facts: Facts
@@ -161,6 +161,10 @@ class Process:
                 self._reason = self._reason or str(header["reason"])
             case _:
                 raise FrameError(f"a frame of kind {frame.kind} has no meaning here")
+
+    def _line_lost(self, _wrong: str) -> None:
+        """It has ended, or will in a moment; or else user code has closed the descriptor, and nothing can be said to it any more."""
+        self._loop.call_later(_LAST_WORDS_S, self.kill, "its line to the server has ended: does the model close descriptors?")
 
     def _wait(self) -> None:
         """In a thread of its own: the end of the process, and of what it has started, before its number is given to another."""

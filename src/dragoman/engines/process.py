@@ -17,7 +17,7 @@ class ProcessEngine:
     async def open(self, spec: ModelSpec) -> Servable:
         if self._keeping is None:
             context = self._context
-            self._keeping = RemoteKeeper(context.keeper) if context.keeper else Keeper(python_for=context.python_for)
+            self._keeping = RemoteKeeper(context.keeper) if context.keeper else Keeper(environments=context.environments)
         return await RemoteServable.open(spec, self._keeping)
 
     async def close(self) -> None:

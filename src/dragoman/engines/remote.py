@@ -10,6 +10,8 @@ import math
 import time
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec
@@ -18,6 +20,7 @@ from dragoman.engines.connection import Connection, Pending
 from dragoman.engines.keeper import Down, Event, Keeping, Lease, Lost, Query, Up
 from dragoman.hosting.batcher import late
 from dragoman.hosting.servable import place
+from dragoman.hosting.streaming import Parts
 
 log = logging.getLogger("dragoman.models")
 
@@ -72,6 +75,8 @@ class RemoteServable:
         servable.signatures = facts.signatures
         servable.operations = facts.operations
         servable.platform = spec.platform or facts.platform
+        if facts.batch_size:
+            servable._spec = replace(spec, batch=replace(spec.batch, max_size=facts.batch_size))
         return servable
 
     # --- what a servable does ---
@@ -84,7 +89,11 @@ class RemoteServable:
             self._leave(pending)
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        yield await self.infer(request)
+        parts = Parts(self._spec.name)
+        request.part = parts.arrived
+        async with aclosing(parts.read(self.infer, request)) as responses:
+            async for response in responses:
+                yield response
 
     async def lost(self) -> str:
         return await asyncio.shield(self._lost)
@@ -272,7 +281,10 @@ class RemoteServable:
         until = time.monotonic() + _EXPLAIN_S
 
         def explained() -> None:
-            if connection.serial in self._ends or time.monotonic() > until or self._closed:
+            if connection.serial in self._ends or self._closed:
+                self._recover(connection)
+            elif time.monotonic() > until:
+                self._lease.complain(connection.index, connection.serial, broken=True)
                 self._recover(connection)
             else:
                 self._loop.call_later(0.02, explained)
@@ -286,7 +298,7 @@ class RemoteServable:
         for pending in connection.take():
             if pending.future.done():
                 continue
-            if pending.started and (not self._spec.repeatable or pending.repeated):
+            if pending.started and (not self._spec.repeatable or pending.repeated or pending.request.part is not None):
                 text = f"{reason} while it ran this request for model '{self._spec.name}'"
                 pending.settle(ServingError(Kind.UNAVAILABLE, text, what="model"))
                 continue

@@ -17,16 +17,17 @@ from typing import Any, Final
 
 from dragoman.core.errors import Kind as ErrorKind
 from dragoman.core.errors import ServingError
-from dragoman.core.model import Model, ModelSpec
+from dragoman.core.model import InferResponse, Model, ModelSpec, Timings
 from dragoman.core.spec_json import spec_from_json
-from dragoman.hosting.batch import Member, as_serving_error
+from dragoman.hosting.batch import Member, Payload, as_serving_error
 from dragoman.hosting.frames import Frame, FrameError, Kind
 from dragoman.hosting.hosted import HostedModel
 from dragoman.hosting.line import Line
 from dragoman.hosting.messages import Facts, error_out, facts_out, request_in, response_out
 from dragoman.hosting.output import follow
 from dragoman.hosting.runner import Runner
-from dragoman.hosting.servable import load_models
+from dragoman.hosting.servable import load_models, with_batch_size
+from dragoman.hosting.streaming import AHEAD
 from dragoman.hosting.tracebacks import trace_of
 
 HELLO: Final = "hello"
@@ -86,6 +87,8 @@ class Session:
         request = request_in(header)
         if header.get("log"):
             request.watch = _SILENT
+        if header.get("stream"):
+            request.part = _Sender(self.line, number).part
         try:
             member = self._model.enqueue(request, key, length, self, admitted=bool(header.get("again")))
         except ServingError as error:
@@ -107,12 +110,41 @@ class Session:
             except FrameError as wrong:
                 error = ServingError(ErrorKind.MODEL_FAILED, f"the model's answer cannot be sent: {wrong}")
         assert isinstance(error, ServingError)
-        self.line.send(Kind.ERROR, {"id": number, **error_out(error)})
+        try:
+            self.line.send(Kind.ERROR, {"id": number, **error_out(error)})
+        except FrameError as wrong:
+            self.line.send(Kind.ERROR, {"id": number, **error_out(ServingError(error.kind, f"the model's error cannot be sent: {wrong}"))})
 
     def _lost(self, _wrong: str) -> None:
         """Nobody is there to be answered: everything is cancelled."""
         for member in list(self._members.values()):
             member.future.cancel()
+
+
+class _Sender:
+    """Sends the parts of one answer; the model waits while the loop has not come to send the last few."""
+
+    def __init__(self, line: Line, number: int) -> None:
+        self._line = line
+        self._number = number
+        self._loop = asyncio.get_running_loop()
+        self._room = threading.Semaphore(AHEAD)
+        self._wrong = ""
+
+    def part(self, outputs: Payload) -> None:
+        """In the main thread. Raises MODEL_FAILED after a part that could not be sent."""
+        self._room.acquire()
+        if self._wrong:
+            raise ServingError(ErrorKind.MODEL_FAILED, f"a part of the model's answer cannot be sent: {self._wrong}")
+        self._loop.call_soon_threadsafe(self._send, outputs)
+
+    def _send(self, outputs: Payload) -> None:
+        self._room.release()
+        if not self._line.closed:
+            try:
+                self._line.send(Kind.RESULT, {"more": True, **response_out(self._number, InferResponse(outputs, Timings()))})
+            except FrameError as error:
+                self._wrong = str(error)
 
 
 class _Silent:
@@ -138,7 +170,11 @@ class Host:
         self._server: asyncio.Server | None = None
 
     def serve(self) -> None:
-        asyncio.run(self._serve())
+        """Does not return. User code may break anything in this process, and then it must end: a new one works, half a one only hangs."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            os._exit(1)
 
     def printed(self, text: str) -> None:
         model = self._model
@@ -147,6 +183,7 @@ class Host:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_end_after_failure)
         self._line = Line(self._frame, lambda _: os._exit(1), HELLO)
         await self._loop.create_connection(lambda: self._line, sock=self._socket)
         await self._loop.create_future()  # until the process ends
@@ -175,9 +212,9 @@ class Host:
             asyncio.run_coroutine_threadsafe(self._listen(spec, model, path), self._loop)
 
     async def _listen(self, spec: ModelSpec, model: Model, path: str) -> None:
-        hosted = self._model = HostedModel(spec, model, self._runner, self._end)
+        hosted = self._model = HostedModel(with_batch_size(spec, model), model, self._runner, self._end)
         self._server = await self._loop.create_unix_server(lambda: Session(hosted).line, path)
-        self._line.send(Kind.LOADED, facts_out(Facts(model.signatures, model.operations, model.platform)))
+        self._line.send(Kind.LOADED, facts_out(Facts(model.signatures, model.operations, model.platform, getattr(model, "batch_size", 0))))
 
     def _close(self) -> None:
         if self._server is not None:
@@ -208,6 +245,13 @@ def main(descriptor: int, owner: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # threads of user code would keep the process otherwise
+
+
+def _end_after_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Something of ours failed on the loop, so a request may be forgotten: nothing but the end of the process tells its sender."""
+    loop.default_exception_handler(context)
+    if context.get("exception") is not None:
+        os._exit(1)
 
 
 def _die_with(owner: int) -> None:

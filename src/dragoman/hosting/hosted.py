@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, InferRequest, Model, ModelSpec
+from dragoman.hosting import streaming
 from dragoman.hosting.batch import Batch, Member, Outcome, Payload, execute
 from dragoman.hosting.batcher import Batcher
 from dragoman.hosting.output import Pieces
@@ -76,6 +77,10 @@ class HostedModel:
         self._model.close()
 
     def _start(self, batch: Batch) -> None:
+        # One pass later the answers of the run before are on their way: this run may end the process.
+        self._loop.call_soon(self._begin, batch)
+
+    def _begin(self, batch: Batch) -> None:
         number = next(self._numbers)
         self._announce(number, batch)
         self._announced = number
@@ -160,7 +165,7 @@ class HostedModel:
         assert run is not None
         call = Call(inputs, request.operation, request.signature, outputs, request.parameters)
         try:
-            return self._runner.call(run.number, lambda: self._model.predict(call))
+            return self._runner.call(run.number, lambda: streaming.run(self._model, call, request))
         except Interrupted:
             raise ServingError(Kind.CANCELLED, "the run was broken off") from None
         finally:

@@ -23,6 +23,8 @@ class Facts:
     signatures: Mapping[str, Signature]
     operations: frozenset[str]
     platform: str
+    batch_size: int = 0
+    """What the model itself says of its largest batch; 0: nothing."""
 
 
 def facts_out(facts: Facts) -> dict[str, Value]:
@@ -30,12 +32,18 @@ def facts_out(facts: Facts) -> dict[str, Value]:
         "signatures": signatures_to_json(facts.signatures),
         "operations": sorted(facts.operations),
         "platform": facts.platform,
+        "batch_size": facts.batch_size,
     }
 
 
 def facts_in(header: Mapping[str, Value]) -> Facts:
     try:
-        return Facts(signatures_from_json(header["signatures"]), frozenset(header["operations"]), str(header["platform"]))
+        return Facts(
+            signatures_from_json(header["signatures"]),
+            frozenset(header["operations"]),
+            str(header["platform"]),
+            int(header["batch_size"]),
+        )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FrameError(f"the facts of a model cannot be read: {error}") from error
 
@@ -77,6 +85,8 @@ def request_out(number: int, request: InferRequest, key: str | None, length: int
         header["group"] = request.group
     if request.watch is not None:
         header["log"] = True
+    if request.part is not None:
+        header["stream"] = True
     if again:
         header["again"] = True
     header.update(payload_out(request.inputs))
@@ -84,7 +94,7 @@ def request_out(number: int, request: InferRequest, key: str | None, length: int
 
 
 def request_in(header: Mapping[str, Value]) -> InferRequest:
-    """Everything but what the model process itself needs: id, key, length, log, again."""
+    """Everything but what the model process itself needs: id, key, length, log, stream, again."""
     left_s = header.get("left_s")
     return InferRequest(
         payload_in(header),

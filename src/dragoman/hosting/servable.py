@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from queue import SimpleQueue
 
 from dragoman.core.errors import Kind, ServingError
@@ -19,6 +20,7 @@ from dragoman.core.tensors import Rows, Signature, batch_length
 from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, check_rows, execute, outcome_of, rows_of
 from dragoman.hosting.batcher import ALONE, Batcher
 from dragoman.hosting.reshaped import inner_spec, outer_model
+from dragoman.hosting.streaming import Parts, run
 from dragoman.hosting.warmup import warm_up
 
 LOOP_BOUND_NS = 300_000
@@ -60,10 +62,17 @@ class Cost:
         return LOOP_BOUND_NS  # nothing is known, not even from warm-up: a thread is the safe place
 
 
+def with_batch_size(spec: ModelSpec, model: Model) -> ModelSpec:
+    """The spec with the batch size that the model itself says, where it says one (`Model.batch_size`)."""
+    size = getattr(model, "batch_size", 0)
+    return replace(spec, batch=replace(spec.batch, max_size=size)) if size else spec
+
+
 class LocalServable:
     """Serves one model of this process. Make it with `load` (blocking, any thread), then call everything else on one event loop."""
 
     def __init__(self, spec: ModelSpec, models: Sequence[Model], cost: Cost) -> None:
+        spec = with_batch_size(spec, models[0])
         self._spec = spec
         self._models = list(models)
         self._free: SimpleQueue[Model] = SimpleQueue()
@@ -97,6 +106,7 @@ class LocalServable:
         signature = self.signatures[request.signature]
         if (
             expected_ns < LOOP_BOUND_NS
+            and request.part is None  # who hands over parts may have to wait, which the loop must not
             and not self._in_threads
             and (expected_ns < DIRECT_BOUND_NS or not self._joins or not signature.batch)
         ):
@@ -107,7 +117,15 @@ class LocalServable:
         return await self._batcher.submit(request, key, length)
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        yield await self.infer(request)
+        """One part, or many of a model that streams."""
+        if not getattr(self._models[0], "streams", False):
+            yield await self.infer(request)
+            return
+        parts = Parts(self._spec.name)
+        request.part = parts.put
+        async with aclosing(parts.read(self.infer, request)) as responses:
+            async for response in responses:
+                yield response
 
     async def lost(self) -> str:
         """Never returns: a model of this process cannot die without it."""
@@ -168,11 +186,10 @@ class LocalServable:
 
     def _start(self, batch: Batch) -> None:
         elements = sum(_elements(member.request.inputs) for member in batch)
-        if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads:
+        if self._cost.expect(elements) < LOOP_BOUND_NS and not self._in_threads and batch[0].request.part is None:
             self._finish(batch, elements, self._execute(batch))
             return
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
+        threads = self._executor()
         loop = asyncio.get_running_loop()
         self._in_threads += 1
 
@@ -180,7 +197,12 @@ class LocalServable:
             self._in_threads -= 1
             self._finish(batch, elements, outcomes)
 
-        self._threads.submit(lambda: loop.call_soon_threadsafe(done, self._execute(batch)))
+        threads.submit(lambda: loop.call_soon_threadsafe(done, self._execute(batch)))
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(len(self._models), thread_name_prefix=f"model-{self._spec.name}")
+        return self._threads
 
     def _execute(self, batch: Batch) -> list[Outcome]:
         """Run a batch with a model that nobody else uses now; there are as many as threads, so one is free when a thread is."""
@@ -188,7 +210,7 @@ class LocalServable:
         model = free.get()
 
         def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
-            return model.predict(Call(inputs, request.operation, request.signature, outputs, request.parameters))
+            return run(model, Call(inputs, request.operation, request.signature, outputs, request.parameters), request)
 
         try:
             return execute(batch, predict, self._spec.name)
@@ -222,7 +244,7 @@ def load_models(spec: ModelSpec, record: Callable[[int, int], None]) -> list[Mod
 
 def place(request: InferRequest, signature: Signature, max_size: int) -> tuple[Hashable, int]:
     """With whom a request may run, and how much of a batch it takes: its batch key, or ALONE, and its length."""
-    length = batch_length(request.inputs, signature) if max_size > 1 else None
+    length = batch_length(request.inputs, signature) if max_size > 1 and request.part is None else None
     if length is None or length >= max_size:
         return ALONE, length or 1
     return batch_key(request, signature), length

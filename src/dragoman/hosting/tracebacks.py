@@ -15,7 +15,7 @@ def first_line(error: BaseException) -> str:
     """The first line of its text, shortened; "" when it has none, or cannot say it."""
     try:
         lines = str(error).strip().splitlines()
-    except Exception:  # the text of an exception is user code, too
+    except BaseException:  # the text of an exception is user code, too
         return ""
     return lines[0][:_LINE] if lines else ""
 
@@ -26,7 +26,7 @@ def trace_of(error: BaseException) -> str:
         seen = traceback.TracebackException.from_exception(error, max_group_width=5, max_group_depth=3)
         _strip(seen, set())
         text = "".join(seen.format())
-    except Exception:  # as above
+    except BaseException:  # as above
         text = f"{type(error).__name__}\n"
     if len(text) > _TRACE:
         text = f"{text[: _TRACE // 2]}\n  ...\n{text[-_TRACE // 2 :]}"

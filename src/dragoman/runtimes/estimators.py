@@ -156,7 +156,7 @@ class SklearnModel:
         wanted = call.outputs or tuple(self._types)
         methods = dict.fromkeys(self._origin[name] for name in wanted)
         x = self._table(call.inputs)
-        if not len(x) and (nothing := self._nothing()) is not None:
+        if x.shape and not len(x) and (nothing := self._nothing()) is not None:
             return Tensors([t for t in nothing if t.name in wanted])
         try:
             results = [pair for method in methods for pair in self._run(estimator, method, x)]

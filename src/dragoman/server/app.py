@@ -23,7 +23,7 @@ _EAGER_ENDINGS = ("/infer", ":predict")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
 
-_CANCELLED_ENDINGS = (*_EAGER_ENDINGS, "/generate", "/generate_stream", ":classify", ":regress")
+_CANCELLED_ENDINGS = (*_EAGER_ENDINGS, "/generate", "/generate_stream", ":classify", ":regress", "/predict", "/events")
 """Paths whose work nobody needs once the client has left."""
 
 
@@ -48,8 +48,11 @@ class App:
 
     @staticmethod
     def cancels(scope: Scope) -> bool:
-        """Whether a client that hangs up ends its request: inference does, whatever changes the server goes on."""
-        return scope["path"].endswith(_CANCELLED_ENDINGS)  # type: ignore[no-any-return]
+        """Whether a client that hangs up ends its request: inference and long polls do, whatever changes the server goes on."""
+        path: str = scope["path"]
+        return path.endswith(_CANCELLED_ENDINGS) or (
+            scope.get("method") == "GET" and b"wait=" in scope.get("query_string", b"") and not path.endswith("/cancel")
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import Access, Answer, Request, Route
+from dragoman.dialects import CALLER, Access, Answer, Request, Route
 from dragoman.server.access import Rules, cors_headers, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, ensure_admin_key, tokens_from
 from dragoman.server.settings import Settings
@@ -36,6 +36,8 @@ class Guard:
         error = refusal(self._rules, access, request.method, scope["headers"], token, key)
         if error is not None:
             raise error
+        if key is not None:
+            scope[CALLER] = key.name
         return key
 
     def decorate(self, request: Request, answer: Answer) -> None:

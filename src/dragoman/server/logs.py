@@ -27,8 +27,10 @@ _MODEL = re.compile(r"/models/([^/:]+)")
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> LogSettings:
     """Log to `stream` (standard error): `form` is pretty, json, or auto, which is pretty on a terminal. Replaces what it set up before.
 
-    Our own records come from `level` on, other packages' from warnings on. The settings that it returns can be changed at any time.
+    Our own records come from `level` on, other packages' from warnings on; "trace" is what Tungsten calls a level below "debug", which there
+    is none of. The settings that it returns can be changed at any time.
     """
+    level = "debug" if level == "trace" else level
     target = sys.stderr if stream is None else stream
     structured = form == "json" or (form == "auto" and not target.isatty())
     settings = LogSettings(level, structured=structured)

@@ -23,6 +23,10 @@ _RANGES = (
     ("timeout", 0, _YEAR_S),
     ("drain_timeout", 0, _YEAR_S),
     ("keep_alive", 0.1, _YEAR_S),
+    ("prediction_timeout", 0, _YEAR_S),
+    ("result_expiration", 0.1, _YEAR_S),
+    ("model_wait", 0, _YEAR_S),
+    ("upload_expiration", 0.1, _YEAR_S),
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
@@ -62,12 +66,21 @@ class Settings:
     )
     name: str = setting("", "name of the model when there is one target")
     batch_size: int = setting(
-        0, "join up to this many rows of waiting requests into one run, where the model's own files do not say (0: 32)"
+        0,
+        "join up to this many rows of waiting requests into one run, where the model's own files do not say (0: 32); Python models take it"
+        " over what they declare",
     )
     batch_delay_ms: float = setting(0.0, "let the oldest request wait this long for company while the model is free")
     max_queue: int = setting(4096, "requests that may wait for one model; one more is refused at once")
     timeout: float = setting(300.0, "seconds after which a request that names no time-out is given up (0: never)")
     max_body: int = setting(256 << 20, "largest request body, for example 64MB", unit="size")
+    max_inputs: int = setting(1000, "inputs that one prediction may have")
+    max_file: int = setting(64 << 20, "largest file inside an input, also one that is fetched or uploaded", unit="size")
+    max_predictions: int = setting(1000, "asynchronous predictions of one model that may wait in one worker; one more is refused at once")
+    prediction_timeout: float = setting(7200.0, "seconds that a Python model may work on one batch (0: any time)")
+    result_expiration: float = setting(3600.0, "seconds that the result of an asynchronous prediction is kept")
+    model_wait: float = setting(300.0, "seconds that an accepted prediction waits for a model that has gone, before it fails")
+    upload_expiration: float = setting(600.0, "seconds after its last use that an uploaded file is removed")
     max_connections: int = setting(10_000, "open connections per worker; one more is refused")
     keep_alive: float = setting(75.0, "seconds that an idle connection stays open")
     drain_timeout: float = setting(30.0, "seconds that requests in flight may take to finish at shutdown and unload")
@@ -76,10 +89,17 @@ class Settings:
     )
     threads: int = setting(0, "threads per model inside its framework (0: what suits the framework, at most cores divided by workers)")
     instances: int = setting(1, "copies of each model that run at the same time in one worker")
+    environments: str = setting(
+        "auto",
+        "virtualenvs of Python models: auto makes one where packages are missing here, always for every model that declares any, never none",
+        choices=("auto", "always", "never"),
+    )
     trust_pickle: bool = setting(False, "load pickle and joblib files; they can run any code, so only for files that you made")
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
-    log_level: str = setting("info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    log_level: str = setting(
+        "info", "trace (as debug), debug, info, warning or error", choices=("trace", "debug", "info", "warning", "error")
+    )
     log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=("auto", "pretty", "json"))
     access_log: bool = setting(False, "log one line per request")
     api_key_file: str = setting("", "file of API keys (default: keys.toml in the data directory)", metavar="FILE")
@@ -220,7 +240,7 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for name in ("batch_size", "max_queue"):
         if getattr(settings, name) < 0:
             raise refuse(name, "expected 0 or more")
-    for name in ("max_body", "max_connections"):
+    for name in ("max_body", "max_connections", "max_inputs", "max_file", "max_predictions"):
         if getattr(settings, name) < 1:
             raise refuse(name, "expected 1 or more")
     for name, least, most in _RANGES:

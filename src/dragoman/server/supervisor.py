@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dragoman.engines import PythonFor
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.keeper import Keeper
 from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
@@ -37,10 +37,7 @@ Report = dict[str, Any]
 
 
 class Supervisor:
-    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}.
-
-    `python_for` builds the virtualenvs of models that have one.
-    """
+    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}."""
 
     def __init__(
         self,
@@ -48,9 +45,7 @@ class Supervisor:
         sockets: Sequence[socket.socket],
         run_dir: str,
         on_report: Callable[[int, Report], None],
-        python_for: PythonFor | None = None,
     ) -> None:
-        self._python_for = python_for
         self._settings = settings
         self._sockets = sockets
         self._run_dir = run_dir
@@ -80,7 +75,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Keep the workers alive until `stop`; returns the exit code."""
-        keeping = KeeperService(Keeper(python_for=self._python_for, folder=Path(self._run_dir)), Path(self._keeper))
+        environments = Environments(self._settings.data_path / FOLDER)
+        keeping = KeeperService(Keeper(environments=environments, folder=Path(self._run_dir)), Path(self._keeper))
         await keeping.start()
         try:
             async with asyncio.TaskGroup() as group:

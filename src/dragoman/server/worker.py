@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,9 +21,11 @@ from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
 from dragoman.core.samples import instances, v2_inputs
+from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
-from dragoman.engines import Context, Engines, PythonFor
+from dragoman.engines import Context, Engines
+from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
@@ -33,20 +36,30 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
+from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.late_store import LateStore
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
+from dragoman.serving.uploads import Uploads
+from dragoman.serving.webhooks import Webhooks
+from dragoman.store.sql import open_store, store_url
 
 log = logging.getLogger("dragoman")
 
 _WHOLE_BODY = 8 << 20
 """Bodies up to this size are complete before a handler starts: handlers read them whole anyway, and images as JSON have some megabytes."""
+
+_HELD = 1000
+"""Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -69,7 +82,7 @@ class Worker:
     """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
     `index` is this worker's place among them, `serial` a number that no worker of this server has or had. `keeper` is the socket of whoever
-    keeps the model processes of all workers; without one this worker keeps its own, with virtualenvs that `python_for` builds.
+    keeps the model processes of all workers; without one this worker keeps its own.
     """
 
     def __init__(
@@ -80,7 +93,6 @@ class Worker:
         index: int = 0,
         serial: int = 0,
         keeper: str = "",
-        python_for: PythonFor | None = None,
     ) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
@@ -91,12 +103,13 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer)
+        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
+        self.gateway.starting = True
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper, python_for=python_for))
+        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings))
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -104,6 +117,13 @@ class Worker:
             else ""
         )
         operations = Operations(self.registry, self.repository, self.gateway, fixed)
+        fetching = FetchPolicy.parse(settings.allow_fetch)
+        self.store = LateStore(
+            partial(open_store, store_url(settings.data_path)),
+            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
+        )
+        self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
+        self.predictions = self._predictions(fetching)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -111,10 +131,13 @@ class Worker:
             operations=operations,
             meters=self.meters,
             info=ServerInfo("dragoman", __version__),
-            fetching=FetchPolicy.parse(settings.allow_fetch),
+            fetching=fetching,
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            predictions=self.predictions,
+            uploads=self.uploads,
+            store=self.store,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
@@ -122,6 +145,34 @@ class Worker:
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
+
+    def _predictions(self, fetching: FetchPolicy) -> Predictions:
+        settings = self.settings
+        limits = Limits(
+            waiting=settings.max_predictions,
+            held=min(settings.max_predictions, _HELD),
+            expiration_s=settings.result_expiration,
+            run_timeout_s=settings.prediction_timeout or math.inf,
+            model_wait_s=settings.model_wait,
+        )
+        files = FileLimits(max_file=settings.max_file, max_total=max(settings.max_file, settings.max_body))
+
+        async def resolved(rows: Sequence[Any], signature: Signature) -> list[Any]:
+            return await resolve(rows, signature, fetching, files, self.uploads)
+
+        owners = settings.data_path / "owners"
+        return Predictions(
+            Parts(
+                self.gateway,
+                self.store,
+                resolved,
+                Webhooks(fetching),
+                owners,
+                limits,
+                admit=lambda rows, signature: admit(rows, signature, files),
+                tidy=self.uploads.sweep,
+            )
+        )
 
     async def serve(
         self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None
@@ -151,11 +202,14 @@ class Worker:
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
         """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
+        await self.predictions.start()
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
+        self.gateway.named = tuple(f.name for f in found)
         reasons: dict[int, str] = {}
         for wave in waves(found):
             results = await asyncio.gather(*(self._load_one(found[i], progress) for i in wave))
             reasons |= dict(zip(wave, results, strict=True))
+        self.gateway.starting = False
         return Loaded(
             tuple(f.name for i, f in enumerate(found) if not reasons[i]),
             tuple((f.name, reasons[i]) for i, f in enumerate(found) if reasons[i]),
@@ -211,19 +265,25 @@ class Worker:
         return answer.media_type, answer.body
 
     async def close(self) -> None:
-        """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed."""
+        """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed.
+
+        Predictions that run have that time, too; those that wait stay in the store for the next start.
+        """
         self.gateway.draining = True
-        if self._http is not None:
-            aborted = await self._http.drain(self.settings.drain_timeout)
-            if aborted:
-                log.warning("%d requests were still running after %g s and were broken off", aborted, self.settings.drain_timeout)
+        drained, _ = await asyncio.gather(self._drain_http(), self.predictions.close(self.settings.drain_timeout))
+        if drained:
+            log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
         await self.reconciler.close()
         await self.engines.close()
+        await self.store.close()
         self.repository.close()
+
+    async def _drain_http(self) -> int:
+        return await self._http.drain(self.settings.drain_timeout) if self._http is not None else 0
 
 
 async def _nothing() -> dict[str, Any]:
@@ -263,4 +323,7 @@ def defaults(settings: Settings) -> Defaults:
         instances=settings.instances,
         engine=settings.engine,
         arguments=arguments,
+        batch_size=settings.batch_size,
+        environments=settings.environments,
+        run_timeout_s=settings.prediction_timeout or math.inf,
     )

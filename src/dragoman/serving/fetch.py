@@ -1,7 +1,7 @@
 """The one guarded client for every URL that a request or a user names; nothing else in the server opens such a URL.
 
-Dialects, predictions and the repository call `fetch` with the server's `FetchPolicy`. Files are read here; http and https are in
-`fetch_http.py`, which the first fetch that needs it imports.
+Dialects, predictions and the repository call `fetch` with the server's `FetchPolicy`, webhooks call `post`. Files are read here; http and
+https are in `fetch_http.py`, which the first fetch that needs it imports.
 """
 
 import asyncio
@@ -12,18 +12,20 @@ import re
 import socket
 import ssl
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.model import EMPTY
 from dragoman.serving.fetch_policy import FetchPolicy
 
-__all__ = ["FetchPolicy", "Fetched", "Resolver", "bare_name", "fetch", "media_type", "resolve", "shown", "too_large"]
+__all__ = ["FetchPolicy", "Fetched", "Resolver", "bare_name", "fetch", "media_type", "post", "resolve", "shown", "too_large"]
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Every address of a host and port, as text. Raises OSError where there is none (socket.gaierror with EAI_AGAIN: ask again later)."""
 
+_WEB = frozenset({"http", "https"})
 _SHOWN_CHARACTERS = 200
 _NAME_CHARACTERS = 120
 _AUTHORITY = re.compile(r"(?:[^:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
@@ -64,9 +66,8 @@ async def fetch(url: str, policy: FetchPolicy, *, resolver: Resolver = resolve, 
         async with asyncio.timeout(policy.timeout_s):
             if parts.scheme == "file":
                 return await asyncio.to_thread(_read_file, parts, policy)
-            if parts.scheme in {"http", "https"}:
-                # httpx takes a tenth of a second to import. The first fetch pays it, in a thread; a server that never fetches never does.
-                await asyncio.to_thread(importlib.import_module, "dragoman.serving.fetch_http")
+            if parts.scheme in _WEB:
+                await _import_http()
                 from dragoman.serving.fetch_http import fetch_http
 
                 return await fetch_http(url, policy, resolver, trust)
@@ -74,6 +75,39 @@ async def fetch(url: str, policy: FetchPolicy, *, resolver: Resolver = resolve, 
         raise ServingError(Kind.TIMEOUT, f"URL {shown(url)} could not be read within {policy.timeout_s:g} s") from None
     known = "http://, https:// or file://" if policy.roots else "http:// or https://"
     raise invalid(f"URL {shown(url)}: expected {known} at its start")
+
+
+async def post(
+    url: str,
+    body: bytes,
+    policy: FetchPolicy,
+    *,
+    headers: Mapping[str, str] = EMPTY,
+    resolver: Resolver = resolve,
+    trust: ssl.SSLContext | None = None,
+) -> int:
+    """Send JSON to an http or https URL; returns the status of the answer, whatever it is. The answer itself is not read, redirects are
+    not followed. Raises like `fetch`.
+    """
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        raise invalid("the URL is malformed: its host cannot be read") from None
+    if scheme not in _WEB:
+        raise invalid(f"URL {shown(url)}: expected http:// or https:// at its start")
+    try:
+        async with asyncio.timeout(policy.timeout_s):
+            await _import_http()
+            from dragoman.serving.fetch_http import post_http
+
+            return await post_http(url, body, headers, policy, resolver, trust)
+    except TimeoutError:
+        raise ServingError(Kind.TIMEOUT, f"URL {shown(url)} did not answer within {policy.timeout_s:g} s") from None
+
+
+async def _import_http() -> None:
+    """httpx takes a tenth of a second to import. The first fetch pays it, in a thread; a server that never fetches never does."""
+    await asyncio.to_thread(importlib.import_module, "dragoman.serving.fetch_http")
 
 
 def shown(url: str) -> str:

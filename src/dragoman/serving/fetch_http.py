@@ -12,7 +12,8 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 import httpcore
 import httpx
@@ -33,11 +34,7 @@ _PIECE_BYTES = 16 * 1024
 
 async def fetch_http(url: str, policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None) -> Fetched:
     """See `fetch`, which also holds the deadline of the whole."""
-    try:
-        first = target = _parse(httpx.URL(url))
-    except (httpx.InvalidURL, ValueError):
-        # httpx quotes the part it stumbled over, which may be a password.
-        raise invalid(f"URL {shown(url)} is malformed: expected http://HOST[:PORT]/PATH") from None
+    first = target = _read_url(url)
     for _ in range(policy.max_redirects + 1):
         # Credentials belong to the server that the caller named, whoever redirects where.
         credentials = (first.username, first.password) if _origin(target) == _origin(first) else ("", "")
@@ -46,6 +43,25 @@ async def fetch_http(url: str, policy: FetchPolicy, resolver: Resolver, trust: s
             return answer
         target = answer
     raise invalid(f"URL {shown(url)} redirects more than {policy.max_redirects} times")
+
+
+async def post_http(
+    url: str, body: bytes, headers: Mapping[str, str], policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None
+) -> int:
+    """See `post`."""
+    target = _read_url(url)
+    fields = {b"Content-Type": b"application/json", b"Content-Length": str(len(body)).encode()}
+    fields |= {name.encode("ascii"): value.encode("latin-1") for name, value in headers.items()}
+    async with _asked(b"POST", target, (target.username, target.password), policy, resolver, trust, fields, body) as response:
+        return response.status
+
+
+def _read_url(url: str) -> httpx.URL:
+    try:
+        return _parse(httpx.URL(url))
+    except (httpx.InvalidURL, ValueError):
+        # httpx quotes the part it stumbled over, which may be a password.
+        raise invalid(f"URL {shown(url)} is malformed: expected http://HOST[:PORT]/PATH") from None
 
 
 def _parse(url: httpx.URL) -> httpx.URL:
@@ -77,16 +93,33 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
 async def _hop(
     target: httpx.URL, credentials: tuple[str, str], policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None
 ) -> Fetched | httpx.URL:
-    """One GET: what the URL held, or where it redirects to. The connection is its own: none is used for a host it was not made for."""
+    """One GET: what the URL held, or where it redirects to."""
+    label = shown(str(target))
+    fields = {b"Accept": b"*/*", b"Accept-Encoding": b"gzip"}
+    async with _asked(b"GET", target, credentials, policy, resolver, trust, fields) as response:
+        if response.status in _REDIRECTS:
+            return _next(target, label, _header(response.headers, b"location"))
+        if not 200 <= response.status < 300:
+            raise _refused(label, response.status)
+        return await _read(target, policy, response)
+
+
+@asynccontextmanager
+async def _asked(
+    method: bytes,
+    target: httpx.URL,
+    credentials: tuple[str, str],
+    policy: FetchPolicy,
+    resolver: Resolver,
+    trust: ssl.SSLContext | None,
+    fields: Mapping[bytes, bytes],
+    body: bytes | None = None,
+) -> AsyncGenerator[httpcore.Response, None]:
+    """The head of an answer, its body still to be read. The connection is its own: none is used for a host it was not made for."""
     label = shown(str(target))
     if target.scheme == "https" and trust is None:
         trust = await asyncio.to_thread(_authorities)
-    headers = {
-        b"Host": target.netloc,
-        b"User-Agent": f"dragoman/{__version__}".encode(),
-        b"Accept": b"*/*",
-        b"Accept-Encoding": b"gzip",
-    }
+    headers = {b"Host": target.netloc, b"User-Agent": f"dragoman/{__version__}".encode(), **fields}
     if any(credentials):
         headers[b"Authorization"] = b"Basic " + base64.b64encode(":".join(credentials).encode())
     address = httpcore.URL(scheme=target.raw_scheme, host=target.raw_host, port=_port(target), target=target.raw_path)
@@ -94,13 +127,9 @@ async def _hop(
     try:
         async with (
             httpcore.AsyncConnectionPool(ssl_context=trust, network_backend=backend) as pool,
-            pool.stream(b"GET", address, headers=list(headers.items())) as response,
+            pool.stream(method, address, headers=list(headers.items()), content=body) as response,
         ):
-            if response.status in _REDIRECTS:
-                return _next(target, label, _header(response.headers, b"location"))
-            if not 200 <= response.status < 300:
-                raise _refused(label, response.status)
-            return await _read(target, policy, response)
+            yield response
     except httpcore.LocalProtocolError:
         raise invalid(f"URL {label} is malformed: it cannot be sent as an HTTP request") from None
     except httpcore.ProtocolError as exc:

@@ -7,15 +7,17 @@ The table is a plain dict that the reconciler swaps whole, with an entry under (
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
-from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Servable
-from dragoman.core.tensors import Signature
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Watch
+from dragoman.core.tensors import Rows, Signature, Value
+from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
 from dragoman.serving.tracing import Tracer
 
@@ -73,16 +75,24 @@ Table = Mapping[tuple[str, str], Entry]
 
 
 class Gateway:
-    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit. Without a tracer no request can be traced."""
+    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit. Without a tracer no request can be traced.
 
-    def __init__(self, meters: Meters, request_timeout_s: float = math.inf, tracer: Tracer | None = None) -> None:
+    `max_inputs` bounds the rows of one call of infer_rows, 0 for any number.
+    """
+
+    def __init__(self, meters: Meters, request_timeout_s: float = math.inf, tracer: Tracer | None = None, max_inputs: int = 0) -> None:
         self._table: Table = {}
         self._statuses: dict[str, list[VersionStatus]] = {}
         self._labels: dict[str, Mapping[str, str]] = {}
         self._meters = meters
         self._tracer = tracer
         self._timeout_s = request_timeout_s
+        self._max_inputs = max_inputs
         self.draining = False
+        self.starting = False
+        """Whether what `serve` was told is still being loaded for the first time."""
+        self.named: tuple[str, ...] = ()
+        """The models that `serve` was told, in that order; the first is the default one (see root_model.py)."""
 
     # --- lookup ---
 
@@ -149,6 +159,44 @@ class Gateway:
         if tracer is not None and tracer.active:
             tracer.sample(entry.name, entry.version, request.id, begin, end, response.timings)
         return response
+
+    def admit(self, entry: Entry, rows: Sequence[Value], operation: str = "predict") -> None:
+        """Raise what infer_rows would raise before anything has run: no rows or too many, or an operation that the model lacks."""
+        admit_rows(rows, self._max_inputs, entry.name)
+        if operation != "predict" and operation not in entry.servable.operations:
+            raise unknown_operation(entry, operation)
+
+    async def infer_rows(
+        self,
+        entry: Entry,
+        rows: Sequence[Value],
+        *,
+        operation: str = "predict",
+        parameters: Mapping[str, Value] = EMPTY,
+        deadline: float = math.inf,
+        dialect: str = "",
+        caller: str = "",
+        watch: Callable[[int], Watch | None] | None = None,
+        done: Callable[[int], None] | None = None,
+        patient: bool = False,
+    ) -> list[Value]:
+        """One output per row, in order, of any model: rows of a tensor model are converted. The first failure cancels the rest and is raised.
+
+        Rows are asked for apart and may run in several batches, together with those of other calls. `watch` gives each row, by its index, who
+        follows it; `done` hears of each that is answered. With `patient` a full queue of the model is waited for. The entry stays loaded
+        meanwhile.
+        """
+        self.admit(entry, rows, operation)
+        name = signature_of(entry.signatures, operation)
+        signature = entry.signatures[name]
+        if deadline == math.inf:
+            deadline = time.monotonic() + self._timeout_s  # of the whole call, not of each part anew
+        template = InferRequest(Rows([]), operation, name, (), parameters, "", deadline, 0, new_group(), caller, True, dialect)
+        entry.in_flight += 1
+        try:
+            return await fan_out(partial(self.infer, entry), entry.spec, signature, rows, template, watch=watch, done=done, patient=patient)
+        finally:
+            entry.left()
 
     async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """Like infer, for models that answer in parts; a model that does not gives one part.

@@ -10,6 +10,7 @@ from pathlib import Path
 from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.paths import confine
+from dragoman.serving.python_models import is_project
 
 TRITON_CONFIG = "config.pbtxt"
 MLSERVER_SETTINGS = "model-settings.json"
@@ -22,7 +23,11 @@ _INT64_MAX = (1 << 63) - 1
 def is_model(path: Path) -> bool:
     """Whether a folder is one model rather than a folder of models."""
     return (
-        (path / TRITON_CONFIG).is_file() or (path / MLSERVER_SETTINGS).is_file() or bool(version_folders(path)) or len(artifacts(path)) == 1
+        (path / TRITON_CONFIG).is_file()
+        or (path / MLSERVER_SETTINGS).is_file()
+        or is_project(path)
+        or bool(version_folders(path))
+        or len(artifacts(path)) == 1
     )
 
 

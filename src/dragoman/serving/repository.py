@@ -4,22 +4,27 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 for each load request, so that what is served is what lies on disk then.
 """
 
+import math
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.core.artifacts import SUFFIXES
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
 from dragoman.serving import layouts
 from dragoman.serving.configured import complete, mlserver_model, triton_model
+from dragoman.serving.library.library import Stored
+from dragoman.serving.library.references import parse
+from dragoman.serving.library.specs import read_record, restored
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.paths import confine, read_bounded
+from dragoman.serving.python_models import FILE, RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.registry import check_name
 from dragoman.serving.settings import LARGEST_FILE
 
@@ -46,6 +51,11 @@ class Defaults:
     engine: str = "local"
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
+    batch_size: int = 0
+    """The operator's word, which Python models take over what they declare; 0 when there is none."""
+    environments: str = "auto"
+    """Which Python models get a virtualenv: see python_models."""
+    run_timeout_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +66,28 @@ class _Place:
     path: Path
     named: bool = False
     """Whether the user gave the name."""
+    text: str = ""
+    """The target without its NAME=, as it was written."""
+    data_only: bool = False
+    """Whether its files came from elsewhere as data, so that none of them may be run as code."""
+    stored: Stored | None = None
+
+
+def nothing_stored(text: str) -> Stored:
+    """The lookup of a server without a model store."""
+    raise ServingError(Kind.NOT_FOUND, f"no model '{text}' is stored", what="model")
 
 
 class Repository:
-    """The targets of this run: each PATH or NAME=PATH."""
+    """The targets of this run: each PATH or NAME=PATH, or a name in the model store where there is no such path.
 
-    def __init__(self, targets: Sequence[str], defaults: Defaults) -> None:
+    `stored` looks a name up and raises ServingError where there is none; it may block.
+    """
+
+    def __init__(self, targets: Sequence[str], defaults: Defaults, stored: Callable[[str], Stored] = nothing_stored) -> None:
         self._targets = list(targets)
         self._defaults = defaults
+        self._lookup = stored
         self._uploads = _Uploads()
 
     def discover(self) -> list[Found]:
@@ -101,7 +125,7 @@ class Repository:
         """
         check_name(name)
         if files:
-            return self._read(_Place(name, self._uploads.write(name, files)), config)
+            return self._read(_Place(name, self._uploads.write(name, files), data_only=True), config)
         for target in self._targets:
             try:
                 places = self._places(target)
@@ -124,11 +148,13 @@ class Repository:
         """The name and the path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
         name, separator, rest = target.partition("=")
         if separator and name and "/" not in name and not _exists(Path(target)):
-            return _Place(name, Path(rest).expanduser().absolute(), named=True)
+            return _Place(name, Path(rest).expanduser().absolute(), named=True, text=rest)
         path = Path(target).expanduser().absolute()
         if len(self._targets) == 1 and self._defaults.name:
-            return _Place(self._defaults.name, path, named=True)
-        return _Place(path.stem if path.suffix in SUFFIXES else path.name, path)
+            return _Place(self._defaults.name, path, named=True, text=target)
+        if path.name == FILE:
+            return _Place(path.parent.name, path, text=target)
+        return _Place(path.stem if path.suffix in SUFFIXES or path.suffix == SUFFIX else path.name, path, text=target)
 
     def _places(self, target: str) -> list[_Place]:
         """Where the models of a target lie. Raises INVALID_INPUT when there is none, or the disk does not let itself be read."""
@@ -136,7 +162,7 @@ class Repository:
         path = place.path
         try:
             if not path.exists():
-                raise invalid(f"there is no {path}")
+                return [self._in_the_store(place)]
             if path.is_file() or layouts.is_model(path):
                 return [place if place.named else _Place(self._own_name(path), path)]
             models = list(layouts.models_below(path))
@@ -151,10 +177,22 @@ class Repository:
             raise invalid(f"the name '{place.name}' is for one model, but {path} holds several ({several}); leave the name out")
         return [_Place(place.name, models[0], named=True)]
 
+    def _in_the_store(self, place: _Place) -> _Place:
+        """A target that is no path. Raises INVALID_INPUT with both readings."""
+        try:
+            parse(place.text)
+        except ServingError:
+            raise invalid(f"there is no {place.path}") from None
+        try:
+            stored = self._lookup(place.text)
+        except ServingError as error:
+            raise invalid(f"there is no {place.path}, and {error.message}") from None
+        return replace(place, name=place.name if place.named else stored.served_name, path=stored.folder, stored=stored)
+
     def _own_name(self, path: Path) -> str:
         """What a model calls itself: MLServer's settings name it, everything else goes by its folder or file."""
         if path.is_file():
-            return path.stem
+            return path.parent.name if path.name == FILE else path.stem
         settings = path / layouts.MLSERVER_SETTINGS
         try:
             if settings.is_file() and not (path / layouts.TRITON_CONFIG).is_file():
@@ -168,7 +206,7 @@ class Repository:
     def _read(self, place: _Place, config: str = "") -> Found:
         try:
             check_name(place.name)
-            return self._layout(place, config)
+            return self._layout(place, config) if place.stored is None else self._from_the_store(place, place.stored, config)
         except ServingError as error:
             return _broken(place.name, error.message)
         except OSError as error:
@@ -186,17 +224,60 @@ class Repository:
             if place.named:  # the user's name wins over the file's
                 name, specs = place.name, {v: replace(s, name=place.name) for v, s in specs.items()}
             return Found(name, specs)
+        if is_project(path) or path.suffix == SUFFIX:
+            return Found(place.name, {base.version: self._python(base, path, place)})
         if path.is_dir() and (folders := layouts.version_folders(path)):
             # TensorFlow Serving's default policy: the highest version only.
             version = max(folders, key=version_order)
-            return Found(place.name, {version: complete(replace(base, version=version), layouts.one_artifact(folders[version]))})
+            base, folder = replace(base, version=version), folders[version]
+            spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
+            return Found(place.name, {version: spec})
         artifact = path if path.is_file() else layouts.one_artifact(path)
         return Found(place.name, {base.version: complete(base, artifact)})
+
+    def _python(self, base: ModelSpec, path: Path, place: _Place) -> ModelSpec:
+        if place.data_only:
+            reason = "neither a load request nor an artifact from the store can bring that, as it could do anything here"
+            raise invalid(f"model '{place.name}' is Python code; {reason}")
+        size, environments = self._defaults.batch_size, self._defaults.environments
+        if not (path / RECORD).is_file():
+            return spec_of(base, path, batch_size=size, environments=environments)
+        kind, content = read_record(path)
+        spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
+        assert spec is not None
+        return spec.with_revision(state_of(path))
+
+    def _from_the_store(self, place: _Place, stored: Stored, config: str) -> Found:
+        """One version of a stored model, its tags as labels."""
+        stored.check()
+        version = stored.version
+        base = replace(self._base(place.name), version=version.version, digest=version.digest)
+        spec = restored(
+            version.kind,
+            version.spec,
+            stored.folder,
+            stored.name,
+            base,
+            batch_size=self._defaults.batch_size,
+            environments=self._defaults.environments,
+        )
+        if spec is None:
+            versions = self._layout(replace(place, stored=None, data_only=True), config).versions
+            if len(versions) > 1:  # a model folder with several versions of its own
+                return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
+            (spec,) = versions.values()
+            spec = replace(spec, version=version.version, digest=version.digest)
+        return Found(place.name, {version.version: spec.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
 
     def _base(self, name: str) -> ModelSpec:
         defaults = self._defaults
         return ModelSpec(
-            name, batch=defaults.batch, engine=defaults.engine, instances=defaults.instances, arguments=dict(defaults.arguments)
+            name,
+            batch=defaults.batch,
+            engine=defaults.engine,
+            instances=defaults.instances,
+            arguments=dict(defaults.arguments),
+            run_timeout_s=defaults.run_timeout_s,
         )
 
 

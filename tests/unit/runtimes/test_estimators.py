@@ -247,6 +247,13 @@ def test_refused_numbers(served: Any) -> None:
         assert "\n" not in caught.value.message
 
 
+def test_one_number_is_no_table(served: Any) -> None:
+    """TensorFlow Serving's protocol lets shapes through: a scalar is the caller's mistake, not the model's."""
+    with pytest.raises(ServingError) as caught:
+        ask(served(learned.classifier()), tensor("X", np.array(1.0, "f4")))
+    assert caught.value.kind is Kind.INVALID_INPUT
+
+
 def test_a_mean_of_whole_numbers_may_be_one(served: Any) -> None:
     """A regressor that was fitted on whole numbers is declared to give fractions."""
     model = served(RadiusNeighborsRegressor(radius=3.0).fit(np.zeros((4, 2)), np.array([1, 1, 1, 1])))

@@ -281,13 +281,6 @@ def test_text_that_is_no_unicode() -> None:
     assert answer.body == b'{"error":"bad ? name"}'
 
 
-def test_models_without_tensors() -> None:
-    """A model that takes rows of plain values is 501 with a reason."""
-    toy = Toy({"": t.Signature(form=t.Form.ROWS)}, lambda _, __: [])
-    reply = Client({"m": toy}).predict("m", {"instances": [1]})
-    assert (reply.status, reply.error) == (501, "Model m does not take tensors, so :predict cannot be used with it")
-
-
 class Breaking(Toy):
     """Answers rows though its signature says tensors."""
 

@@ -6,11 +6,11 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
-from dragoman.core.tensors import BYTES, FP32, Form, Signature, Tensors, TensorSpec
+from dragoman.core.tensors import BYTES, FP32, Form, Rows, Signature, Tensors, TensorSpec
 from dragoman.dialects import Access
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.serving.gateway import VersionStatus
-from tests.unit.v2.client import FLOWER, GOOD, Client, entry, identity, iris, one_input, tensor
+from tests.unit.v2.client import FLOWER, GOOD, Client, entry, identity, iris, one_input
 
 
 def status(name: str, state: State, reason: str = "", version: str = "1") -> VersionStatus:
@@ -271,9 +271,11 @@ def test_a_client_that_leaves_while_it_sends(server: Client) -> None:
     assert caught.value.kind is Kind.CANCELLED
 
 
-def test_a_model_without_tensors_is_unsupported() -> None:
+def test_a_model_without_a_default_signature_is_unsupported() -> None:
     """501 in words, not a crash; its metadata can be read all the same."""
-    with Client([entry("rows", Signature(form=Form.ROWS), lambda _: Tensors([tensor("y", FP32, [1])]))]) as server:
-        assert server.infer("rows", GOOD).status == 501
-        assert "rows" in server.send("POST", "/v2/models/rows/generate", {"x": 1}).error
-        assert server.send("GET", "/v2/models/rows").json["inputs"] == []
+    bare = entry("bare", Signature(form=Form.ROWS), lambda _: Rows([]))
+    bare.signatures = {}
+    with Client([bare]) as server:
+        assert server.infer("bare", GOOD).status == 501
+        assert "bare" in server.send("POST", "/v2/models/bare/generate", {"x": 1}).error
+        assert server.send("GET", "/v2/models/bare").json["inputs"] == []

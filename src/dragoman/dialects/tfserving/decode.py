@@ -51,8 +51,8 @@ def signature_name(tree: Mapping[str, Any], body: bytes) -> str:
     return name
 
 
-def asked(tree: Mapping[str, Any], body: bytes, signature: Signature) -> Asked:
-    """The tensors that a document carries for a signature. Raises INVALID_INPUT, or UNSUPPORTED for a datatype that JSON cannot carry."""
+def form(tree: Mapping[str, Any], body: bytes) -> bool:
+    """Whether a document is in row form, "instances", and not in column form, "inputs". Raises INVALID_INPUT for none, both or no rows."""
     rows = "instances" in tree
     if rows == ("inputs" in tree):
         if not rows:
@@ -64,9 +64,13 @@ def asked(tree: Mapping[str, Any], body: bytes, signature: Signature) -> Asked:
             raise messages.document_error(body, "Expecting 'instances' to be an list/array")
         if not instances:
             raise messages.document_error(body, "No values in 'instances' array")
-        tensors = _rows(instances, signature)
-    else:
-        tensors = _columns(tree["inputs"], signature)
+    return rows
+
+
+def asked(tree: Mapping[str, Any], body: bytes, signature: Signature) -> Asked:
+    """The tensors that a document carries for a signature. Raises INVALID_INPUT, or UNSUPPORTED for a datatype that JSON cannot carry."""
+    rows = form(tree, body)
+    tensors = _rows(tree["instances"], signature) if rows else _columns(tree["inputs"], signature)
     if not tensors:
         raise messages.document_error(body, "names no input")
     return Asked(tensors, rows, _widen(tensors, signature))

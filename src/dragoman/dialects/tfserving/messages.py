@@ -109,10 +109,6 @@ def no_method(model: str, method: str) -> ServingError:
     )
 
 
-def takes_rows(model: str) -> ServingError:
-    return ServingError(Kind.UNSUPPORTED, f"Model {model} does not take tensors, so :predict cannot be used with it", what="operation")
-
-
 # --- the request as a whole ---
 
 

@@ -4,17 +4,20 @@ Routes and handlers, for models of every runtime. A deployment's id is the name 
 """
 
 import re
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
+from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import Form, Signature, Tensors
+from dragoman.core.tensors import Form, Rows, Signature, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services
 from dragoman.dialects.compression import inflated
-from dragoman.dialects.tfserving import answers, decode, encode, messages
+from dragoman.dialects.rows import infer
+from dragoman.dialects.tfserving import answers, decode, encode, messages, rows
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -78,6 +81,8 @@ class TFServing:
         wanted = decode.signature_name(tree, body)
         entry = self._find(name, version, label)
         key, signature = _signature(entry, wanted)
+        if signature.form is Form.ROWS:
+            return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
         asked = decode.asked(tree, body, signature)
         response = await self._gateway.infer(entry, InferRequest(Tensors(asked.tensors), signature=key, strict=False, dialect=self.name))
         outputs = response.outputs
@@ -86,6 +91,12 @@ class TFServing:
         if asked.widened:
             encode.narrow(outputs.items, signature, asked.widened)
         return Answer(body=encode.predictions(outputs.items) if asked.rows else encode.columns(outputs.items))
+
+    async def _predict_rows(self, entry: Entry, key: str, asked: tuple[list[Any], bool]) -> Answer:
+        items, in_rows = asked
+        response = await infer(self._gateway, entry, InferRequest(Rows(items), signature=key, dialect=self.name))
+        answered = output_rows(response.outputs, entry.signatures[key], entry.name)
+        return Answer(body=rows.predictions(answered, entry.name) if in_rows else rows.columns(answered, entry.name))
 
     async def _examples(self, request: Request, name: str, version: str, label: str, method: str) -> Answer:
         await request.body()
@@ -140,8 +151,6 @@ def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
     signature = entry.signatures.get(key) if not key.startswith("@") else None
     if signature is None:
         raise messages.no_signature(wanted)
-    if signature.form is not Form.TENSORS:
-        raise messages.takes_rows(entry.name)
     return key, signature
 
 

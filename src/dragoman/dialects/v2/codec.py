@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from dragoman.core.convert import inwards, output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
 from dragoman.core.tensors import (
@@ -51,11 +52,11 @@ _MAX_RANK = 32
 _TENSORS = Form.TENSORS
 
 
-def tensor_signature(entry: Entry) -> Signature:
-    """The signature that requests of this protocol are for. Raises UNSUPPORTED for a model that does not take tensors."""
+def default_signature(entry: Entry) -> Signature:
+    """The signature that requests of this protocol are for. Raises UNSUPPORTED for a model that has none by default."""
     signature = entry.signatures.get("")
-    if signature is None or signature.form is not _TENSORS:
-        raise ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' does not take tensors", what="signature")
+    if signature is None:
+        raise ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no default signature", what="signature")
     return signature
 
 
@@ -99,7 +100,7 @@ def decode(entry: Entry, body: bytes, json_size: bytes | None) -> tuple[InferReq
         document = view[:length]
         tail = Tail(view[length:])
     parsed = parse(document, model)
-    tensor_signature(entry)
+    signature = default_signature(entry)
     inputs = parsed.get("inputs")
     if type(inputs) is not list:
         raise invalid(f"the request to model '{model}' needs a list 'inputs'" + (f", not {kind(inputs)}" if "inputs" in parsed else ""))
@@ -109,6 +110,8 @@ def decode(entry: Entry, body: bytes, json_size: bytes | None) -> tuple[InferReq
     if tail is not None:
         tail.end(model)
     request = InferRequest(Tensors(tensors), dialect="v2")
+    if signature.form is not _TENSORS:
+        request.inputs = inwards(request.inputs, signature, model)
     return request, PLAIN if len(parsed) == 1 else _decode_wishes(request, parsed, model)
 
 
@@ -182,7 +185,8 @@ def _decode_rare(
 
 
 def _decode_raw(entry: Entry, body: bytes) -> InferRequest:
-    return InferRequest(Tensors([raw_input(body, tensor_signature(entry), entry.name)]), dialect="v2")
+    signature = default_signature(entry)
+    return InferRequest(inwards(Tensors([raw_input(body, signature, entry.name)]), signature, entry.name), dialect="v2")
 
 
 def _steer(request: InferRequest, parameters: object, model: str) -> Wanted:
@@ -226,7 +230,7 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse, plan: P
     """The reply. Outputs are in the model's order. Raises INVALID_INPUT when an output cannot be written as it is wanted."""
     outputs = response.outputs
     if type(outputs) is not Tensors:
-        raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' answered rows where tensors belong")
+        outputs = output_tensors(outputs, default_signature(entry), entry.name)
     reply: dict[str, Any] = {"model_name": entry.name, "model_version": entry.version}
     if request.id:
         reply["id"] = request.id
@@ -245,7 +249,7 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse, plan: P
         return Answer(200, _dump(reply, outputs, entry.name))
     binary: list[bytes | memoryview] = []
     reply["outputs"] = written = []
-    signature = tensor_signature(entry)
+    signature = default_signature(entry)
     for tensor in outputs.items:
         wanted = plan.named.get(tensor.name)
         if wanted is None:

@@ -11,11 +11,14 @@ from typing import Any
 import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.files import decode_files
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
-from dragoman.core.tensors import Tensor, Tensors, TensorSpec, element_count
+from dragoman.core.rows import checked
+from dragoman.core.tensors import Form, Rows, Tensor, Tensors, TensorSpec, element_count
 from dragoman.dialects.json import NumbersError, array_of
+from dragoman.dialects.rows import only_row, plain
 from dragoman.dialects.v2.answers import error_body
-from dragoman.dialects.v2.codec import json_data, parse, request_id, tensor_signature
+from dragoman.dialects.v2.codec import default_signature, json_data, parse, request_id
 from dragoman.dialects.v2.parameters import kind, steer
 from dragoman.serving.gateway import Entry, Gateway
 
@@ -26,7 +29,8 @@ def decode(entry: Entry, body: bytes) -> InferRequest:
     Raises INVALID_INPUT. Missing inputs are the gateway's to refuse.
     """
     model = entry.name
-    signature = tensor_signature(entry)
+    signature = default_signature(entry)
+    rows = signature.form is Form.ROWS
     document = parse(body, model)
     request = InferRequest(Tensors([]), id=request_id(document, model), dialect="v2")
     inner = document.get("parameters")
@@ -35,16 +39,19 @@ def decode(entry: Entry, body: bytes) -> InferRequest:
     pairs = [(key, value) for key, value in document.items() if key not in ("id", "parameters")]
     pairs += (inner or {}).items()
     parameters: dict[str, Any] = {}
-    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
         spec = signature.input_by_name.get(key)
-        if key in tensors or key in parameters:
+        if key in values or key in parameters:
             raise invalid(f"'{key}' is given twice in the request to model '{model}'")
         if spec is None:
             parameters[key] = value
         else:
-            tensors[key] = _tensor(value, spec, model)
-    request.inputs = Tensors(list(tensors.values()))
+            values[key] = value if rows else _tensor(value, spec, model)
+    if rows:
+        request.inputs = Rows(decode_files(checked([plain(values)], signature, model), signature, model))
+    else:
+        request.inputs = Tensors(list(values.values()))
     if parameters:
         steering = steer(parameters, model)
         request.parameters = steering.parameters
@@ -88,11 +95,12 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
     reply["model_version"] = entry.version
     if response.parameters is not EMPTY and response.parameters:
         reply["parameters"] = dict(response.parameters)
-    if not isinstance(response.outputs, Tensors):
-        raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' answered rows where tensors belong")
-    for tensor in response.outputs.items:
-        data = json_data(tensor, entry.name)
-        reply[tensor.name] = orjson.Fragment(orjson.dumps(data)[1:-1]) if tensor.array.size == 1 else data
+    if isinstance(response.outputs, Rows):
+        reply |= {name: value for name, value in only_row(response.outputs, entry.name).items() if name not in reply}
+    else:
+        for tensor in response.outputs.items:
+            data = json_data(tensor, entry.name)
+            reply[tensor.name] = orjson.Fragment(orjson.dumps(data)[1:-1]) if tensor.array.size == 1 else data
     try:
         return orjson.dumps(reply)
     except TypeError as error:

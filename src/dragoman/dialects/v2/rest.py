@@ -13,6 +13,7 @@ from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import Access, Answer, Request, Route, Services
 from dragoman.dialects.compression import choose_encoding, deflated, inflated
+from dragoman.dialects.rows import infer
 from dragoman.dialects.v2 import admin, codec, generate
 from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
@@ -84,7 +85,7 @@ class V2:
             body = await inflated(body, encoding, self._max_inflated)
         entry = self._find(model, version)  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
         asked, plan = codec.decode(entry, body, json_size)
-        response = await self._gateway.infer(entry, asked)
+        response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)
         return answer if accept is None else await _compressed(answer, accept)
 
@@ -93,7 +94,7 @@ class V2:
         body = await request.body()
         entry = self._find(model, version)
         asked = generate.decode(entry, body)
-        response = await self._gateway.infer(entry, asked)
+        response = await infer(self._gateway, entry, asked)
         answer = Answer(200, generate.encode(entry, asked, response))
         accept = request.header(b"accept-encoding")
         return answer if accept is None else await _compressed(answer, accept)

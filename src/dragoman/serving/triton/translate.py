@@ -35,6 +35,8 @@ _BACKENDS = {"onnxruntime": "onnx", "pytorch": "torch"}
 _PLATFORMS = {"onnxruntime_onnx": "onnx", "pytorch_libtorch": "torch", "libtorch": "torch"}
 _FILES = {"onnx": "model.onnx", "torch": "model.pt"}
 """What Triton opens in a version folder when the configuration does not say, by our runtime."""
+_CODE = frozenset({"python"})
+"""Runtimes that run a file as code: a configuration, which may come with a request, must not choose them."""
 _DEVICES = (Device.AUTO, Device.GPU, Device.CPU, Device.MODEL)
 """By the numbers of ModelInstanceGroup.Kind."""
 _MOST_INSTANCES = 256
@@ -99,7 +101,7 @@ def _runtime(message: Any, source: str) -> str:
     backend, platform = message.backend, message.platform
     if backend and backend not in _BACKENDS:
         # A runtime that somebody installed serves the backend of its name, and calls its platform what it likes.
-        if backend not in plugins.names("runtimes"):
+        if backend in _CODE or backend not in plugins.names("runtimes"):
             raise _unsupported("backend", backend, source)
         return str(backend)
     if platform and platform not in _PLATFORMS:

@@ -1,0 +1,128 @@
+"""Uploads: multipart bodies, the /files routes, and URLs in rows that mean a file of this server. Called by rest.py and demo.py.
+
+A URL of an upload never leaves the server to be fetched: its file takes the place of the URL in the row.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import quote, unquote
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.tensors import Blob, Signature
+from dragoman.dialects import Answer, Request
+from dragoman.dialects.tungsten.errors import faulty
+
+_BOUNDARY = re.compile(rb'multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE | re.DOTALL)
+_DISPOSITION = re.compile(rb"^content-disposition:\s*form-data\s*;(.*)$", re.IGNORECASE | re.MULTILINE)
+_TYPE = re.compile(rb"^content-type:\s*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
+_PARAMETER = re.compile(rb'([a-zA-Z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+_OWN = re.compile(r"(?:https?://([A-Za-z0-9.:_\[\]-]{1,260}))?((?:/demo)?/files/)([^/?#]{1,400})\Z")
+_HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,260}\Z")
+_MOST_HEAD = 16 << 10
+
+Get = Callable[[str], Awaitable[Blob]]
+
+_SAFE = [
+    (b"content-security-policy", b"default-src 'none'; sandbox; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"private, max-age=600"),
+]
+"""What somebody uploaded may be a page: it runs nothing, and belongs to no origin."""
+
+
+def upload(body: bytes, content_type: bytes | None) -> Blob:
+    """The part `file` of a multipart body. INVALID_INPUT without one, or for a body that is none."""
+    found = _BOUNDARY.match(content_type or b"")
+    if found is None:
+        raise _no_file()
+    boundary = b"--" + (found[1] or found[2])
+    at = body.find(boundary)
+    while at >= 0:
+        start = at + len(boundary)
+        if body.startswith(b"--", start):
+            break
+        head_end = body.find(b"\r\n\r\n", start, start + _MOST_HEAD)
+        end = body.find(b"\r\n" + boundary, head_end + 2 if head_end >= 0 else start)
+        if head_end < 0 or end < 0:
+            raise faulty("body", msg="There was an error parsing the body", code="value_error")
+        head = body[start:head_end]
+        named = _disposition(head)
+        if named.get("name") == "file" and "filename" in named:
+            media_type = _TYPE.search(head)
+            declared = media_type[1].strip().decode("latin-1") if media_type else ""
+            return Blob(body[head_end + 4 : end] if end > head_end + 2 else b"", declared, named["filename"])
+        at = end + 2
+    raise _no_file()
+
+
+def _disposition(head: bytes) -> dict[str, str]:
+    found = _DISPOSITION.search(head)
+    if found is None:
+        return {}
+    named = {}
+    for key, quoted, plain in _PARAMETER.findall(found[1]):
+        text = (re.sub(rb"\\(.)", rb"\1", quoted) or plain).decode("utf-8", "replace")
+        name = key.decode().lower()
+        if name == "filename*":  # RFC 5987: utf-8''percent-encoded
+            name, text = "filename", unquote(text.rpartition("'")[2])
+        named[name] = text
+    return named
+
+
+def _no_file() -> ServingError:
+    return faulty("body", "file", msg="field required", code="value_error.missing")
+
+
+def serve(blob: Blob) -> Answer:
+    """A file as an answer that no browser runs."""
+    media_type = blob.media_type if re.fullmatch(r"[\x21-\x7e]+/[\x21-\x7e ]+", blob.media_type) else "application/octet-stream"
+    return Answer(200, blob.data, media_type.encode(), list(_SAFE))
+
+
+def base_url(request: Request) -> str:
+    """The address that the client used; loopback where its Host could be more than an address."""
+    host = (request.header(b"host") or b"").decode("latin-1")
+    return f"{request.scope.get('scheme', 'http')}://{host if _HOST.match(host) else '127.0.0.1'}"
+
+
+def file_url(request: Request, folder: str, name: str) -> str:
+    """The URL of a file below /files/ or /demo/files/."""
+    return f"{base_url(request)}{folder}{quote(name, safe='')}"
+
+
+def own_name(url: Any, request: Request) -> str:
+    """The name of the upload that a value means, "" for any other value: a URL with this server's address, or a path without any."""
+    found = _OWN.match(url) if isinstance(url, str) and "/files/" in url[:300] else None
+    if found is None or (found[1] is not None and found[1].lower() != (request.header(b"host") or b"").decode("latin-1").lower()):
+        return ""
+    return unquote(found[3])
+
+
+async def with_uploads(rows: Any, signature: Signature, request: Request, get: Get) -> Any:
+    """The rows with uploads in the place of their URLs; rows that have none are returned as they are. `get` raises NOT_FOUND."""
+    if not signature.input_files or not isinstance(rows, list):
+        return rows
+    places = [place.split(".") for place in signature.input_files]
+    for index, row in enumerate(rows):
+        if isinstance(row, dict):
+            for place in places:
+                row = await _replaced(row, place, request, get)
+            rows[index] = row
+    return rows
+
+
+async def _replaced(value: Any, place: list[str], request: Request, get: Get) -> Any:
+    if not place:
+        name = own_name(value, request)
+        return await get(name) if name else value
+    key, *rest = place
+    if isinstance(value, dict) and key in value:
+        return {**value, key: await _replaced(value[key], rest, request, get)}
+    if key == "$item" and isinstance(value, list):
+        return [await _replaced(each, rest, request, get) for each in value]
+    return value
+
+
+def not_found() -> ServingError:
+    return ServingError(Kind.NOT_FOUND, "File not found", what="file")

@@ -1,0 +1,212 @@
+"""Places that keep pushed models: a folder, a bucket (obstore), or anything that fsspec reaches. Called by transfer, in threads.
+
+Names are relative paths with "/". Bytes that come from such a place are nobody's word for anything: every read has a bound.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from dragoman.core.errors import Kind, ServingError, invalid
+
+_BUCKETS = frozenset({"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss"})
+_CHUNK = 1 << 20
+
+
+class Remote(Protocol):
+    def send(self, name: str, source: Path) -> None:
+        """Write a file; one that is there is replaced."""
+        ...
+
+    def claim(self, name: str, source: Path) -> bool:
+        """Write a file unless there is one; False when there is."""
+        ...
+
+    def fetch(self, name: str, target: Path, limit: int) -> bool:
+        """Read a file of at most `limit` bytes into `target`; False when there is none. Raises TOO_LARGE."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The files directly in a folder."""
+        ...
+
+
+def open_remote(url: str) -> Remote:
+    """Raises INVALID_INPUT for what is no place, UNSUPPORTED when the package that reaches it is not installed, naming the extra."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if re.match(r"[a-z][a-z0-9+.-]+:", url) and not url.startswith("file:"):
+            raise invalid(f"'{url}' is no place for models: expected a folder, file:///FOLDER, s3://BUCKET/PATH or the like")
+        return Folder(Path(unquote(url.removeprefix("file:"))).expanduser().absolute())
+    if scheme == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise invalid(f"'{url}' names another machine; expected file:///FOLDER")
+        return Folder(Path(unquote(parts.path)))
+    if not rest:
+        raise invalid(f"'{url}' is no place for models: nothing follows {scheme}://")
+    return _bucket(url) if scheme in _BUCKETS else _filesystem(url, scheme)
+
+
+class Folder:
+    """A folder of this machine, or one that is mounted here."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def send(self, name: str, source: Path) -> None:
+        self._written(name, source).replace(self._root / name)
+
+    def claim(self, name: str, source: Path) -> bool:
+        partial = self._written(name, source)
+        try:
+            os.link(partial, self._root / name)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink()
+        return True
+
+    def fetch(self, name: str, target: Path, limit: int) -> bool:
+        try:
+            with (self._root / name).open("rb") as source:
+                _copy(iter(lambda: source.read(_CHUNK), b""), target, limit, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            return sorted(entry.name for entry in (self._root / folder).iterdir() if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _written(self, name: str, source: Path) -> Path:
+        target = self._root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        with source.open("rb") as file:
+            _copy(iter(lambda: file.read(_CHUNK), b""), partial, source.stat().st_size, name)
+        return partial
+
+
+class _Bucket:
+    """Object stores, through obstore."""
+
+    def __init__(self, module: Any, store: Any) -> None:
+        self._module = module
+        self._store = store
+
+    def send(self, name: str, source: Path) -> None:
+        self._module.put(self._store, name, source)
+
+    def claim(self, name: str, source: Path) -> bool:
+        try:
+            self._module.put(self._store, name, source.read_bytes(), mode="create", use_multipart=False)
+        except self._module.exceptions.AlreadyExistsError:
+            return False
+        return True
+
+    def fetch(self, name: str, target: Path, limit: int) -> bool:
+        try:
+            found = self._module.get(self._store, name)
+        except FileNotFoundError:
+            return False
+        _copy(map(bytes, found.stream(min_chunk_size=_CHUNK)), target, limit, name)
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        listed = self._module.list_with_delimiter(self._store, folder)["objects"]
+        return sorted(each["path"].rpartition("/")[2] for each in listed)
+
+
+class _FileSystem:
+    """Everything else, through fsspec. Whether a claim can lose a race is a matter of the file system behind it."""
+
+    def __init__(self, system: Any, root: str) -> None:
+        self._system = system
+        self._root = root.rstrip("/")
+
+    def send(self, name: str, source: Path) -> None:
+        target = f"{self._root}/{name}"
+        self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._system.put_file(str(source), target)
+
+    def claim(self, name: str, source: Path) -> bool:
+        if self._system.exists(f"{self._root}/{name}"):
+            return False
+        self.send(name, source)
+        return True
+
+    def fetch(self, name: str, target: Path, limit: int) -> bool:
+        try:
+            with self._system.open(f"{self._root}/{name}", "rb") as source:
+                _copy(iter(lambda: source.read(_CHUNK), b""), target, limit, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            listed = self._system.ls(f"{self._root}/{folder}", detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(each["name"].rpartition("/")[2] for each in listed if each["type"] == "file")
+
+
+@contextmanager
+def told(url: str) -> Iterator[None]:
+    """What goes wrong at such a place, in one sentence."""
+    try:
+        yield
+    except ServingError:
+        raise
+    except Exception as error:  # each library and service behind it has errors of its own
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ServingError(Kind.UNAVAILABLE, f"{without_secrets(url)} cannot be used: {lines[0][:300]}") from error
+
+
+def without_secrets(url: str) -> str:
+    """A URL that may be printed."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
+
+
+def _bucket(url: str) -> Remote:
+    try:
+        import obstore
+        import obstore.store
+    except ImportError as error:
+        raise _missing(url.partition("://")[0], "obstore") from error
+    with told(url):
+        return _Bucket(obstore, obstore.store.from_url(url))
+
+
+def _filesystem(url: str, scheme: str) -> Remote:
+    try:
+        import fsspec.core
+    except ImportError as error:
+        raise _missing(scheme, "fsspec") from error
+    resolve: Callable[[str], tuple[Any, str]] = fsspec.core.url_to_fs
+    try:
+        return _FileSystem(*resolve(url))
+    except (ValueError, ImportError) as error:
+        raise ServingError(Kind.UNSUPPORTED, f"models cannot be kept at {scheme}:// here: {error}") from error
+
+
+def _missing(scheme: str, package: str) -> ServingError:
+    return ServingError(Kind.UNSUPPORTED, f"{scheme}:// needs {package}, which is not installed: pip install 'dragoman[remote]'")
+
+
+def _copy(chunks: Iterator[bytes], target: Path, limit: int, name: str) -> None:
+    size = 0
+    with target.open("wb") as out:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > limit:
+                raise ServingError(Kind.TOO_LARGE, f"'{name}' has more than the {limit} bytes that are expected")
+            out.write(chunk)

@@ -1,0 +1,243 @@
+"""The store over SQLAlchemy: hands each call to a lane, and large payloads to files. Made by sql.py's `open_store`."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.predictions import Prediction, Progress
+from dragoman.store import Change, StoredVersion, models, predictions
+from dragoman.store.blobs import LEAST_BYTES, Blobs
+from dragoman.store.lanes import Lane
+from dragoman.store.predictions import Found, Payload
+from dragoman.store.sqlite import WAIT_S, SqliteFile, Transactions, unavailable
+
+R = TypeVar("R")
+
+
+class SqlStore:
+    """Implements `dragoman.store.Store`."""
+
+    def __init__(self, file: SqliteFile, blobs: Blobs) -> None:
+        self._path = file.path
+        self._blobs = blobs
+        writing, reading = file.transactions(write=True), file.transactions(write=False)
+        self._writer = Lane("store-writer", writing, disconnect=writing.disconnect)
+        self._reader = Lane("store-reader", reading, disconnect=reading.disconnect)
+        self._stopped = threading.Event()
+        self._collector = threading.Thread(target=self._collect, args=(file.transactions(write=False),), name="store-files", daemon=True)
+        self._collector.start()
+
+    @classmethod
+    async def at(cls, path: Path, *, wait_s: float = WAIT_S) -> "SqlStore":
+        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read.
+
+        A write waits `wait_s` for other processes.
+        """
+        file = SqliteFile(path, wait_s=wait_s)
+        await asyncio.to_thread(file.prepare)
+        store = cls(file, Blobs(path.parent / "blobs"))
+        try:
+            await store._write(lambda _: None)
+            await store._read(lambda _: None)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        self._stopped.set()
+        await self._writer.close()
+        await self._reader.close()
+        await asyncio.to_thread(self._collector.join)
+
+    # --- models ---
+
+    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> None:
+        addition = models.Addition(version, tuple(aliases), replace)
+        await self._write(lambda connection: models.add_version(connection, addition))
+
+    async def version(self, model: str, version: str) -> StoredVersion | None:
+        return await self._read(lambda connection: models.find_version(connection, model, version))
+
+    async def versions(self, model: str = "") -> list[StoredVersion]:
+        return await self._read(lambda connection: models.all_versions(connection, model))
+
+    async def remove_version(self, model: str, version: str) -> bool:
+        return await self._write(lambda connection: models.remove_version(connection, model, version))
+
+    async def aliases(self, model: str = "") -> dict[tuple[str, str], str]:
+        return await self._read(lambda connection: models.all_aliases(connection, model))
+
+    async def set_alias(self, model: str, alias: str, version: str) -> None:
+        await self._write(lambda connection: models.set_alias(connection, model, alias, version))
+
+    async def remove_alias(self, model: str, alias: str) -> bool:
+        return await self._write(lambda connection: models.remove_alias(connection, model, alias))
+
+    # --- predictions ---
+
+    async def add_prediction(self, prediction: Prediction) -> None:
+        parts = await self._payloads(inputs=prediction.inputs, outputs=prediction.outputs, logs=prediction.logs)
+        files = _files(parts)
+
+        def settle(result: object) -> None:
+            if result is None:
+                self._blobs.remove(files)
+
+        try:
+            await self._writer.run(predictions.add, (prediction, parts), after=settle if files else None)
+        except IntegrityError as error:
+            raise ServingError(Kind.CONFLICT, f"prediction '{prediction.id}' exists already", what="prediction") from error
+
+    async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
+        work = predictions.find if inputs else predictions.find_results
+        found = await self._reader.run(work, prediction_id)
+        loaded = await self._loaded(found) if found is not None else None
+        if loaded is not None and loaded.lost:
+            # Removed or replaced between the look and the reading? Then nothing is broken.
+            found = await self._reader.run(work, prediction_id)
+            loaded = await self._loaded(found) if found is not None else None
+        return loaded.prediction if loaded is not None else None
+
+    async def change_prediction(self, change: Change) -> bool:
+        parts = await self._payloads(outputs=change.outputs, logs=change.logs)
+        files = _files(parts)
+
+        def settle(written: predictions.Written | None) -> None:
+            if written is None or not written.applied:
+                self._blobs.remove(files)
+            if written is not None:
+                self._blobs.remove(written.unused)
+
+        return (await self._writer.run(predictions.change, (change, parts), after=settle)).applied
+
+    async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
+        wanted = predictions.Claim(owner, tuple(models), lease_until, limit)
+        found = await self._write(lambda connection: predictions.claim(connection, wanted))
+        return [prediction for one in found if (prediction := await self._runnable(one)) is not None]
+
+    async def _runnable(self, found: Found) -> Prediction | None:
+        """None, and then it has failed, when its inputs cannot be read: nobody else could run it, and it must not stay claimed for ever."""
+        try:
+            loaded = await self._loaded(found)
+            if "inputs" not in loaded.lost:
+                return loaded.prediction
+            reason = "their file is gone from beside the server's database"
+        except ServingError as error:
+            reason = error.message
+        was = found.prediction
+        words = f"the inputs of prediction '{was.id}' are lost: {reason}"
+        failed = Change(was.id, Progress.FAILED, owner=was.owner, error=words, error_kind=Kind.INTERNAL.value, finished=time.time())
+        await self.change_prediction(failed)
+        return None
+
+    async def pending_models(self) -> list[str]:
+        return await self._read(predictions.pending_models)
+
+    async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
+        return await self._read(lambda connection: predictions.orphans(connection, now, dead))
+
+    async def owners(self) -> list[str]:
+        return await self._read(predictions.owners)
+
+    async def renew_leases(self, owner: str, lease_until: float) -> None:
+        await self._write(lambda connection: predictions.renew(connection, owner, lease_until))
+
+    async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:
+        kept = await self._read(lambda connection: predictions.kept(connection, owner, ids))
+        return [prediction_id for prediction_id in ids if prediction_id not in kept]
+
+    async def undelivered(self, limit: int) -> list[Prediction]:
+        found = await self._read(lambda connection: predictions.undelivered(connection, limit))
+        return [(await self._loaded(one)).prediction for one in found]
+
+    async def remove_predictions(self, *, finished_before: float, limit: int) -> list[str]:
+        ids, files = await self._write(lambda connection: predictions.remove(connection, finished_before, limit))
+        if files:
+            await asyncio.to_thread(self._blobs.remove, files)
+        return ids
+
+    # --- inside ---
+
+    async def _write(self, work: Callable[[Connection], R]) -> R:
+        return await self._writer.run(lambda connection, _: [work(connection)], None)
+
+    async def _read(self, work: Callable[[Connection], R]) -> R:
+        return await self._reader.run(lambda connection, _: [work(connection)], None)
+
+    async def _payloads(self, *, inputs: bytes = b"", outputs: bytes | None = None, logs: str | None = None) -> list[Payload]:
+        """What is to be stored: large contents are files when this returns. Empty inputs need no row, nor do logs that are unknown."""
+        contents = {"inputs": inputs or None, "outputs": outputs, "logs": logs.encode("utf-8", "replace") if logs else None}
+        given = [(part, content) for part, content in contents.items() if content is not None]
+        if all(len(content) < LEAST_BYTES for _, content in given):
+            return [Payload(part, content, None, len(content)) for part, content in given]
+        return await asyncio.to_thread(self._filed, given)
+
+    def _filed(self, given: Iterable[tuple[str, bytes]]) -> list[Payload]:
+        made: list[Payload] = []
+        try:
+            for part, content in given:
+                large = len(content) >= LEAST_BYTES
+                name = self._blobs.write(content) if large else None
+                made.append(Payload(part, None if large else content, name, len(content)))
+        except OSError as error:
+            self._blobs.remove(_files(made))
+            raise unavailable(error, self._path) from error
+        return made
+
+    async def _loaded(self, found: Found) -> "_Loaded":
+        if not _files(found.parts.values()):
+            return self._assembled(found)
+        return await asyncio.to_thread(self._assembled, found)
+
+    def _assembled(self, found: Found) -> "_Loaded":
+        contents: dict[str, bytes] = {}
+        lost = set()
+        for part, payload in found.parts.items():
+            try:
+                content = payload.data if payload.file is None else self._blobs.read(payload.file, payload.size)
+            except OSError as error:
+                raise unavailable(error, self._path) from error
+            if content is None:
+                lost.add(part)
+            else:
+                contents[part] = content
+        logs = contents.get("logs", b"").decode("utf-8")
+        prediction = replace(found.prediction, inputs=contents.get("inputs", b""), outputs=contents.get("outputs"), logs=logs)
+        if "outputs" in lost:
+            words = f"the outputs of prediction '{prediction.id}' are lost: their file is gone from beside the server's database"
+            prediction = replace(prediction, progress=Progress.FAILED, error=words, error_kind=Kind.INTERNAL.value)
+        return _Loaded(prediction, lost)
+
+    def _collect(self, transactions: Transactions) -> None:
+        """In a thread of its own, once: files that a crash left without a row."""
+
+        def unknown(names: Collection[str]) -> Collection[str]:
+            with transactions() as connection:
+                return predictions.unknown_files(connection, names)
+
+        try:
+            self._blobs.collect(unknown, self._stopped.is_set)
+        except (ServingError, OSError):
+            pass  # reported by whoever needs the database; the next start collects
+        finally:
+            transactions.disconnect()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    prediction: Prediction
+    lost: Collection[str]
+    """Parts whose file is gone."""
+
+
+def _files(payloads: Iterable[Payload]) -> list[str]:
+    return [payload.file for payload in payloads if payload.file is not None]

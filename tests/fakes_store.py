@@ -1,0 +1,148 @@
+"""A store in memory, for tests of what uses one. The contract suite holds it to the same rules as the real stores."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.predictions import Prediction, Progress
+from dragoman.store import ACTIVE, Change, StoredVersion
+
+
+class FakeStore:
+    """Implements `dragoman.store.Store`. Set `failure` to make every call raise it, as a database that is gone would."""
+
+    def __init__(self) -> None:
+        self.failure: ServingError | None = None
+        self.closed = False
+        self._versions: dict[tuple[str, str], StoredVersion] = {}
+        self._aliases: dict[tuple[str, str], str] = {}
+        self._predictions: dict[str, Prediction] = {}
+
+    # --- models ---
+
+    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> None:
+        self._check()
+        key = (version.model, version.version)
+        if key in self._versions and not replace:
+            raise ServingError(Kind.CONFLICT, f"version '{version.version}' of model '{version.model}' exists", what="version")
+        self._versions[key] = version
+        for alias in aliases:
+            self._aliases[version.model, alias] = version.version
+
+    async def version(self, model: str, version: str) -> StoredVersion | None:
+        self._check()
+        return self._versions.get((model, version))
+
+    async def versions(self, model: str = "") -> list[StoredVersion]:
+        self._check()
+        written_last_first = [v for v in reversed(self._versions.values()) if model in ("", v.model)]
+        return sorted(written_last_first, key=lambda v: -v.created)
+
+    async def remove_version(self, model: str, version: str) -> bool:
+        self._check()
+        if self._versions.pop((model, version), None) is None:
+            return False
+        self._aliases = {key: target for key, target in self._aliases.items() if (key[0], target) != (model, version)}
+        return True
+
+    async def aliases(self, model: str = "") -> dict[tuple[str, str], str]:
+        self._check()
+        return {key: target for key, target in sorted(self._aliases.items()) if model in ("", key[0])}
+
+    async def set_alias(self, model: str, alias: str, version: str) -> None:
+        self._check()
+        if (model, version) not in self._versions:
+            raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
+        self._aliases[model, alias] = version
+
+    async def remove_alias(self, model: str, alias: str) -> bool:
+        self._check()
+        return self._aliases.pop((model, alias), None) is not None
+
+    # --- predictions ---
+
+    async def add_prediction(self, prediction: Prediction) -> None:
+        self._check()
+        if prediction.id in self._predictions:
+            raise ServingError(Kind.CONFLICT, f"prediction '{prediction.id}' exists", what="prediction")
+        self._predictions[prediction.id] = prediction
+
+    async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
+        self._check()
+        found = self._predictions.get(prediction_id)
+        return found if inputs or found is None else replace(found, inputs=b"")
+
+    async def change_prediction(self, change: Change) -> bool:
+        self._check()
+        found = self._predictions.get(change.id)
+        if found is None or found.progress not in change.allowed:
+            return False
+        if change.owner not in (None, found.owner) or change.attempt not in (None, found.attempt):
+            return False
+        fields = ("progress", "outputs", "error", "error_kind", "logs", "started", "finished", "delivered")
+        changed = replace(found, **{name: getattr(change, name) for name in fields if getattr(change, name) is not None})
+        if change.progress is Progress.PENDING:
+            changed = replace(changed, owner="", lease_until=0.0, started=None)
+        self._predictions[change.id] = changed
+        return True
+
+    async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
+        self._check()
+        waiting = self._oldest(p for p in self._predictions.values() if p.progress is Progress.PENDING and p.model in models)
+        claimed = [
+            replace(p, progress=Progress.CLAIMED, owner=owner, attempt=p.attempt + 1, lease_until=lease_until) for p in waiting[:limit]
+        ]
+        self._predictions |= {p.id: p for p in claimed}
+        return claimed
+
+    async def pending_models(self) -> list[str]:
+        self._check()
+        return sorted({p.model for p in self._predictions.values() if p.progress is Progress.PENDING})
+
+    async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
+        self._check()
+        lost = (p for p in self._predictions.values() if p.progress in ACTIVE and (p.lease_until < now or p.owner in dead))
+        return [replace(p, inputs=b"", outputs=None, logs="") for p in self._oldest(lost)]
+
+    async def owners(self) -> list[str]:
+        self._check()
+        return sorted({p.owner for p in self._predictions.values() if p.progress in ACTIVE})
+
+    async def renew_leases(self, owner: str, lease_until: float) -> None:
+        self._check()
+        mine = [p for p in self._predictions.values() if p.owner == owner and p.progress in ACTIVE]
+        self._predictions |= {p.id: replace(p, lease_until=lease_until) for p in mine}
+
+    async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:
+        self._check()
+        kept = {p.id for p in self._predictions.values() if p.owner == owner and p.progress is not Progress.CANCELLED}
+        return [prediction_id for prediction_id in ids if prediction_id not in kept]
+
+    async def undelivered(self, limit: int) -> list[Prediction]:
+        self._check()
+        return [p for p in self._ended() if p.webhook and not p.delivered][:limit]
+
+    async def remove_predictions(self, *, finished_before: float, limit: int) -> list[str]:
+        self._check()
+        over = [p.id for p in self._ended() if (p.finished or 0.0) < finished_before][:limit]
+        for prediction_id in over:
+            del self._predictions[prediction_id]
+        return over
+
+    async def close(self) -> None:
+        self.closed = True
+
+    # --- inside ---
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self.closed:
+            raise ServingError(Kind.UNAVAILABLE, "the store is closed")
+
+    def _oldest(self, predictions: Iterable[Prediction]) -> list[Prediction]:
+        return sorted(predictions, key=lambda p: (p.created, p.id))
+
+    def _ended(self) -> list[Prediction]:
+        ended = (p for p in self._predictions.values() if p.progress.terminal)
+        return sorted(ended, key=lambda p: (p.finished or 0.0, p.id))
