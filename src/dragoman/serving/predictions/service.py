@@ -329,7 +329,10 @@ class Predictions:
 
     async def _beat_on(self) -> None:
         while True:
-            await self.beat()
+            try:
+                await self.beat()
+            except Exception:  # leases, retention and webhooks depend on the next one
+                log.exception("looking after predictions failed; it is tried again")
             await asyncio.sleep(_BEAT_S)
 
 
