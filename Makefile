@@ -42,7 +42,7 @@ examples/models/.made: $(VENV)/.serve examples/prepare.py
 	@touch $@
 
 serve: examples/models/.made
-	@$(BIN)/dragoman serve examples/models --port $(PORT)
+	@$(BIN)/dragoman serve examples/models examples/python/reading.py --port $(PORT)
 
 test: env examples/models/.made
 	@sh scripts/system_packages.sh

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import image, installed, iris, memory, slow, start, store, tungsten
+from benchmarks import engines, image, installed, iris, memory, slow, start, store, tungsten
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -19,6 +19,7 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "iris": iris.run,
     "image": image.run,
     "slow": slow.run,
+    "engines": engines.run,
     "start": start.run,
     "memory": memory.run,
     "tungsten": tungsten.run,

@@ -7,6 +7,7 @@ A test runs `page` and fails when the file is not what it returns.
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def _sentence(text: str) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """One table per command but `serve`: its arguments and flags."""
-    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name != "serve"]
+    """One table per command: its arguments and flags. Those of `serve` are the settings; Tungsten's words have a page of their own."""
+    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name not in ("serve", "tungsten")]
 
 
 def _subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
@@ -84,12 +85,19 @@ def _arguments(command: argparse.ArgumentParser) -> str:
     for action in command._actions:  # noqa: SLF001
         if isinstance(action, argparse._HelpAction):  # noqa: SLF001
             continue
-        value = str(action.metavar or ("\\|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
-        name = f"{action.option_strings[-1]} {value}" if action.option_strings else value
+        value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+        name = (_names(action.option_strings) + (f" {value}" if action.nargs != 0 else "") if action.option_strings else value).replace(
+            "|", "\\|"
+        )
         default = "http://127.0.0.1:3000" if action.dest == "url" else action.default
         text = (action.help or "").replace("%(default)s", str(default)).replace("|", "\\|")
         rows.append(f"| `{name}` | {text} |")
     return "\n".join(rows) + "\n"
+
+
+def _names(strings: Sequence[str]) -> str:
+    """The short form of a flag, if it has one, and the first long one."""
+    return ", ".join([*[s for s in strings if s[1] != "-"][:1], *[s for s in strings if s[1] == "-"][:1]])
 
 
 if __name__ == "__main__":

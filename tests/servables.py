@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,12 @@ class Opener:
         self.opened.append(servable)
         return servable
 
+    def lose(self, reason: str, version: str = "1", revision: str = "a") -> None:
+        """The newest servable of a version can answer no more."""
+        gone = self.of(version, revision).gone
+        assert gone is not None, "nobody asks"
+        gone.set_result(reason)
+
     def hold(self, version: str = "1", revision: str = "a") -> asyncio.Event:
         """Make loads of this version wait; returns what lets them go."""
         event = self.held[version, revision] = asyncio.Event()
@@ -144,11 +150,13 @@ class Opener:
 class Parts:
     """A registry, a gateway and the reconciler between them, with an opener of fakes. Made on the loop."""
 
-    def __init__(self, *, drain_timeout_s: float = 5.0, parallel: int = 4) -> None:
+    def __init__(self, *, drain_timeout_s: float = 5.0, parallel: int = 4, pauses_s: Sequence[float] = (0.01,)) -> None:
         self.registry = Registry()
         self.gateway = Gateway(Meters())
         self.opener = Opener()
-        self.reconciler = Reconciler(self.registry, self.gateway, opener=self.opener, drain_timeout_s=drain_timeout_s, parallel=parallel)
+        self.reconciler = Reconciler(
+            self.registry, self.gateway, opener=self.opener, drain_timeout_s=drain_timeout_s, parallel=parallel, pauses_s=pauses_s
+        )
 
     async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY) -> None:
         await self.registry.deploy("m", {s.version: s for s in specs}, labels)

@@ -13,6 +13,7 @@ from dragoman.core.model import BatchPolicy, InferRequest, ModelSpec, Servable
 from dragoman.core.rows import checked
 from dragoman.core.tensors import Blob, Rows
 from dragoman.engines import Engines
+from dragoman.server.eager import Stepped
 from dragoman.serving.gateway import Entry, Gateway
 from dragoman.serving.meters import Meters
 from tests.models.snippets import same_process, write
@@ -233,6 +234,28 @@ def test_a_long_call_is_cut(model: Place) -> None:
             for answered in (direct, fanned):
                 assert [row["text"] for row in answered] == [f"w:{str(i) * (1 + i % 2)}." for i in range(10)]
                 assert all(len(row["batch"]) <= 4 for row in answered)
+
+    run(test)
+
+
+def test_a_long_call_needs_no_task(model: Place) -> None:
+    """The HTTP server runs the first step of a request outside of any task; rows go apart all the same."""
+
+    async def test() -> None:
+        async with model.serving() as servable:
+            rows = checked([{"text": str(i), "file": Blob(b"f")} for i in range(3)], servable.signatures[""], "m")
+            entry, gateway = Entry(ModelSpec("m"), servable), Gateway(Meters())
+            answered: list[Any] = []
+
+            async def ask_all() -> None:
+                answered.extend(await gateway.infer_rows(entry, rows))
+
+            loop = asyncio.get_running_loop()
+            ended: asyncio.Future[BaseException | None] = loop.create_future()
+            stepped = Stepped(ask_all(), ended.set_result, loop)
+            loop.call_soon(stepped.go_on)  # from a callback of the loop there is no current task
+            assert await ended is None
+            assert [row["text"] for row in answered] == ["w:00.", "w:11.", "w:22."]
 
     run(test)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +65,11 @@ def environment(data_dir: Path, extra: Mapping[str, str] | None = None) -> dict[
 
 
 @contextmanager
-def serving(data_dir: Path, *arguments: str, extra: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """`dragoman serve ARGUMENTS` until the block ends; yields when it listens. Port 0 unless the arguments name one."""
+def serving(data_dir: Path, *arguments: str, extra: Mapping[str, str] | None = None, verb: Sequence[str] = ("serve",)) -> Iterator[Running]:
+    """`dragoman serve ARGUMENTS` until the block ends; yields when it listens. Port 0 unless the arguments name one. `verb`: another command."""
     ports = [] if any(a in ("-p", "--port") for a in arguments) else ["--port", "0"]
     process = subprocess.Popen(
-        command("serve", *arguments, *ports),
+        command(*verb, *arguments, *ports),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

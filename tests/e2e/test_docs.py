@@ -1,5 +1,6 @@
 """Every block of the documents that is marked sh or python is run, against a server as the document assumes it."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,13 +11,20 @@ import pytest
 
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
-from tests.e2e.workspace import ROOT, example_models, populate, run
+from tests.e2e.workspace import READING, ROOT, example_models, populate, run
 from tests.models import build, documented
 
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tensorflow-serving.md"
+PYTHON = "docs/runtimes/python.md"
+TUNGSTEN = "docs/dialects/tungsten.md"
+PATH_OF_PROGRAMS = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'src' / 'dragoman' / 'compat'}"
+"""The page about Tungsten says how a program finds `tungstenkit`."""
+OWN_MODELS = (PYTHON, TUNGSTEN)
+"""Pages that show the models which they speak of."""
 PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"# ([\w/]+\.py)\n")
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
 
 
@@ -45,6 +53,18 @@ RUNNABLE = [b for b in BLOCKS if b.language == "python" or (b.language == "sh" a
 Start = Callable[[str], Running]
 
 
+def python_models(page: str, folder: Path) -> list[str]:
+    """The model files that a page shows, each named in its first line, as they are written there."""
+    made = []
+    for block in BLOCKS:
+        named = _FILE.match(block.text)
+        if block.page == page and page in OWN_MODELS and named is not None:
+            (folder / named[1]).parent.mkdir(exist_ok=True)
+            (folder / named[1]).write_text(block.text)
+            made.append(str(folder / named[1]))
+    return made
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return example_models(tmp_path_factory)
@@ -54,6 +74,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Start]:
     """The server that a page assumes, started when the first of its blocks is run."""
     started: dict[str, Running] = {}
+
+    def targets(page: str) -> list[str]:
+        if page in OWN_MODELS:
+            return python_models(page, tmp_path_factory.mktemp("python"))
+        return [folder(page)] if page in (OIP, TFSERVING) else [folder(page), READING]
 
     def folder(page: str) -> str:
         if page == TFSERVING:
@@ -73,9 +98,9 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING) else ""
+            key = page if page in (OIP, TFSERVING, *OWN_MODELS) else ""
             if key not in started:
-                started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), folder(page)))
+                started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]
 
         yield start
@@ -85,10 +110,11 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
 def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Path) -> None:
     """As it is written, apart from the port: exit code 0, no status but 2xx from curl."""
     populate(tmp_path, models)
+    python_models(block.page, tmp_path)
     server = server_of(block.page)
     text = _SERVER.sub(server.address, block.text)
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else ["python", "-c", text]
-    done = run(tmp_path, server.url, *command)
+    done = run(tmp_path, server.url, *command, extra={"PYTHONPATH": PATH_OF_PROGRAMS} if block.page == TUNGSTEN else None)
     assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
 
 

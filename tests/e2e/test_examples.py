@@ -2,13 +2,15 @@
 
 import json
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.running import Running, serving
-from tests.e2e.workspace import example_models, populate, run
+from tests.e2e.running import run as run_command
+from tests.e2e.workspace import READING, ROOT, example_models, populate, run
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Running]:
-    with serving(tmp_path_factory.mktemp("data"), str(models)) as running:
+    with serving(tmp_path_factory.mktemp("data"), str(models), READING) as running:
         yield running
 
 
@@ -77,3 +79,65 @@ def test_embedded(folder: Path, server: Running) -> None:
     assert "served: ('iris',)" in printed
     assert "classes: [0, 2]" in printed
     assert "refused: 404 model 'nobody' is not known to this server" in printed
+
+
+def test_a_python_model(folder: Path, server: Running) -> None:
+    """One function, the same answers in three protocols, and a refusal before it is asked."""
+    printed = output(folder, server, "python", "examples/python/client.py", server.url)
+    assert "predictions: success [(9, 2.3, 'easy'), (9, 4.7, 'hard')]" in printed
+    assert "instances: ['easy', 'hard']" in printed
+    assert "tensors: {'words': [9, 9], 'seconds': [2.3, 2.3], 'level': ['easy', 'hard']}" in printed
+    assert "refused: 422 ['body', '__root__', 0, 'words_per_minute']" in printed
+
+
+# --- Tungsten projects: each is served as it lies there, and its own client is run ---
+
+
+def client(project: str, folder: Path, server: Running, *arguments: str) -> str:
+    return output(folder, server, "python", str(ROOT / "examples" / "tungsten" / project / "client.py"), server.url, *arguments)
+
+
+def test_shout_answers_a_crowd_in_batches(tmp_path: Path, folder: Path) -> None:
+    """Options, a batch of several clients, and a choice that there is not."""
+    with serving(tmp_path, "examples/tungsten/shout") as server:
+        printed = client("shout", folder, server)
+    assert "required: ['text'] voices: ['loud', 'polite', 'whisper']" in printed
+    assert "success ['GOOD MORNING!', 'good night']" in printed
+    largest = re.search(r"largest batch: (\d+)", printed)
+    assert largest is not None
+    assert 1 < int(largest[1]) <= 8
+    assert "all right: True" in printed
+    assert "refused: 422 ['body', '__root__', 0, 'voice'] unexpected value; permitted: 'loud', 'polite', 'whisper'" in printed
+
+
+def test_thumbnail_has_a_virtualenv_of_its_own(tmp_path: Path) -> None:
+    """It is built with Pillow when the model is served, in use while it runs, and removed when nothing uses it any more."""
+    folder = tmp_path / "pictures"
+    populate(folder, ROOT)
+    with serving(tmp_path / "share", "examples/tungsten/thumbnail", "--environments", "always") as server:
+        printed = client("thumbnail", folder, server)
+        (environment,) = json.loads(run_command(tmp_path / "share", "env", "list", "--output", "json").stdout)
+        assert environment["packages"] == ["pillow"]
+        assert environment["in_use"]
+    assert "-> 128 x 72, " in printed
+    sizes = []
+    for number in (1, 2, 3):
+        picture = (folder / f"thumbnail-{number}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        sizes.append(struct.unpack_from(">IIxB", picture, 16))
+    assert sizes == [(128, 72, 2), (64, 36, 2), (64, 36, 0)], "width, height, and 0 for grey"
+    removed = run_command(tmp_path / "share", "env", "collect", "--unused-days", "0")
+    assert removed.returncode == 0, removed.stderr
+    assert "there are no environments" in run_command(tmp_path / "share", "env", "list").stdout
+
+
+def test_slow_can_be_followed_and_stopped(tmp_path: Path, folder: Path) -> None:
+    """Polled from pending to success, its prints read while it runs, and cancelled in the middle of a step."""
+    with serving(tmp_path, "examples/tungsten/slow") as server:
+        printed = client("slow", folder, server, "0.2")
+    assert re.search(r"predictions: .*-> success \[\{'result': 'soup is served'", printed)
+    assert [f"step {n} of 4" in printed for n in (1, 2, 3, 4)] == [True] * 4
+    assert "demo: success" in printed
+    assert "4. stir the soup" in printed
+    assert "cancelled: failed Canceled" in printed
+    assert "the next one was served soon" in printed

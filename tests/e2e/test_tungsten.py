@@ -60,7 +60,8 @@ class Talking:
 
     def runs(self) -> list[list[list[Any]]]:
         """Every batch so far: per input its prompt, times and style."""
-        return [json.loads(line) for line in (self.model / "runs.jsonl").read_text().splitlines()]
+        log = self.model / "runs.jsonl"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
     def runs_with(self, *prompts: str) -> list[list[str]]:
         """The prompts of each batch that had one of these, in order."""

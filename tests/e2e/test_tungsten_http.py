@@ -2,9 +2,13 @@
 
 import base64
 import http.client
+import http.server
 import json
+import queue
 import socket
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -377,6 +381,37 @@ def test_waiting_calls_hold_nothing_up(server: Server) -> None:
         assert answer["outputs"][0]["batch"] <= 4
         connection.close()
     assert server.ended(held)["status"] == "success"
+
+
+def test_a_webhook(tmp_path: Path) -> None:
+    """A host that is open gets the whole prediction when it has ended; a URL that is none is refused at once."""
+    received: queue.Queue[Any] = queue.Queue()
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    hooks = http.server.HTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=hooks.serve_forever)
+    thread.start()
+    models = tungsten_models.write(tmp_path / "models")
+    url = f"http://127.0.0.1:{hooks.server_port}/done"
+    try:
+        with serving(tmp_path, str(models / "text"), "--allow-fetch", "127.0.0.1") as running:
+            server = Server(running, models)
+            for headers, query in (({"X-Webhook-Url": url}, ""), ({}, f"?webhook={urllib.parse.quote(url, safe='')}")):
+                made = server.json("POST", f"/predictions{query}", [{"prompt": "hook"}], headers={**JSON, **headers})
+                told = received.get(timeout=30)
+                assert (told["id"], told["status"], told["outputs"][0]["text"]) == (made["prediction_id"], "success", "hook")
+            server.json("POST", "/predictions?webhook=nonsense", [{"prompt": "hook"}], 422)
+    finally:
+        hooks.shutdown()
+        thread.join(10)
+        hooks.server_close()
 
 
 def test_details(server: Server) -> None:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.e2e.running import environment
 from tests.models import build, learned
 
 ROOT = Path(__file__).parents[2]
+READING = str(ROOT / "examples" / "python" / "reading.py")
+"""The Python model that `make serve` serves beside them."""
 
 
 def example_models(factory: pytest.TempPathFactory) -> Path:
@@ -37,10 +40,11 @@ def populate(folder: Path, models: Path) -> None:
     build.add_sub(folder / "models" / "sums" / "1" / "model.onnx")
     (folder / "cat.jpg").write_text("not really a picture")
     (folder / "examples").mkdir()
-    for file in (ROOT / "examples").iterdir():
-        if file.is_file():
-            (folder / "examples" / file.name).symlink_to(file)
+    for path in (ROOT / "examples").iterdir():
+        if path.name != "models":
+            (folder / "examples" / path.name).symlink_to(path)
     (folder / "examples" / "models").symlink_to(models)
+    (folder / "examples" / "tungsten").symlink_to(ROOT / "examples" / "tungsten")
     commands = folder / "bin"
     commands.mkdir()
     for name, line in {
@@ -55,8 +59,10 @@ def populate(folder: Path, models: Path) -> None:
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
 
-def run(folder: Path, url: str, *command: str, timeout_s: float = 110.0) -> "subprocess.CompletedProcess[str]":
+def run(
+    folder: Path, url: str, *command: str, timeout_s: float = 110.0, extra: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
     """A command in such a folder; commands and examples that name no server find this one."""
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = environment(folder / "data", {"PATH": path, "DRAGOMAN_URL": url})
+    env = environment(folder / "data", {"PATH": path, "DRAGOMAN_URL": url, **(extra or {})})
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -3,6 +3,7 @@
 That what they show works is tested by tests/e2e/test_docs.py.
 """
 
+import argparse
 import importlib.util
 import re
 import tomllib
@@ -13,17 +14,22 @@ from typing import Any
 
 import pytest
 
+from dragoman.cli import tungsten
 from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
+from dragoman.core.model import ModelSpec
 from dragoman.core.plugins import BUILT_IN
 from dragoman.dialects import USUAL_STATUS
 from dragoman.dialects.tfserving.messages import ANSWERS
 from dragoman.dialects.tungsten.errors import STATUS as TUNGSTEN_STATUS
+from dragoman.dialects.tungsten.reading import LONGEST_WAIT_S
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.proto.messages import new
 from dragoman.server.settings import Settings, flag_of
+from dragoman.serving.files import FileLimits
 from dragoman.serving.mlserver import read_settings
+from dragoman.serving.predictions.views import MOST_LOG
 from dragoman.serving.registry import RESERVED
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +37,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    ROOT / "examples" / "README.md",
+    *(page for page in (ROOT / "examples").rglob("README.md") if "models" not in page.parts),
     *(ROOT / "docs").rglob("*.md"),
 ]
 DIALECT_PAGES = {
@@ -46,6 +52,7 @@ RUNTIME_PAGES = {
     "xgboost": "estimators.md",
     "lightgbm": "estimators.md",
     "torch": "torch.md",
+    "python": "python.md",
 }
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]+`")
@@ -128,6 +135,39 @@ def test_every_field_of_a_triton_configuration_is_in_the_table() -> None:
         names |= {field.name for field in message.DESCRIPTOR.fields_by_name[part].message_type.fields}
     for name in names:
         assert re.search(rf"\b{name}\b", table), name
+
+
+def test_every_command_of_tungsten_is_in_the_table() -> None:
+    """Tungsten's own words: each command has its row."""
+    page = text("dialects/tungsten.md")
+    table = page[page.index("| Command | Arguments") : page.index("### In a container")]
+    (commands,) = (a for a in tungsten.parser()._actions if isinstance(a, argparse._SubParsersAction))  # there is no other way
+    for name in commands.choices:
+        assert f"`{name}`" in table, name
+
+
+def test_the_numbers_of_tungsten_are_those_of_the_code() -> None:
+    """The defaults that users of the original count on, and the bounds that it did not have."""
+    page = text("dialects/tungsten.md")
+    table = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|", page[page.index("## Numbers") : page.index("## What differs")], re.MULTILINE))
+    usual = Settings()
+    assert usual.port == (3000,)
+    assert usual.prediction_timeout == 7200
+    assert usual.result_expiration == 3600
+    for what, number in {
+        "inputs of one call": f"{usual.max_inputs:,}",
+        "bytes of one file": f"{usual.max_file >> 20} MB",
+        "bytes of a whole request, and of all files that it brings or names": f"{usual.max_body >> 20} MB",
+        "pixels of one picture that comes in": f"{FileLimits().max_pixels:,}",
+        "predictions of one model that wait": f"{usual.max_predictions:,} per worker",
+        "seconds for one batch": f"{usual.prediction_timeout:,.0f}, as in the original",
+        "seconds that a result is kept": f"{usual.result_expiration:,.0f}, as in the original",
+        "seconds that a prediction waits for a model that is gone": f"{usual.model_wait:g}",
+        "seconds of `?wait=`": f"at most {LONGEST_WAIT_S:g}",
+        "text of logs": f"the last {MOST_LOG >> 10} Ki characters",
+        "seconds for a cancelled `predict` to return": f"{ModelSpec('m').interrupt_grace_s:g}",
+    }.items():
+        assert table[what] == number, what
 
 
 def anchors(page: Path) -> set[str]:

@@ -45,8 +45,8 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
-    "compat": set(),
     "store": {"sqlalchemy", "alembic"},
+    "compat": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
     "console": {"numpy", "orjson"},
@@ -71,10 +71,10 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
-    "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
-    "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
     "store/sql.py": {"dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store"},
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
+    "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
+    "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
@@ -196,7 +196,13 @@ def test_protocols_do_not_know_each_other() -> None:
 def test_only_the_seams_import_by_name() -> None:
     """Runtimes, dialects and engines are found by core/plugins.py, user code by its runtime; nothing else hides an import in a text."""
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
-    assert users == ["core/plugins.py", "runtimes/python.py", "runtimes/python_tungsten.py", "serving/fetch.py"]
+    assert users == [
+        "core/plugins.py",
+        "runtimes/python.py",
+        "runtimes/python_examine.py",
+        "runtimes/python_tungsten.py",
+        "serving/fetch.py",
+    ]
 
 
 @every_module

@@ -492,6 +492,8 @@ def test_a_module_may_be_chosen(tmp_path: Path) -> None:
     assert answers(model_of(tmp_path, source, module="package.inner"), {"x": 1}) == [{"output": 7}]
     missing = refused(tmp_path, source, module="nothing")
     assert (missing.kind, missing.message) == (Kind.NOT_FOUND, "the folder of model 'm' has no module 'nothing'")
+    with pytest.raises(ServingError, match=r"has neither 'tungsten_model\.py' nor 'model\.py'"):
+        load("python", tmp_path / "package")
     for odd in ("../x", "a b", "a..b", ".a", "1a"):
         assert "is no name of a module" in refused(tmp_path, source, module=odd).message
     with pytest.raises(ServingError, match="is no Python module"):

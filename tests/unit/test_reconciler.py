@@ -368,3 +368,105 @@ def test_the_end_in_the_middle_of_a_load() -> None:
         assert parts.opener.running == 0
 
     with_parts(test)
+
+
+def test_a_version_that_is_lost_fails_with_the_reason_and_is_loaded_again() -> None:
+    """It is out of the table at once and closed; after a pause it is ready as if nothing had been."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec())
+        hold = parts.opener.hold()
+        await settle(lambda: parts.opener.of().gone is not None)
+        parts.opener.lose("its process ended")
+        await settle(lambda: parts.statuses() == [("1", FAILED, "its process ended")])
+        with pytest.raises(ServingError, match="its process ended") as caught:
+            parts.gateway.find("m")
+        assert caught.value.kind is Kind.UNAVAILABLE
+        await settle(lambda: parts.opener.of().closed == 1)
+        while parts.opener.running == 0:  # the pause is a hundredth of a second
+            await asyncio.sleep(0.001)
+        assert parts.statuses() == [("1", LOADING, "")]
+        hold.set()
+        await settle(lambda: parts.statuses() == [("1", READY, "")])
+        assert parts.answering() == ("1", "a")
+
+    with_parts(test)
+
+
+def test_a_lost_version_is_tried_again_until_it_loads() -> None:
+    """Also when loading it fails meanwhile, each time after a longer pause; a wish for something else ends that."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec())
+        await settle(lambda: parts.opener.of().gone is not None)
+        parts.opener.broken["1", "a"] = ServingError(Kind.UNAVAILABLE, "no memory")
+        parts.opener.lose("killed")
+        while len(parts.opener.begun) < 4:
+            await asyncio.sleep(0.001)
+        assert parts.statuses()[0][1] in (FAILED, LOADING)
+        del parts.opener.broken["1", "a"]
+        while parts.statuses() != [("1", READY, "")]:
+            await asyncio.sleep(0.001)
+        await settle(lambda: parts.opener.of().gone is not None)
+        parts.opener.lose("killed again")
+        await settle(lambda: parts.statuses() == [("1", FAILED, "killed again")])
+        assert await parts.settled(parts.wish(spec(revision="b"))) == {}
+        assert parts.answering() == ("1", "b")
+        assert parts.statuses() == [("1", READY, "")]
+
+    with_parts(test, pauses_s=(0.001, 0.002, 0.003))
+
+
+def test_pauses_after_losses_grow() -> None:
+    """The second loss in a row waits for the second pause, which here never ends."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec())
+        for count in (1, 2):
+            await settle(lambda: parts.opener.of().gone is not None)
+            parts.opener.lose(f"loss {count}")
+            await settle(lambda count=count: parts.statuses() == [("1", FAILED, f"loss {count}")])  # type: ignore[misc]
+            while count == 1 and parts.statuses() != [("1", READY, "")]:
+                await asyncio.sleep(0.001)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert parts.statuses() == [("1", FAILED, "loss 2")]
+        assert parts.opener.begun == [("1", "a"), ("1", "a")]
+
+    with_parts(test, pauses_s=(0.001, 3600))
+
+
+def test_an_old_version_goes_on_when_its_successor_is_lost() -> None:
+    """Both were wanted; the default falls back to what still answers."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec("1"), spec("2"))
+        await settle(lambda: parts.opener.of("2").gone is not None)
+        parts.opener.hold("2")
+        parts.opener.lose("killed", "2")
+        await settle(lambda: parts.answering() == ("1", "a"))
+        parts.opener.held["2", "a"].set()
+        while parts.answering() != ("2", "a"):
+            await asyncio.sleep(0.001)
+
+    with_parts(test)
+
+
+def test_a_version_that_is_lost_while_it_drains_is_simply_gone() -> None:
+    """Nobody wanted it any more."""
+
+    async def test(parts: Parts) -> None:
+        parts.opener.gate = asyncio.Event()
+        await parts.deploy(spec())
+        await settle(lambda: parts.opener.of().gone is not None)
+        call = asyncio.ensure_future(parts.gateway.infer(parts.gateway.find("m"), ask()))
+        await settle(lambda: len(parts.opener.of().requests) == 1)
+        generation = parts.wish()
+        parts.opener.lose("killed")
+        await settle(lambda: parts.statuses() == [("1", DRAINING, "unloading")])
+        parts.opener.gate.set()
+        await call
+        assert await parts.settled(generation) == {}
+        assert parts.statuses() == [("1", GONE, "unloaded")]
+
+    with_parts(test)

@@ -41,13 +41,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What a command line says. Targets of `serve` may stand before, between and after flags, which argparse alone does not take."""
+    """What a command line says.
+
+    Targets of `serve` and the INPUT of `predict` may stand before, between and after flags, which argparse alone does not take.
+    """
     root = parser()
     options, rest = root.parse_known_args(arguments)
-    if rest and (options.command != "serve" or any(text.startswith("-") for text in rest)):
-        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and not any(text.startswith("-") for text in rest):
+        if options.command == "serve":
+            options.targets, rest = [*options.targets, *rest], []
+        elif options.command == "predict" and options.input is None:
+            options.input, *rest = rest
     if rest:
-        options.targets = [*options.targets, *rest]
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
 
 

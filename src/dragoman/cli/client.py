@@ -28,13 +28,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def add_server(command: argparse.ArgumentParser) -> None:
     """The options that say which server is asked."""
-    command.add_argument("--url", default=os.environ.get("DRAGOMAN_URL", ""), help=f"the server (default: DRAGOMAN_URL, else {USUAL})")
+    command.add_argument("--url", default="", help=f"the server (default: DRAGOMAN_URL, else {USUAL})")
     command.add_argument("--key", default=os.environ.get("DRAGOMAN_KEY", ""), help="API key, where the server asks for one")
 
 
 def url_of(options: argparse.Namespace) -> str:
     """The address of the server that is asked."""
-    return str(options.url or USUAL)
+    return str(options.url or os.environ.get("DRAGOMAN_URL") or USUAL)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -33,7 +33,6 @@ CONVENTIONAL: Mapping[str, tuple[str, ...]] = {
     "xgboost": ("model.ubj", "model.json", "xgboost.json", "model.bst"),
     "lightgbm": ("model.txt", "model.bst"),
     "torch": ("model.pt2", "model.pt"),
-    "python": ("tungsten_model.py", "model.py"),
 }
 """Runtime -> the file names that model repositories of other servers use, the preferred one first."""
 

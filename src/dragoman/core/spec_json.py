@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.core.model import BatchPolicy, Environment, ModelSpec, Step, frozen
+from dragoman.core.model import BatchPolicy, Environment, ModelSpec, Step
 from dragoman.core.tensors import ALL_PARAMETERS, DATATYPES, Array, Form, Signature, TensorSpec, pack_bytes, unpack_bytes
 
 _KEY = "$dragoman"
@@ -151,7 +151,7 @@ def _mapped(pair: _Pair) -> _Pair:
     out, back = pair
     return (
         lambda values: {key: out(each) for key, each in values.items()},
-        lambda values: frozen({key: back(each) for key, each in values.items()}),
+        lambda values: {key: back(each) for key, each in values.items()},
     )
 
 
@@ -165,7 +165,6 @@ def _reads_in(names: Any) -> frozenset[str]:
 
 _VALUE: _Pair = (plain, restored)
 _TUPLE: _Pair = (plain, lambda values: tuple(restored(values)))
-_FROZEN: _Pair = (plain, lambda values: frozen(restored(values)))
 _SHAPE = _optional(_TUPLE)
 _TENSOR: Mapping[str, _Pair] = {
     "datatype": _optional((lambda datatype: datatype.name, lambda name: DATATYPES[name])),
@@ -179,16 +178,16 @@ _SIGNATURE: Mapping[str, _Pair] = {
     "options": _TUPLE,
     "reads": (_reads_out, _reads_in),
 }
-_BATCH: Mapping[str, _Pair] = {"preferred": _TUPLE, "level_max_queue": _FROZEN, "level_timeout_s": _FROZEN}
+_BATCH: Mapping[str, _Pair] = {"preferred": _TUPLE, "level_max_queue": _VALUE, "level_timeout_s": _VALUE}
 _SPEC: Mapping[str, _Pair] = {
     "batch": _of(BatchPolicy, _BATCH),
-    "arguments": _FROZEN,
+    "arguments": _VALUE,
     "signature": _optional(_of(Signature, _SIGNATURE)),
     "input_reshapes": _mapped(_TUPLE),
     "output_reshapes": _mapped(_TUPLE),
-    "steps": _many(_of(Step, {"inputs": _FROZEN, "outputs": _FROZEN})),
+    "steps": _many(_of(Step, {"inputs": _VALUE, "outputs": _VALUE})),
     "warmup": _many(_VALUE),
     "environment": _optional(_of(Environment, {"packages": _TUPLE})),
-    "config": _FROZEN,
+    "config": _VALUE,
     "warnings": _TUPLE,
 }

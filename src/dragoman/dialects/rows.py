@@ -1,6 +1,5 @@
 """Models of rows behind protocols of tensors: how a codec calls them, and how values of a request become values of rows. Used by every codec."""
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -21,7 +20,7 @@ def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> Awaitable[In
 
 async def _infer_rows(gateway: Gateway, entry: Entry, request: InferRequest) -> InferResponse:
     assert isinstance(request.inputs, Rows)
-    call = gateway.infer_rows(
+    answered = await gateway.infer_rows(
         entry,
         request.inputs.items,
         operation=request.operation,
@@ -29,8 +28,6 @@ async def _infer_rows(gateway: Gateway, entry: Entry, request: InferRequest) -> 
         deadline=request.deadline,
         dialect=request.dialect,
     )
-    # Several rows are a group of tasks, which only a task can have; the HTTP server steps these handlers without one.
-    answered = await (call if len(request.inputs.items) < 2 else asyncio.get_running_loop().create_task(call))
     return InferResponse(Rows(answered), Timings())
 
 

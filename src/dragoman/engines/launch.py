@@ -30,7 +30,7 @@ from dragoman.hosting.messages import Facts, error_in, facts_in
 
 _LINE = 4096
 """Longer lines of a model are logged in pieces of so many bytes."""
-_STOP_S = 10.0
+_STOP_S = 5.0
 _LAST_WORDS_S = 0.5
 """How long after the end of a process the rest of its output may take."""
 _BOOTSTRAP = """\
@@ -61,7 +61,9 @@ class Process:
         self._pipes = 2
         self._reason = ""
         self._popen: subprocess.Popen[bytes]
-        self._line: Line
+        self._socket: socket.socket
+        self._line = Line(self._frame, self._line_lost, HELLO)
+        self._transports: list[asyncio.BaseTransport] = []
         self._dying: asyncio.Task[None] | None = None
         self.facts: Facts
 
@@ -72,8 +74,9 @@ class Process:
         Raises ServingError with the reason when that fails or takes longer than the spec allows; nothing is left then.
         """
         process = Process(spec, path)
-        await process._begin(python)
+        process._spawn(python)
         try:
+            await process._connect()
             async with asyncio.timeout(None if spec.load_timeout_s == math.inf else spec.load_timeout_s):
                 process.facts = await asyncio.shield(process._loaded)
         except BaseException as error:
@@ -112,7 +115,7 @@ class Process:
             self.kill()
         await self._ended()
 
-    async def _begin(self, python: Path | None) -> None:
+    def _spawn(self, python: Path | None) -> None:
         ours, theirs = socket.socketpair()
         env = dict(os.environ)
         if python is None:  # the server's own environment, as the server sees it
@@ -123,7 +126,7 @@ class Process:
         command = [str(python or sys.executable), "-P", "-c", _BOOTSTRAP, str(Path(__file__).parents[1])]
         with theirs:
             try:
-                self._popen = subprocess.Popen(  # noqa: ASYNC220, S603 # in this thread: the process dies with the thread that started it
+                self._popen = subprocess.Popen(  # noqa: S603 # in the thread of the loop: the process dies with the thread that started it
                     [*command, str(theirs.fileno()), str(os.getpid())],
                     pass_fds=[theirs.fileno()], env=env, start_new_session=True,
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -135,12 +138,16 @@ class Process:
                 raise ServingError(
                     ErrorKind.UNAVAILABLE, f"the process of model '{self._spec.name}' cannot be started: {error.strerror}", what="load"
                 ) from error
+        self._socket = ours
         threading.Thread(target=self._wait, name=f"wait-{self._popen.pid}", daemon=True).start()
-        self._line = Line(self._frame, self._line_lost, HELLO)
-        await self._loop.create_connection(lambda: self._line, sock=ours)
-        for stream, words in ((self._popen.stdout, None), (self._popen.stderr, self._words)):
-            assert stream is not None
-            await self._loop.connect_read_pipe(lambda words=words: _Lines(self._log, words, self._silent), stream)  # type: ignore[misc]
+
+    async def _connect(self) -> None:
+        outputs = (_Lines(self._log, None, self._silent), _Lines(self._log, self._words, self._silent))
+        for lines, stream in zip(outputs, (self._popen.stdout, self._popen.stderr), strict=True):
+            transport, _ = await self._loop.connect_read_pipe(lambda lines=lines: lines, stream)  # type: ignore[misc]
+            self._transports.append(transport)
+        transport, _ = await self._loop.create_connection(lambda: self._line, sock=self._socket)
+        self._transports.append(transport)
         self._line.send(Kind.LOAD, {"spec": spec_to_json(replace(self._spec, instances=1)), "path": str(self.path)})
 
     def _frame(self, frame: Frame) -> None:
@@ -162,9 +169,10 @@ class Process:
     def _wait(self) -> None:
         """In a thread of its own: the end of the process, and of what it has started, before its number is given to another."""
         pid = self._popen.pid
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         code = self._popen.wait()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
             self._loop.call_soon_threadsafe(self._exited, code)
@@ -189,6 +197,11 @@ class Process:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._quiet.wait()
         self._line.close()
+        for transport in self._transports:
+            transport.close()
+        for each in (self._popen.stdout, self._popen.stderr, self._socket)[len(self._transports) :]:
+            assert each is not None
+            each.close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
         return code

@@ -36,7 +36,7 @@ _SWITCH_S = 0.0005
 """The loop has the interpreter within half a millisecond of asking, however long user code computes in Python."""
 _DEATH = 1
 """PR_SET_PDEATHSIG"""
-_RUNNING_S = 5.0
+_RUNNING_S = 3.0
 """What still runs when the process is to end gets so long, before it ends without it."""
 
 

@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-import threading
+from collections import deque
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -49,38 +49,41 @@ class Tee(io.TextIOBase):
 
 
 class Pieces:
-    """Printed text on its way from any thread to the loop: bounded, and posted once however many pieces come."""
+    """Printed text on its way from any thread to the loop: bounded, and posted once however many pieces come.
+
+    Without a lock: an interrupted call must not leave one behind.
+    """
 
     def __init__(self, post: Callable[[], None]) -> None:
         self._post = post
-        self._lock = threading.Lock()
-        self._pieces: list[tuple[int, str]] = []
+        self._posted = False
+        self._pieces: deque[tuple[int, str]] = deque()
         self._length = 0
         self._left_out = 0
 
     def add(self, batch: int, text: str) -> None:
-        with self._lock:
-            if self._length + len(text) > _PENDING:
-                self._left_out += len(text)
-                return
-            self._length += len(text)
-            self._pieces.append((batch, text))
-            first = len(self._pieces) == 1
-        if first:
+        if self._length + len(text) > _PENDING:
+            self._left_out += len(text)
+            return
+        self._length += len(text)
+        self._pieces.append((batch, text))
+        if not self._posted:
+            self._posted = True
             self._post()
 
     def take(self) -> list[tuple[int, str]]:
         """(batch, text) of everything that has come, in order, neighbours joined."""
-        with self._lock:
-            pieces, self._pieces = self._pieces, []
-            left_out, self._left_out, self._length = self._left_out, 0, 0
+        self._posted = False  # first: what comes from now on is posted again
+        self._length = 0
+        left_out, self._left_out = self._left_out, 0
         joined: list[tuple[int, str]] = []
-        for batch, text in pieces:
+        while self._pieces:
+            batch, text = self._pieces.popleft()
             if joined and joined[-1][0] == batch:
                 joined[-1] = (batch, joined[-1][1] + text)
             else:
                 joined.append((batch, text))
-        if left_out:
+        if left_out and joined:
             joined.append((joined[-1][0], f"\n... {left_out} characters left out ...\n"))
         return joined
 

@@ -64,8 +64,8 @@ def module_file(spec: ModelSpec, module: str) -> tuple[Path, str]:
             for candidate in (below.with_suffix(".py"), below / "__init__.py"):
                 if candidate.is_file():
                     return locate(str(candidate), "python", spec.name), name
-        if module:
-            raise ServingError(Kind.NOT_FOUND, f"the folder of model '{spec.name}' has no module '{module}'", what="model")
+        missing = f"no module '{module}'" if module else "neither " + " nor ".join(f"'{name}.py'" for name in USUAL)
+        raise ServingError(Kind.NOT_FOUND, f"the folder of model '{spec.name}' has {missing}", what="model")
     path = locate(spec.artifact, "python", spec.name)
     name = path.stem
     if path.suffix != ".py" or not _MODULE.fullmatch(name):

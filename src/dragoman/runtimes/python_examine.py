@@ -17,23 +17,22 @@ from dragoman.runtimes.python_tungsten import is_tungsten
 
 
 def main(text: str) -> None:
-    """Answer one request: `folder`, `module`, `class`, `post_build`, `answer` (where to write)."""
+    """Answer one request: `name`, `folder`, `module`, `class`, `post_build`, `answer` (where to write)."""
     request: dict[str, Any] = json.loads(text)
     answer: dict[str, Any]
     try:
-        answer = examine(Path(request["folder"]), request["module"], request["class"], post_build=request["post_build"])
+        answer = examine(request["name"], Path(request["folder"]), request["module"], request["class"], post_build=request["post_build"])
     except ServingError as error:
         answer = {"error": error.message, "trace": error.trace}
     Path(request["answer"]).write_text(json.dumps(answer), "utf-8")
     sys.exit(1 if "error" in answer else 0)
 
 
-def examine(folder: Path, module: str, model_class: str, *, post_build: bool) -> dict[str, Any]:
+def examine(name: str, folder: Path, module: str, model_class: str, *, post_build: bool) -> dict[str, Any]:
     """What a model is: `kind` ("tungsten" or "python"), `class`, and `config`, what `define_model` was given.
 
     Raises ServingError with the traceback when it cannot be imported, declares nothing that can be served, or its `post_build` fails.
     """
-    name = folder.name
     spec = ModelSpec(name, artifact=str(folder), arguments={"module": module, "class": model_class})
     found = imported(spec, *module_file(spec, module))
     if not is_tungsten(found):

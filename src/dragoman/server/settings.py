@@ -58,7 +58,12 @@ class Settings:
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
-    workers: int = setting(1, "processes that share the ports, each with its own copy of the models")
+    workers: int = setting(1, "processes that share the ports, each with its own copy of the models that run in the server")
+    engine: str = setting(
+        "local",
+        "where models run that do not say it themselves: in the server, or each in a process of its own",
+        choices=("local", "process"),
+    )
     name: str = setting("", "name of the model when there is one target")
     batch_size: int = setting(
         0,

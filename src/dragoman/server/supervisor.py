@@ -40,7 +40,11 @@ class Supervisor:
     """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}."""
 
     def __init__(
-        self, settings: Settings, sockets: Sequence[socket.socket], run_dir: str, on_report: Callable[[int, Report], None]
+        self,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        run_dir: str,
+        on_report: Callable[[int, Report], None],
     ) -> None:
         self._settings = settings
         self._sockets = sockets

@@ -36,10 +36,10 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
-from dragoman.serving.files import FileLimits, resolve
+from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
-from dragoman.serving.library.opening import lookup
 from dragoman.serving.late_store import LateStore
+from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -57,6 +57,9 @@ log = logging.getLogger("dragoman")
 
 _WHOLE_BODY = 8 << 20
 """Bodies up to this size are complete before a handler starts: handlers read them whole anyway, and images as JSON have some megabytes."""
+
+_HELD = 1000
+"""Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -82,7 +85,15 @@ class Worker:
     keeps the model processes of all workers; without one this worker keeps its own.
     """
 
-    def __init__(self, settings: Settings, *, run_dir: str = "", index: int = 0, serial: int = 0, keeper: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        run_dir: str = "",
+        index: int = 0,
+        serial: int = 0,
+        keeper: str = "",
+    ) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
         self._peers = Peers(shared / "connections", index, settings.workers) if shared is not None else None
@@ -139,7 +150,7 @@ class Worker:
         settings = self.settings
         limits = Limits(
             waiting=settings.max_predictions,
-            held=settings.max_predictions,
+            held=min(settings.max_predictions, _HELD),
             expiration_s=settings.result_expiration,
             run_timeout_s=settings.prediction_timeout or math.inf,
             model_wait_s=settings.model_wait,
@@ -150,7 +161,18 @@ class Worker:
             return await resolve(rows, signature, fetching, files, self.uploads)
 
         owners = settings.data_path / "owners"
-        return Predictions(Parts(self.gateway, self.store, resolved, Webhooks(fetching), owners, limits, self.uploads.sweep))
+        return Predictions(
+            Parts(
+                self.gateway,
+                self.store,
+                resolved,
+                Webhooks(fetching),
+                owners,
+                limits,
+                admit=lambda rows, signature: admit(rows, signature, files),
+                tidy=self.uploads.sweep,
+            )
+        )
 
     async def serve(
         self, sockets: Sequence[socket.socket], progress: Progress = lambda _: None, listening: Callable[[], None] = lambda: None
@@ -291,8 +313,6 @@ def defaults(settings: Settings) -> Defaults:
         arguments["processors"] = max(1, (os.cpu_count() or 1) // settings.workers)
     if settings.device:
         arguments["device"] = settings.device
-    if settings.batch_size:  # for models that declare one of their own
-        arguments["batch_size"] = settings.batch_size
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
@@ -301,6 +321,7 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
+        engine=settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
         environments=settings.environments,

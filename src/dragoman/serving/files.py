@@ -56,11 +56,7 @@ async def resolve(
     """
     if not signature.input_files:
         return list(rows)
-    deep = frozenset(name.split(".")[0] for name in signature.input_files if "." in name)
-    made = [_copied(row, deep) for row in rows]
-    places = [place for index in range(len(made)) for place in _places(made, index, signature)]
-    if len(places) > limits.max_files:
-        raise ServingError(Kind.TOO_LARGE, f"{len(places)} files in one call, at most {limits.max_files} are accepted", what="body")
+    made, places = _found(rows, signature, limits)
     call = _Call(fetching, limits, uploads)
     remote: dict[str, list[_Place]] = {}
     for place in places:
@@ -72,6 +68,19 @@ async def resolve(
     if remote:
         await _fetch_all(call, remote)
     return made
+
+
+def admit(rows: Sequence[Value], signature: Signature, limits: FileLimits) -> None:
+    """Raise TOO_LARGE for files that came with the call and are too many or too large, as far as that can be told without unpacking them."""
+    if not signature.input_files:
+        return
+    total = 0
+    _, places = _found(rows, signature, limits)
+    for place in places:
+        size = _size(_value(place))
+        total += size
+        if size > limits.max_file or total > limits.max_total:
+            raise _too_large(place, limits)
 
 
 async def _fetch_all(call: "_Call", remote: dict[str, list[_Place]]) -> None:
@@ -117,7 +126,7 @@ class _Call:
             else:
                 blob = encoded.decode(most)
         except TooLongError:
-            raise self._too_large(place) from None
+            raise _too_large(place, self._limits) from None
         except ValueError as error:
             raise _refused(place, f"the file cannot be read: {error}") from None
         return self.checked(blob, place)
@@ -144,7 +153,7 @@ class _Call:
         """Count it in, and look at its size."""
         self._used += len(blob.data)
         if len(blob.data) > self._limits.max_file or self._used > self._limits.max_total:
-            raise self._too_large(place)
+            raise _too_large(place, self._limits)
         if place.kind == "image" and self._limits.max_pixels:
             size = size_of(blob.data)
             if size is not None and size[0] * size[1] > self._limits.max_pixels:
@@ -152,10 +161,24 @@ class _Call:
                 raise _refused(place, f"the image has {size[0]} x {size[1]} pixels, at most {most} are accepted", Kind.TOO_LARGE)
         return blob
 
-    def _too_large(self, place: _Place) -> ServingError:
-        limits = self._limits
-        text = f"the file is too large: a file may have {limits.max_file} bytes, all files of a call together {limits.max_total}"
-        return _refused(place, text, Kind.TOO_LARGE)
+
+def _size(value: Value) -> int:
+    """Bytes of a file that came with the call, at least; 0 for what is elsewhere and for what cannot be read."""
+    if isinstance(value, Blob):
+        return len(value.data)
+    if isinstance(value, bytes):
+        return len(value)
+    if not isinstance(value, str) or _url(value) is not None:
+        return 0
+    try:
+        return (read_data_uri(value) if value[:5].lower() == "data:" else _bare(value)).least_bytes
+    except ValueError:
+        return 0  # what is wrong with it is told when it is read
+
+
+def _too_large(place: _Place, limits: FileLimits) -> ServingError:
+    text = f"the file is too large: a file may have {limits.max_file} bytes, all files of a call together {limits.max_total}"
+    return _refused(place, text, Kind.TOO_LARGE)
 
 
 def _bare(text: str) -> Encoded:
@@ -170,6 +193,16 @@ def _url(text: str) -> str | None:
     if text[:8].lower().startswith(("http://", "https://")):
         return text
     return text if text.startswith("/") and _UPLOAD.match(unquote(text)) else None
+
+
+def _found(rows: Sequence[Value], signature: Signature, limits: FileLimits) -> tuple[list[Value], list[_Place]]:
+    """The rows, copied, and where their files are. Raises TOO_LARGE when there are too many."""
+    deep = frozenset(name.split(".")[0] for name in signature.input_files if "." in name)
+    made = [_copied(row, deep) for row in rows]
+    places = [place for index in range(len(made)) for place in _places(made, index, signature)]
+    if len(places) > limits.max_files:
+        raise ServingError(Kind.TOO_LARGE, f"{len(places)} files in one call, at most {limits.max_files} are accepted", what="body")
+    return made, places
 
 
 def _places(rows: list[Value], index: int, signature: Signature) -> Iterator[_Place]:
@@ -213,4 +246,4 @@ def _refused(place: _Place, text: str, kind: Kind = Kind.INVALID_INPUT) -> Servi
     return ServingError(kind, message, problems=(Problem(place.where, "value_error", text),))
 
 
-__all__ = ["FileLimits", "resolve"]
+__all__ = ["FileLimits", "admit", "resolve"]

@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from uuid import uuid4
 
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Watch
 from dragoman.core.tensors import Rows, Signature, Value
-from dragoman.serving.fanout import admit_rows, fan_out, signature_of
+from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
 from dragoman.serving.tracing import Tracer
 
@@ -192,7 +191,7 @@ class Gateway:
         signature = entry.signatures[name]
         if deadline == math.inf:
             deadline = time.monotonic() + self._timeout_s  # of the whole call, not of each part anew
-        template = InferRequest(Rows([]), operation, name, (), parameters, "", deadline, 0, uuid4().hex, caller, True, dialect)
+        template = InferRequest(Rows([]), operation, name, (), parameters, "", deadline, 0, new_group(), caller, True, dialect)
         entry.in_flight += 1
         try:
             return await fan_out(partial(self.infer, entry), entry.spec, signature, rows, template, watch=watch, done=done, patient=patient)

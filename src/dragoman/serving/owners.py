@@ -26,6 +26,7 @@ class Owner:
         self._folder = folder
         self._place = _place(folder)
         self._own = uuid4().hex
+        self._heard = 0
         self.name = f"{self._place}.{self._own}"
         draft = folder / f"{self._own}.new"
         self._file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -37,6 +38,12 @@ class Owner:
     def dead(self, names: Iterable[str]) -> list[str]:
         """Which of these owners, of this folder, have no process any more. What they left behind here is removed."""
         return [name for name in names if name != self.name and self._is_dead(name)]
+
+    def heard(self) -> bool:
+        """Whether somebody has called `wake` for this owner since this was asked last. One system call, on an open file."""
+        size = os.fstat(self._file).st_size
+        called, self._heard = size != self._heard, size
+        return called
 
     def close(self) -> None:
         """Give the name up: from now on others see this owner as dead."""
@@ -66,6 +73,18 @@ class Owner:
 
     def _path(self, own: str) -> Path:
         return self._folder / f"{own}.lock"
+
+
+def wake(folder: Path, name: str) -> None:
+    """Tell an owner to look into the store now, and not with its next beat. One that is elsewhere or gone does not hear it."""
+    parts = _OWNER.match(name)
+    if parts is not None:
+        with contextlib.suppress(OSError):
+            file = os.open(folder / f"{parts[2]}.lock", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                os.write(file, b".")  # the file grows: unlike a time of change, that cannot be missed
+            finally:
+                os.close(file)
 
 
 def _place(folder: Path) -> str:

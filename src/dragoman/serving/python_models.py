@@ -13,7 +13,7 @@ from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
-from dragoman.engines.requirements import environment_of
+from dragoman.engines.requirements import environment_of, from_model
 from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.python_source import Declared, declarations, plain_batch
 from dragoman.serving.settings import quoted
@@ -161,10 +161,11 @@ def _environment(arguments: Mapping[str, Any], source: str, environments: str) -
     python, note = python_of(arguments.get("python_version"))
     missing = unmet(lines)
     if environments == "never":
-        notes += [f"{', '.join(missing)} not installed here, and --environments is never"] if missing else []
+        notes += [f"{', '.join(missing)} not installed here as asked for, and --environments is never"] if missing else []
         environment = None
     elif missing or python or environments == "always":
-        environment = environment_of(lines, python)
+        packages = tuple(requirement.line for requirement in from_model(lines, "python_packages"))
+        environment = Environment(python, packages) if packages or python else None
     else:
         environment = None
     return environment, [f"{source}: {text}" for text in (*notes, note) if text]

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -21,7 +21,6 @@ from dragoman.serving.registry import Registry
 log = logging.getLogger("dragoman.models")
 
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Before a version that was lost is loaded again, the first time, the second time, ..."""
 _HEALTHY_S = 600.0
 """A version that answered for so long starts over with the shortest pause."""
 _ENDING = "the server is shutting down"
@@ -49,13 +48,26 @@ Opener: TypeAlias = Callable[[ModelSpec], Coroutine[Any, Any, Servable]]
 
 
 class Reconciler:
-    """`drain_timeout_s` bounds how long an unloaded version may finish its requests. `parallel` bounds loads at a time."""
+    """`drain_timeout_s` bounds how long an unloaded version may finish its requests. `parallel` bounds loads at a time.
 
-    def __init__(self, registry: Registry, gateway: Gateway, *, opener: Opener, drain_timeout_s: float = 30.0, parallel: int = 4) -> None:
+    A version that is lost is loaded again after a pause: the first of `pauses_s`, then the second, and so on.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        gateway: Gateway,
+        *,
+        opener: Opener,
+        drain_timeout_s: float = 30.0,
+        parallel: int = 4,
+        pauses_s: Sequence[float] = _PAUSES_S,
+    ) -> None:
         self._registry = registry
         self._gateway = gateway
         self._open = opener
         self._drain_timeout_s = drain_timeout_s
+        self._pauses_s = pauses_s
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads = asyncio.Semaphore(parallel)
@@ -172,7 +184,7 @@ class Reconciler:
             key = (have.version, have.revision)
             count = model.losses.get(key, 0) + 1
             model.losses[key] = count
-            pause_s = _PAUSES_S[min(count, len(_PAUSES_S)) - 1]
+            pause_s = self._pauses_s[min(count, len(self._pauses_s)) - 1]
             retry_at = time.monotonic() + pause_s
             # A little late, so that it is due by then.
             asyncio.get_running_loop().call_later(pause_s + 0.01, self._step, name)

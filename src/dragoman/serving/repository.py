@@ -48,6 +48,7 @@ class Defaults:
     name: str = ""
     batch: BatchPolicy = _NO_BATCH_POLICY
     instances: int = 1
+    engine: str = "local"
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
     batch_size: int = 0
@@ -67,7 +68,8 @@ class _Place:
     """Whether the user gave the name."""
     text: str = ""
     """The target without its NAME=, as it was written."""
-    uploaded: bool = False
+    data_only: bool = False
+    """Whether its files came from elsewhere as data, so that none of them may be run as code."""
     stored: Stored | None = None
 
 
@@ -123,7 +125,7 @@ class Repository:
         """
         check_name(name)
         if files:
-            return self._read(_Place(name, self._uploads.write(name, files), uploaded=True), config)
+            return self._read(_Place(name, self._uploads.write(name, files), data_only=True), config)
         for target in self._targets:
             try:
                 places = self._places(target)
@@ -234,10 +236,9 @@ class Repository:
         return Found(place.name, {base.version: complete(base, artifact)})
 
     def _python(self, base: ModelSpec, path: Path, place: _Place) -> ModelSpec:
-        if place.uploaded:
-            raise invalid(
-                f"model '{place.name}' is Python code, which a load request cannot bring: whoever sends it could run anything here"
-            )
+        if place.data_only:
+            reason = "neither a load request nor an artifact from the store can bring that, as it could do anything here"
+            raise invalid(f"model '{place.name}' is Python code; {reason}")
         size, environments = self._defaults.batch_size, self._defaults.environments
         if not (path / RECORD).is_file():
             return spec_of(base, path, batch_size=size, environments=environments)
@@ -261,7 +262,7 @@ class Repository:
             environments=self._defaults.environments,
         )
         if spec is None:
-            versions = self._layout(replace(place, stored=None), config).versions
+            versions = self._layout(replace(place, stored=None, data_only=True), config).versions
             if len(versions) > 1:  # a model folder with several versions of its own
                 return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
             (spec,) = versions.values()
@@ -273,6 +274,7 @@ class Repository:
         return ModelSpec(
             name,
             batch=defaults.batch,
+            engine=defaults.engine,
             instances=defaults.instances,
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,

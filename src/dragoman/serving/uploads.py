@@ -62,6 +62,8 @@ class Uploads:
         self._expiry_s = expiry_s
         self._clock = clock
         self._swept = 0.0
+        self._coming = 0
+        """Bytes of the uploads that are being received now, by this worker."""
 
     async def add(self, chunks: AsyncIterator[bytes], name: str = "", declared_type: str = "") -> Upload:
         """Store what the chunks hold, as they come.
@@ -113,14 +115,15 @@ class Uploads:
         part = self._folder / f"{key}.part"
         room = await asyncio.to_thread(self._room)
         file = await asyncio.to_thread(_create, part)
+        size, waiting = 0, bytearray()
         try:
-            size, waiting = 0, bytearray()
             async for chunk in chunks:
                 waiting += chunk
                 size += len(chunk)
+                self._coming += len(chunk)
                 if size > self._max_file:
                     raise ServingError(Kind.TOO_LARGE, f"the file is larger than the limit of {self._max_file} bytes", what="body")
-                if size > room:
+                if self._coming > room:
                     raise _no_room()
                 if len(waiting) >= _PIECE:
                     await asyncio.to_thread(_write, file, bytes(waiting))
@@ -132,6 +135,7 @@ class Uploads:
             part.unlink(missing_ok=True)
             raise
         finally:
+            self._coming -= size
             os.close(file)
         return upload
 

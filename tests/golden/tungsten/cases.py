@@ -546,7 +546,7 @@ result = [config, Model.__tungsten_input__ is Input, Model.__tungsten_output__ i
     "from_buffer of a file": "with open(folder / 'notes.txt') as f: b = Binary.from_buffer(f)\nresult = b.__root__ == (folder / 'notes.txt').as_uri()",
     "from_buffer of a raw file": "with open(folder / 'notes.txt', 'rb', buffering=0) as f: b = Binary.from_buffer(f)",
     "from_buffer of bytes": "Binary.from_buffer(b'abc')",
-    "from_url": "result = [Image.from_url(u).__root__ for u in ('https://example.com/a.png', 'data:text/plain;base64,YQ==', 'file:///tmp/a.png', 'HTTP://EXAMPLE.com/A')]",
+    "from_url": "result = [Image.from_url(u).__root__ for u in ('https://example.com/a.png', 'data:text/plain;base64,YQ==', 'file:///srv/a.png', 'HTTP://EXAMPLE.com/A')]",
     "from_url without a scheme": "Image.from_url('example.com/a.png')",
     "from_url of another scheme": "Image.from_url('ftp://example.com/a.png')",
     "from_url of a number": "Image.from_url(5)",

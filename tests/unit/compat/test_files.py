@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import pickle
 import stat
 import tempfile
@@ -125,16 +124,6 @@ class TestPath:
         _scratch.end(scratch)
         assert path.exists()
         path.unlink()
-
-    def test_a_forked_child_removes_nothing(self, batch: _scratch.Scratch) -> None:
-        """Models fork; a child that ends must leave its parent's files alone."""
-        path = Binary.from_bytes(b"abc").path
-        child = os.fork()
-        if child == 0:
-            batch.clear()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert path.exists()
 
     def test_a_local_file_stays_where_it_is(self, tmp_path: Path) -> None:
         """It is used in place."""

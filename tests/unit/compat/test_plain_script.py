@@ -199,6 +199,18 @@ def test_nothing_is_left_behind(project: Path, tmp_path: Path) -> None:
     assert {p.name for p in project.iterdir()} - {"__pycache__"} == {"tungsten_model.py", "labels.json", "helper.py", "photo.png"}
 
 
+def test_a_forked_child_removes_nothing(project: Path) -> None:
+    """Models fork; a child that ends as programs do must leave its parent's files alone."""
+    script = (
+        "import os, sys, tungstenkit\n"
+        "path = tungstenkit.Binary.from_bytes(b'a').path\n"
+        "child = os.fork()\n"
+        "if child == 0: sys.exit(0)\n"
+        "print(os.waitpid(child, 0)[1], path.exists())"
+    )
+    assert run(project, "-c", script) == "0 True\n"
+
+
 def test_other_ways_to_import(project: Path) -> None:
     """Modules that were public are found under their names."""
     script = (
@@ -227,5 +239,5 @@ def test_a_program_of_its_own_tests(project: Path) -> None:
 def test_the_model_file_of_the_documents(tmp_path: Path) -> None:
     """docs/dialects/tungsten.md begins with one that works."""
     page = (Path(__file__).parents[3] / "docs" / "dialects" / "tungsten.md").read_text("utf-8")
-    (tmp_path / "tungsten_model.py").write_text(page.split("```py\n")[1].split("```")[0])
+    (tmp_path / "tungsten_model.py").write_text(page.split("```python\n")[1].split("```")[0])
     assert run(tmp_path, "tungsten_model.py") == "HELLO HELLO\n"

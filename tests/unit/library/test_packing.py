@@ -113,17 +113,8 @@ def test_a_copy_and_its_record(tmp_path: Path) -> None:
     assert files == files_of(manifest(files))
     digest = digest_of("tungsten", {"a": 1}, files)
     assert digest == digest_of("tungsten", {"a": 1}, tuple(reversed(files)))
-    assert (
-        len(
-            {
-                digest,
-                digest_of("python", {"a": 1}, files),
-                digest_of("tungsten", {"a": 2}, files),
-                digest_of("tungsten", {"a": 1}, files[1:]),
-            }
-        )
-        == 4
-    )
+    others = {digest_of("python", {"a": 1}, files), digest_of("tungsten", {"a": 2}, files), digest_of("tungsten", {"a": 1}, files[1:])}
+    assert len(others - {digest}) == 3
 
 
 def test_damage_is_noticed(tmp_path: Path) -> None:
@@ -135,7 +126,7 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     weights = tmp_path / "a" / "weights" / "w.bin"
     for damage in ("weightz", "weights more"):
         weights.write_text(damage)
-        with pytest.raises(ServingError, match="'m:1' is damaged: 'weights/w.bin'"):
+        with pytest.raises(ServingError, match=r"'m:1' is damaged: 'weights/w\.bin'"):
             verify(tmp_path / "a", files, "m:1")
     weights.unlink()
     weights.symlink_to(put(tmp_path / "w", "weights"))

@@ -10,8 +10,10 @@ PATHS = [
     "sub/weights/w.bin", "doc/frotz", "a/doc/frotz", "cache/x", ".mypy_cache/y", "venv/lib/z", "ab", "abc",
 ]  # fmt: skip
 LINES = [
-    "*", "*.py", "a", "a/", "/a", "/a/", "a/b", "a/*", "a/**", "**/b.py", "**/weights", "a/**/d", "!b.py", "!a/b.py", "# comment", "", "  ", "\\#x", "\\!y",
-    "a?c", "[ab]", "[!a]*", "[a-c].py", "foo\\[1\\]", ".*", ".*/", "doc/frotz", "/doc/frotz", "weights/*.bin", "a b", "a\\ b", "**", "/**", "b*", "*/b.py",
+    "*", "*.py", "a", "a/", "/a", "/a/", "a/b", "a/*", "a/**", "**/b.py", "**/weights", "a/**/d",
+    "!b.py", "!a/b.py", "# comment", "", "  ", "\\#x", "\\!y",
+    "a?c", "[ab]", "[!a]*", "[a-c].py", "foo\\[1\\]", ".*", ".*/", "doc/frotz", "/doc/frotz", "weights/*.bin", "a b", "a\\ b",
+    "**", "/**", "b*", "*/b.py",
     "[z-a]", "[", "a\\",
 ]  # fmt: skip
 

@@ -30,8 +30,10 @@ def test_names(text: str, expected: Reference) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", ":", "iris:", ":1", "Iris", "iris/", "/iris", "a//b", "a..b", "-a", "a-", "a_", "a___b", ".", "..", "../iris", "a/../b", "iris:-1", "iris:a/b",
-        "iris:a b", "iris:" + "t" * 129, "a" * 256, "café", "iris:é", "a b", "a\n", "iris:1\n", "host:port/iris", "UPPER/iris", "a\x00", "iris@sha256:ab",
+        "", ":", "iris:", ":1", "Iris", "iris/", "/iris", "a//b", "a..b", "-a", "a-", "a_", "a___b", ".", "..", "../iris", "a/../b",
+        "iris:-1", "iris:a/b",
+        "iris:a b", "iris:" + "t" * 129, "a" * 256, "café", "iris:é", "a b", "a\n", "iris:1\n", "host:port/iris", "UPPER/iris",
+        "a\x00", "iris@sha256:ab",
     ],
 )  # fmt: skip
 def test_what_is_no_name(text: str) -> None:

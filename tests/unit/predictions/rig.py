@@ -73,6 +73,8 @@ class Scripted:
     def finish(self, number: int, outcome: Value) -> None:
         """Answer a request, or fail it with an error."""
         future = self.waiting.pop(number)
+        if future.done():  # cancelled meanwhile
+            return
         if isinstance(outcome, Exception):
             future.set_exception(outcome)
         else:
@@ -144,6 +146,7 @@ class Bench:
         clock: Clock | None = None,
         posted: Posted | None = None,
         resolve: Callable[[Sequence[Value], Signature], Awaitable[list[Value]]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.store = store if store is not None else FakeStore()
         self.clock = clock or Clock()
@@ -170,6 +173,7 @@ class Bench:
             limits,
             clock=self.clock,
             monotonic=self.monotonic,
+            sleep=sleep,
         )
         self.service = Predictions(self.parts)
 

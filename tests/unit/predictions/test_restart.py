@@ -13,7 +13,7 @@ from dragoman.core.predictions import Progress
 from dragoman.store import Change
 from tests.fakes_store import FakeStore
 from tests.servables import run, settle
-from tests.unit.predictions.rig import LIMITS, Bench, Clock, Scripted, bench, ended, publish, serving
+from tests.unit.predictions.rig import DOWN, LIMITS, Bench, Clock, Scripted, bench, ended, publish, serving
 
 P = Progress
 STOPPED = (P.FAILED, "the server stopped while it ran", "unavailable")
@@ -234,10 +234,45 @@ def test_any_worker_answers_for_all(tmp_path: Path) -> None:
             view = await other.service.wait(key, 0.01)
             assert (view.progress, view.logs) == (P.RUNNING, "hello")
             assert ended(await other.service.cancel(key)) == (P.CANCELLED, "Canceled", "cancelled")
-            await one.service.beat()
+            assert ended(await one.service.get(key)) == (P.CANCELLED, "Canceled", "cancelled")
             await settle(lambda: one.servable.cancelled == 1)
             assert ended(await one.service.get(key)) == (P.CANCELLED, "Canceled", "cancelled")
             assert one.service.counts()["m"] == (0, 0)
+
+    run(scenario)
+
+
+def test_a_cancel_is_seen_everywhere_at_once(tmp_path: Path) -> None:
+    """Whoever asks whichever worker after a cancel was answered sees it, also when many ask at the same moment; without a beat."""
+
+    async def scenario() -> None:
+        store = FakeStore()
+        async with bench(tmp_path, store) as one, bench(tmp_path, store) as other:
+            for number in range(5):
+                key, bystander = await one.submit(), await one.submit()
+                await one.asked(2 * number + 2)
+                await other.service.cancel(key)
+                views = await asyncio.gather(*(one.service.get(key) for _ in range(10)))
+                assert {view.progress for view in views} == {P.CANCELLED}
+                assert (await one.service.get(bystander)).progress is P.CLAIMED
+
+    run(scenario)
+
+
+def test_a_cancel_that_cannot_be_read_now(tmp_path: Path) -> None:
+    """The store goes right after another worker's cancel: the owner's answers go on, and it is broken off with the next beat that works."""
+
+    async def scenario() -> None:
+        store = FakeStore()
+        async with bench(tmp_path, store) as one, bench(tmp_path, store) as other:
+            key = await one.submit()
+            await one.asked(1)
+            await other.service.cancel(key)
+            store.failure = DOWN
+            assert (await one.service.get(key)).progress is P.CLAIMED
+            store.failure = None
+            await one.service.beat()
+            await settle(lambda: one.servable.cancelled == 1)
 
     run(scenario)
 
@@ -301,6 +336,24 @@ def test_a_lost_lease_and_a_late_result(tmp_path: Path) -> None:
             other.servable.finish(0, {"y": "good"})
             assert (await other.reach(key, P.SUCCEEDED)).outputs == [{"y": "good"}]
             assert (await hung.service.get(key)).outputs == [{"y": "good"}]
+
+    run(scenario)
+
+
+def test_cancel_at_a_worker_that_lost_its_lease(tmp_path: Path) -> None:
+    """The cancel reaches the prediction, whoever runs it by now."""
+
+    async def scenario() -> None:
+        store, clock = FakeStore(), Clock()
+        async with bench(tmp_path, store, clock=clock) as hung, bench(tmp_path, store, clock=clock) as other:
+            key = await hung.submit()
+            await hung.asked(1)
+            clock.now += 31
+            await other.service.beat()
+            await other.asked(1)
+            assert ended(await hung.service.cancel(key)) == (P.CANCELLED, "Canceled", "cancelled")
+            await other.service.beat()
+            await settle(lambda: other.servable.cancelled == 1)
 
     run(scenario)
 

@@ -22,8 +22,19 @@ from dragoman.serving import layouts
 from dragoman.serving.library.library import Library, Prepared, Stored
 from dragoman.serving.library.packing import additions, chosen, copy, whole
 from dragoman.serving.library.references import Reference, default_repository
-from dragoman.serving.library.specs import kept
-from dragoman.serving.python_models import MODULE, REQUIREMENTS, RUNTIME, SUFFIX, declared, is_project, located, module_file, spec_of
+from dragoman.serving.library.specs import kept, read_record
+from dragoman.serving.python_models import (
+    MODULE,
+    RECORD,
+    REQUIREMENTS,
+    RUNTIME,
+    SUFFIX,
+    declared,
+    is_project,
+    located,
+    module_file,
+    spec_of,
+)
 from dragoman.serving.python_source import declarations
 from dragoman.serving.repository import Defaults, Repository
 
@@ -83,31 +94,63 @@ def _folder_name(source: Path) -> str:
 # --- Python models ---
 
 
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """A Python project as it lies there."""
+
+    source: Path
+    module: str
+    model_class: str
+
+    @property
+    def file(self) -> Path:
+        return module_file(self.source, self.module)
+
+
+def _code(project: Project) -> _Code:
+    """Which module and class the command line means, or the record of an earlier build says."""
+    source = project.source.resolve()
+    if project.module:
+        return _Code(source, project.module, project.model_class)
+    if source.is_dir() and (source / RECORD).is_file():
+        arguments = read_record(source)[1]["arguments"]
+        return _Code(source, arguments["module"], project.model_class or arguments["class"])
+    return _Code(*located(source), project.model_class)
+
+
 async def _python(project: Project, folder: Path, log: Log, python_for: PythonFor) -> Prepared:
-    source, module = (project.source.resolve(), project.module) if project.module else located(project.source.resolve())
-    file = module_file(source, module)
-    found = declarations(file)
-    static = next((d for d in found if not project.model_class or d.name == project.model_class), None)
+    code = _code(project)
+    found = declarations(code.file)
+    static = next((d for d in found if not code.model_class or d.name == code.model_class), None)
     config: Mapping[str, Any] = static.arguments if static is not None else {}
-    python = await _interpreter(source, module, project, python_for, log)
-    if static is not None and static.unknown:  # which files to copy has to be known first
-        config = (await _examined(python, source, module, project.model_class, folder.parent, log, post_build=False))["config"]
-    files = await asyncio.to_thread(_files, source, file, config, project)
+    spec = spec_of(ModelSpec("build"), code.source, environments=project.environments, module=code.module, model_class=code.model_class)
+    for warning in spec.warnings:
+        log(warning)
+    python = await _interpreter(spec, python_for, log)
+    if static is not None and static.unknown:  # what to copy and to install has to be known first
+        config = (await _examined(python, code, code.source, folder.parent, log, post_build=False))["config"]
+        python = await _interpreter(declared(ModelSpec("build"), config, "", environments=project.environments), python_for, log)
+    files = await asyncio.to_thread(_files, code, config, project)
     await asyncio.to_thread(copy, files, folder)
     log("checking the model" + (" and running its post_build" if static is not None else ""))
-    looked = await _examined(python, folder, module, project.model_class, folder.parent, log, post_build=True)
-    _check(looked["config"], source)
-    alone = source.is_file()
-    return Prepared(folder, looked["kind"], kept(file.name if alone else "", module, looked["class"], looked["config"]), str(source))
+    looked = await _examined(python, code, folder, folder.parent, log, post_build=True)
+    _check(looked["config"], code.source)
+    artifact = code.file.name if code.source.is_file() else ""
+    return Prepared(folder, looked["kind"], kept(artifact, code.module, looked["class"], looked["config"]), str(code.source))
 
 
-def _files(source: Path, file: Path, config: Mapping[str, Any], project: Project) -> dict[str, Path]:
+async def _interpreter(spec: ModelSpec, python_for: PythonFor, log: Log) -> Path:
+    return await python_for(spec.environment, log) if spec.environment is not None else Path(sys.executable)
+
+
+def _files(code: _Code, config: Mapping[str, Any], project: Project) -> dict[str, Path]:
+    source = code.source
     if source.is_file():
         files = whole(source)
         if (beside := source.parent / REQUIREMENTS).is_file():
             files[REQUIREMENTS] = beside
     else:
-        always = [file.relative_to(source).as_posix()]
+        always = [code.file.relative_to(source).as_posix()]
         if readme := config.get("readme_md"):
             always.append(_readme(source, readme))
         files = chosen(source, _lines(config, "include_files", ["*"]), _lines(config, "exclude_files", []), always)
@@ -137,19 +180,13 @@ def _check(config: Mapping[str, Any], source: Path) -> None:
     declared(ModelSpec("build"), config, source.name)  # its packages are requirements
 
 
-async def _interpreter(source: Path, module: str, project: Project, python_for: PythonFor, log: Log) -> Path:
-    spec = spec_of(ModelSpec("build"), source, environments=project.environments, module=module, model_class=project.model_class)
-    for warning in spec.warnings:
-        log(warning)
-    return await python_for(spec.environment, log) if spec.environment is not None else Path(sys.executable)
-
-
-async def _examined(
-    python: Path, folder: Path, module: str, model_class: str, place: Path, log: Log, *, post_build: bool
-) -> dict[str, Any]:
+async def _examined(python: Path, code: _Code, folder: Path, place: Path, log: Log, *, post_build: bool) -> dict[str, Any]:
     """Run the examination; what the model prints goes to `log`."""
     answer = place / "examined.json"
-    request = {"folder": str(folder), "module": module, "class": model_class, "post_build": post_build, "answer": str(answer)}
+    request = {
+        "name": _folder_name(code.source), "folder": str(folder), "module": code.module, "class": code.model_class, "post_build": post_build,
+        "answer": str(answer),
+    }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         str(python), "-c", _BOOT, str(_ROOT), json.dumps(request),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=_environ(python),
@@ -163,7 +200,7 @@ async def _examined(
                 log(line.decode("utf-8", "replace"))
         if rest:
             log(rest.decode("utf-8", "replace"))
-        code = await process.wait()
+        status = await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
@@ -171,7 +208,7 @@ async def _examined(
     try:
         found = json.loads(answer.read_bytes())
     except (OSError, ValueError):
-        raise ServingError(Kind.MODEL_FAILED, f"the model ended the process that looked at it, with {code}") from None
+        raise ServingError(Kind.MODEL_FAILED, f"the model ended the process that looked at it, with {status}") from None
     finally:
         answer.unlink(missing_ok=True)
     if "error" in found:

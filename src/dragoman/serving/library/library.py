@@ -72,7 +72,7 @@ class Library:
 
     def __init__(self, store: ModelStore, root: Path) -> None:
         self._store = store
-        self.root = root
+        self.root = root.absolute()  # what is served from it must not depend on where the command was started
 
     # --- what there is ---
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 ALWAYS_EXCLUDED = (
-    ".*/", "__pycache__/", "*.pyc", "*.pyo", "*.pyd", ".venv", "venv/", ".env", "env/", ".git*", ".vscode", ".*cache", ".ipynb_checkpoints",
+    "/dragoman.json", ".*/", "__pycache__/", "*.pyc", "*.pyo", "*.pyd", ".venv", "venv/", ".env", "env/", ".git*", ".vscode",
+    ".*cache", ".ipynb_checkpoints",
 )  # fmt: skip
-"""What is left out of a build unless a later pattern, such as `!.env`, takes it in again."""
+"""What is left out of a build (the record of an earlier one, too) unless a later pattern, such as `!.env`, takes it in again."""
 
 
 class Patterns:

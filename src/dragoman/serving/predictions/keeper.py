@@ -4,7 +4,10 @@
 beat is left for the next one.
 """
 
+import asyncio
 import logging
+from collections import Counter
+from collections.abc import Collection
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Prediction, Progress, after_lease
@@ -21,19 +24,48 @@ log = logging.getLogger("dragoman")
 STOPPED = "the server stopped while it ran"
 _BROKEN = "the stored inputs of this prediction cannot be read by this version of the server"
 _ORPHANS_S = 10.0
-_GONE_S = 5.0
 _SWEEP_S = 10.0
 _SWEEP_LIMIT = 500
-_CLAIM_LIMIT = 64
+_CLAIM_LIMIT = 256
+
+
+class Pending:
+    """Predictions that this worker accepted and left waiting in the store. `of` counts them by model."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, str] = {}
+        self.of: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def add(self, prediction_id: str, model: str) -> None:
+        self._models[prediction_id] = model
+        self.of[model] += 1
+
+    def discard(self, prediction_id: str) -> None:
+        model = self._models.pop(prediction_id, None)
+        if model is not None:
+            self.of[model] -= 1
+            self.of += Counter()  # drops what has come to nothing
+
+    def keep_models(self, models: Collection[str]) -> None:
+        """Nothing waits for other models than these: others have taken it."""
+        if any(count and model not in models for model, count in self.of.items()):
+            self._models = {key: model for key, model in self._models.items() if model in models}
+            self.of = Counter(self._models.values())
 
 
 class Keeper:
-    """`pending` are predictions that this worker accepted and left waiting in the store: id -> model."""
+    """Looks after predictions in the store: `pending` ones, those of owners that are gone, those that are over."""
 
     def __init__(self, parts: Parts, work: Work) -> None:
         self._parts = parts
         self._work = work
-        self.pending: dict[str, str] = {}
+        self.pending = Pending()
+        self._left = False
+        """Whether the last claim found as much as it had room for."""
+        self._looking: asyncio.Task[None] | None = None
         self._began = parts.monotonic()
         self._due: dict[str, float] = {}
         self._gone: dict[str, float] = {}
@@ -53,8 +85,9 @@ class Keeper:
             await self._save()
             await self._stop_cancelled(store)
             await self._take_over(store)
-            await self._claim(store)
-            await self._give_up(store)
+            waited_for = await store.pending_models()
+            await self._claim(store, waited_for)
+            await self._give_up(store, waited_for)
             await self._sweep(store)
         except ServingError as error:
             if not self._down:
@@ -86,6 +119,22 @@ class Keeper:
                 run = self._work.runs.get(prediction_id)
                 if run is not None:
                     self._work.lose(run)
+
+    async def listen(self) -> None:
+        """When another worker says that it has cancelled something here, see what, and break it off. Almost free when nobody has."""
+        if self._work.heard():
+            self._looking = self._work.spawn(self._look())
+        if self._looking is not None:
+            await asyncio.shield(self._looking)  # begun for somebody else, too: nobody here may see less than the other worker has told
+
+    async def _look(self) -> None:
+        try:
+            await self._stop_cancelled(await self._parts.store.get())
+        except ServingError as error:  # the beat tries again
+            log.warning("what other workers have cancelled cannot be read now: %s", error.message)
+        finally:
+            if self._looking is asyncio.current_task():
+                self._looking = None
 
     # --- what others left ---
 
@@ -125,20 +174,40 @@ class Keeper:
                 return None
             return False
 
-    async def _claim(self, store: Store) -> None:
+    @property
+    def more(self) -> bool:
+        """Whether something may wait in the store that this worker could run."""
+        return self._left or len(self.pending) > 0
+
+    async def refill(self) -> None:
+        """Claim again between two beats: there is room. Raises nothing."""
+        store = self._parts.store.opened
+        if store is None:
+            return
+        try:
+            await self._claim(store, await store.pending_models())
+        except ServingError:
+            self._left = False  # the beat tells what is wrong with the store, and claims when it can be used again
+
+    async def _claim(self, store: Store, waited_for: list[str]) -> None:
         """Take what waits for models that are ready, as much as there is room for."""
         limits, work = self._parts.limits, self._work
-        room = min(_CLAIM_LIMIT, limits.held - len(work.runs))
-        models = sorted({entry.name for entry in self._parts.gateway.entries()})
-        if work.closing or room <= 0 or work.held_bytes >= limits.held_bytes or not models:
-            return
-        owner = await work.owner()
-        claimed = await store.claim_predictions(owner.name, models, lease_until=self._parts.clock() + limits.lease_s, limit=room)
-        for record in claimed:
-            self.pending.pop(record.id, None)
-            self._begin(record)
-        if len(claimed) < room:  # nothing is left: what is not here was taken by others
-            self.pending = {key: model for key, model in self.pending.items() if model not in models}
+        self.pending.keep_models(waited_for)
+        ready = {entry.name for entry in self._parts.gateway.entries()}
+        models = [model for model in waited_for if model in ready]
+        self._left = bool(models)
+        while self._left and not work.closing and work.held_bytes < limits.held_bytes:
+            room = min(_CLAIM_LIMIT, limits.held - len(work.runs))
+            if room <= 0:
+                return
+            owner = await work.owner()
+            claimed = await store.claim_predictions(owner.name, models, lease_until=self._parts.clock() + limits.lease_s, limit=room)
+            for record in claimed:
+                self.pending.discard(record.id)
+                self._begin(record)
+            self._left = len(claimed) == room
+            if not self._left:  # what is not here was taken by others
+                self.pending.keep_models([name for name in waited_for if name not in models])
 
     def _begin(self, record: Prediction) -> None:
         try:
@@ -153,13 +222,11 @@ class Keeper:
         self._work.hold(run)
         return run
 
-    async def _give_up(self, store: Store) -> None:
+    async def _give_up(self, store: Store, waited_for: list[str]) -> None:
         """Fail what waits for a model that is gone, once it has been gone for long enough."""
-        if not self._is_due("given_up", _GONE_S):
-            return
         now = self._parts.monotonic()
         gone: dict[str, float] = {}
-        for model in await store.pending_models():
+        for model in waited_for:
             try:
                 self._parts.gateway.find(model)
             except ServingError as error:
@@ -174,7 +241,7 @@ class Keeper:
         owner, now = await self._work.owner(), self._parts.clock()
         until = now + self._parts.limits.lease_s
         for record in await store.claim_predictions(owner.name, [model], lease_until=until, limit=_CLAIM_LIMIT):
-            self.pending.pop(record.id, None)
+            self.pending.discard(record.id)
             run = self._held(record, [])
             self._work.end(run, Ending(Progress.FAILED, now, error=error_text(reason), error_kind=reason.kind.value))
 

@@ -1,5 +1,6 @@
 """The bounds and times of asynchronous predictions, and the parts of the server that they use. Made by the worker, from settings."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ from dragoman.serving.webhooks import Webhooks
 
 Resolve: TypeAlias = Callable[[Sequence[Value], Signature], Awaitable[list[Value]]]
 """Rows with every file in them as a Blob: files are decoded, fetched or found among the uploads. Raises ServingError."""
+
+
+Admit: TypeAlias = Callable[[Sequence[Value], Signature], None]
+"""Raises TOO_LARGE for rows whose files can be refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,10 @@ async def _nothing() -> None:
     return
 
 
+def _anything(_rows: Sequence[Value], _signature: Signature) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What predictions are made with. `owners` is the folder of the lock files. Clocks and ids are for tests to replace."""
@@ -49,8 +58,11 @@ class Parts:
     webhooks: Webhooks
     owners: Path
     limits: Limits = Limits()
+    admit: Admit = _anything
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Whatever else is to be looked after from second to second; raises nothing."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Between attempts."""
     new_id: Callable[[], str] = lambda: uuid4().hex

@@ -4,9 +4,10 @@ Dialects call it with rows that are checked. A prediction that was answered with
 """
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import re
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -15,7 +16,9 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.core.tensors import Value
 from dragoman.hosting.frames import FrameError, unpack_rows
+from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry
+from dragoman.serving.owners import wake
 from dragoman.serving.predictions.deliveries import Deliveries
 from dragoman.serving.predictions.keeper import Keeper
 from dragoman.serving.predictions.limits import Parts
@@ -30,8 +33,10 @@ log = logging.getLogger("dragoman")
 
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _BEAT_S = 1.0
-_POLL_S = 0.25
-"""How often a prediction that another worker runs is looked at for somebody who waits for it."""
+_LISTEN_S = 0.1
+"""How often it is looked, between two beats, whether another worker has cancelled something here."""
+_POLL_S = (0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
+"""How often a prediction that another worker runs is looked at for somebody who waits for it: less and less often."""
 _GATHER_S = 0.02
 """Changes that come closer together are told as one."""
 _ALL_MODELS = 4
@@ -50,6 +55,8 @@ class Predictions:
         self._keeper = Keeper(parts, self._work)
         self._deliveries = Deliveries(parts, self._work)
         self._work.notify = self._deliveries.ended
+        self._work.on_room = self._refill
+        self._room = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
 
     def write_webhooks(self, body: Callable[[View], bytes]) -> None:
@@ -73,7 +80,7 @@ class Predictions:
         Raises OVERLOADED when too many wait, UNAVAILABLE when it cannot be stored, and whatever `Gateway.admit` raises.
         """
         parts, work = self._parts, self._work
-        self._parts.gateway.admit(entry, rows, operation)
+        self._admit(entry, rows, operation)
         if webhook:
             check_url(webhook)
         self._refuse_when_full(entry.name)
@@ -88,7 +95,7 @@ class Predictions:
         run.dialect = dialect
         later = len(work.runs) >= parts.limits.held or work.held_bytes + size > max(parts.limits.held_bytes, size)
         if later:
-            self._keeper.pending[run.id] = entry.name
+            self._keeper.pending.add(run.id, entry.name)
         else:
             work.hold(run)
         try:
@@ -101,7 +108,7 @@ class Predictions:
                 raise
         except BaseException:
             work.drop(run)
-            self._keeper.pending.pop(run.id, None)
+            self._keeper.pending.discard(run.id)
             raise
         if not later:
             run.record = replace(record, inputs=b"")
@@ -118,7 +125,7 @@ class Predictions:
         (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
         """
         parts = self._parts
-        self._parts.gateway.admit(entry, rows, operation)
+        self._admit(entry, rows, operation)
         record = Prediction(parts.new_id(), entry.name, entry.version, operation, Progress.CLAIMED, b"", parts.clock(), caller=caller)
         run = Run(record, list(rows), 0, clock=parts.clock, monotonic=parts.monotonic)
         run.dialect = dialect
@@ -136,6 +143,7 @@ class Predictions:
 
     async def get(self, prediction_id: str) -> View:
         """How it stands now. Raises NOT_FOUND for an unknown id and for one that ended longer ago than results are kept."""
+        await self._keeper.listen()
         run = self._known(prediction_id)
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
@@ -153,14 +161,15 @@ class Predictions:
     async def wait(self, prediction_id: str, timeout_s: float) -> View:
         """How it stands when it has ended, or when the time is over."""
         end = monotonic() + timeout_s
-        while True:
+        for looks in itertools.count():
             run = self._known(prediction_id)
             version = run.version if run is not None else 0
             view = await self.get(prediction_id)
             left_s = end - monotonic()
             if view.progress.terminal or left_s <= 0 or self._work.closing:
                 return view
-            await self._change(run, version, left_s)
+            await self._change(run, version, left_s, looks)
+        raise AssertionError("the count never ends")
 
     async def events(self, prediction_id: str, *, idle_s: float = 15.0) -> AsyncGenerator[Event, None]:
         """What happens to it until it has ended: first how it stands and what it has printed so far, then every change.
@@ -171,7 +180,7 @@ class Predictions:
         progress: Progress | None = None
         logs = ""
         told = monotonic()
-        while True:
+        for looks in itertools.count():
             run = self._known(prediction_id)
             version = run.version if run is not None else 0
             view = await self.get(prediction_id)
@@ -192,7 +201,7 @@ class Predictions:
             if monotonic() - told >= idle_s:
                 yield Event("idle", view)
                 told = monotonic()
-            await self._change(run, version, max(0.0, told + idle_s - monotonic()))
+            await self._change(run, version, max(0.0, told + idle_s - monotonic()), looks)
 
     async def cancel(self, prediction_id: str) -> View:
         """Cancel it, whatever stage it is in, and return how it stands: one that has ended stays as it is. Raises NOT_FOUND, UNAVAILABLE."""
@@ -203,8 +212,9 @@ class Predictions:
                 run.stop()
             while not run.settled:
                 await run.changed(run.version, 5.0)
-            return await self.get(prediction_id)
-        view, webhook = await self._stored(prediction_id)
+            if not run.lost:  # else another worker has it by now, and is told through the store
+                return run.view()
+        view, _ = await self._stored(prediction_id)
         if view.progress.terminal:
             return view
         store = await self._parts.store.get()
@@ -217,10 +227,12 @@ class Predictions:
             finished=self._parts.clock(),
         )
         cancelled = await store.change_prediction(change)
-        self._keeper.pending.pop(prediction_id, None)
-        view = await self.get(prediction_id)
-        if cancelled and webhook:
-            self._deliveries.ended(view, webhook)
+        self._keeper.pending.discard(prediction_id)
+        view, record = await self._stored(prediction_id)
+        if cancelled:
+            wake(self._parts.owners, record.owner)
+            if record.webhook:
+                self._deliveries.ended(view, record.webhook)
         return view
 
     # --- life ---
@@ -248,7 +260,7 @@ class Predictions:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Model -> (waiting, running) of this worker's submitted predictions."""
-        pending = Counter(self._keeper.pending.values())
+        pending = self._keeper.pending.of
         work = self._work
         return {m: (work.waiting[m] + pending[m], work.running[m]) for m in sorted({*work.waiting, *work.running, *pending})}
 
@@ -257,6 +269,10 @@ class Predictions:
         return dict(self._work.ends)
 
     # --- below the surface ---
+
+    def _admit(self, entry: Entry, rows: Sequence[Value], operation: str) -> None:
+        self._parts.gateway.admit(entry, rows, operation)
+        self._parts.admit(rows, entry.signatures[signature_of(entry.signatures, operation)])
 
     async def _record(self, run: Run, *, later: bool) -> Prediction:
         """What is stored of a prediction when it is accepted: claimed by this worker, or left for whoever has room first."""
@@ -289,7 +305,7 @@ class Predictions:
             raise ServingError(Kind.UNAVAILABLE, "the server is stopping; it accepts no more predictions", retry_after_s=5.0)
         most = self._parts.limits.waiting
         pending = self._keeper.pending
-        here = self._work.waiting[model] + sum(name == model for name in pending.values())
+        here = self._work.waiting[model] + pending.of[model]
         everywhere = self._work.waiting.total() + len(pending)
         if here >= most or everywhere >= _ALL_MODELS * most:
             whose = f"{here} predictions wait for model '{model}', at most {most} may"
@@ -306,8 +322,8 @@ class Predictions:
             return None
         return run
 
-    async def _stored(self, prediction_id: str) -> tuple[View, str]:
-        """The view of a stored prediction, and its webhook."""
+    async def _stored(self, prediction_id: str) -> tuple[View, Prediction]:
+        """A stored prediction as callers see it, and as it is."""
         if not _ID.match(prediction_id):
             raise unknown(prediction_id)
         store = await self._parts.store.existing()
@@ -315,25 +331,42 @@ class Predictions:
         if record is None or self._work.expired(record.finished):
             raise unknown(prediction_id)
         if record.outputs is None or len(record.outputs) < OFF_LOOP_BYTES:
-            return view_of(record, unpack_rows), record.webhook
-        return await asyncio.to_thread(view_of, record, unpack_rows), record.webhook
+            return view_of(record, unpack_rows), record
+        return await asyncio.to_thread(view_of, record, unpack_rows), record
 
-    async def _change(self, run: Run | None, version: int, timeout_s: float) -> None:
+    async def _change(self, run: Run | None, version: int, timeout_s: float, looks: int) -> None:
         """Wait until there may be news."""
         if run is None or run.lost:
-            await asyncio.sleep(min(timeout_s, _POLL_S))
+            await asyncio.sleep(min(timeout_s, _POLL_S[min(looks, len(_POLL_S) - 1)]))
         else:
             await run.changed(version, timeout_s)
             if not run.settled:
                 await asyncio.sleep(min(timeout_s, _GATHER_S))
 
     async def _beat_on(self) -> None:
+        """Beat every second, and claim in between whenever there is room for what waits in the store."""
         while True:
             try:
-                await self.beat()
+                await self._round()
             except Exception:  # leases, retention and webhooks depend on the next one
                 log.exception("looking after predictions failed; it is tried again")
-            await asyncio.sleep(_BEAT_S)
+                await asyncio.sleep(_BEAT_S)
+
+    async def _round(self) -> None:
+        await self.beat()
+        next_beat = monotonic() + _BEAT_S
+        while (left_s := next_beat - monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LISTEN_S)):
+                    await self._room.wait()
+            await self._keeper.listen()
+            if self._room.is_set():
+                self._room.clear()
+                await self._keeper.refill()
+
+    def _refill(self) -> None:
+        if self._keeper.more:
+            self._room.set()
 
 
 def unknown(prediction_id: str) -> ServingError:

@@ -9,15 +9,22 @@ OFF_LOOP_BYTES = 512 * 1024
 
 
 def weigh(value: Value) -> int:
-    """Bytes that a value takes in memory, within a factor of a few. Nesting is bounded: codecs bound it."""
+    """Bytes that a value takes in memory, within a factor of a few. What is nested too deeply counts as large; packing it will say why not."""
+    try:
+        return _weigh(value)
+    except RecursionError:
+        return OFF_LOOP_BYTES
+
+
+def _weigh(value: Value) -> int:
     if isinstance(value, str | bytes):
         return 50 + len(value)
     if isinstance(value, dict):
-        return 60 + sum(60 + weigh(item) for item in value.values())
+        return 60 + sum(60 + _weigh(item) for item in value.values())
     if isinstance(value, list):
         if value and isinstance(value[0], int | float):  # a long list of numbers: the rest is not looked at
             return 60 + 40 * len(value)
-        return 60 + sum(map(weigh, value))
+        return 60 + sum(map(_weigh, value))
     if isinstance(value, Blob):
         return 100 + len(value.data)
     if isinstance(value, np.ndarray):

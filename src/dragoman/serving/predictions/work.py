@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
@@ -58,6 +59,8 @@ class Work:
         self._owner: Owner | None = None
         self.notify: Callable[[View, str], None] = lambda view, url: None
         """Told of each of this worker's predictions that has ended and has a webhook: (how it came out, the URL)."""
+        self.on_room: Callable[[], None] = lambda: None
+        """Told when fewer than half as many runs are held as may be."""
         self.closing = False
 
     # --- ownership ---
@@ -72,6 +75,10 @@ class Work:
                 raise ServingError(Kind.UNAVAILABLE, "this server cannot keep predictions: its data directory is not writable") from error
         return self._owner
 
+    def heard(self) -> bool:
+        """Whether another worker has something to tell this one."""
+        return self._owner is not None and self._owner.heard()
+
     def hold(self, run: Run) -> None:
         """Count a run in, before its first write."""
         self.runs[run.id] = run
@@ -83,6 +90,8 @@ class Work:
         if self.runs.pop(run.id, None) is not None:
             self.held_bytes -= run.size
             (self.waiting if run.started is None else self.running)[run.record.model] -= 1
+            if len(self.runs) * 2 < self._parts.limits.held:
+                self.on_room()
 
     def begin(self, run: Run) -> None:
         """Start working on a run that is held."""
@@ -103,7 +112,7 @@ class Work:
         self.spawn(self._save_start(run))
 
     async def _save_start(self, run: Run) -> None:
-        await asyncio.sleep(_START_S)
+        await self._parts.sleep(_START_S)
         await self.save_progress(run)
 
     # --- one run ---
@@ -133,7 +142,7 @@ class Work:
                 again = patient and error.kind in _TRY_AGAIN and run.started is None
                 if not again or self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _entry(self, run: Run, *, patient: bool) -> Entry:
         """The model of a run. Nothing is awaited when it is there; with `patient` it is waited for, as long as it is loading."""
@@ -146,7 +155,7 @@ class Work:
                     raise
                 if error.kind is not Kind.NOT_READY and self._parts.monotonic() - since > self._parts.limits.model_wait_s:
                     raise
-            await asyncio.sleep(_MODEL_PAUSE_S)
+            await self._parts.sleep(_MODEL_PAUSE_S)
 
     async def _drive(self, run: Run) -> None:
         """From the queue to its ending; cancelled, it leaves the run as it is."""
@@ -212,11 +221,11 @@ class Work:
                 try:
                     applied = await (await self._parts.store.get()).change_prediction(change)
                     break
-                except ServingError as error:
-                    if failures == 0:
-                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error.message)
+                except Exception as error:
+                    if failures == 0:  # whatever it is, the ending must not be lost, nor anybody left waiting for it
+                        log.warning("the end of prediction %s cannot be stored yet: %s", run.id, error, exc_info=unexpected(error))
                     run.show()
-                    await asyncio.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
+                    await self._parts.sleep(_STORE_PAUSES_S[min(failures, len(_STORE_PAUSES_S) - 1)])
                     failures += 1
         self.drop(run)
         if not applied:
@@ -263,8 +272,9 @@ class Work:
 
     def _remember(self, run: Run) -> None:
         """Keep what ended for those who will ask soon."""
-        weight = len(run.ending.packed or b"") if run.ending is not None else 0
-        run.size = weight
+        assert run.ending is not None
+        run.size = weight = len(run.ending.packed or b"")
+        run.ending = replace(run.ending, packed=None)
         if weight > _RECENT_BYTES // 8:
             return
         self.recent[run.id] = run
@@ -299,8 +309,9 @@ class Work:
             await self.save_progress(run)
             self.drop(run)
             run.lose()
-        if self._owner is not None:
-            self._owner.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.close()
 
     async def _release(self, run: Run) -> None:
         async with run.writing:
@@ -311,6 +322,11 @@ class Work:
                 await (await self._parts.store.get()).change_prediction(change)
             except ServingError as error:  # whoever starts next finds that its owner is gone
                 log.warning("prediction %s could not be given back: %s", run.id, error.message)
+
+
+def unexpected(error: Exception) -> bool:
+    """Whether an error of the store is a bug rather than a database that is down."""
+    return not isinstance(error, ServingError)
 
 
 async def pack(rows: list[Value]) -> bytes:
