@@ -5,6 +5,7 @@ Under the root: `HASH.json` names the directory that is complete (written last, 
 `locks/HASH.use` keep builders, users and removers apart.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -42,6 +43,9 @@ class Shelf:
 
     def prepare(self) -> None:
         """Make the folders; what is in them is nobody else's business, since an index may need a password."""
+        for folder in reversed(self.root.parents):  # `parents=True` alone would open those to everybody
+            with contextlib.suppress(OSError):
+                folder.mkdir(mode=0o700)
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.root / "locks").mkdir(mode=0o700, exist_ok=True)
 

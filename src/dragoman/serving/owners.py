@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
+from dragoman.serving.paths import private_folder
+
 _OWNER = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\Z")
 
 
@@ -20,7 +22,7 @@ class Owner:
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError where the folder cannot be written."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         self._folder = folder
         self._place = _place(folder)
         self._own = uuid4().hex

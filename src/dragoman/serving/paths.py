@@ -35,6 +35,12 @@ def confine(folder: Path, relative: str, what: str) -> Path:
     return path
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder, and those above it, for this user alone; what is there stays as it is. Raises OSError."""
+    for path in (*reversed(folder.parents), folder):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def read_bounded(path: Path, largest: int, what: str) -> bytes:
     """The whole of a regular file. Raises INVALID_INPUT when it is missing, not a regular file, unreadable, or larger than `largest` bytes."""
     try:

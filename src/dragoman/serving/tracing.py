@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.core.model import Timings
+from dragoman.serving.paths import private_folder
 from dragoman.serving.trace_files import append, number
 from dragoman.serving.trace_settings import Traced, TraceSettings
 
@@ -92,7 +93,7 @@ class Tracer:
         """Write what `take` handed over. Blocks; for a thread. A file that cannot be written is logged, and its traces are gone."""
         for file, frequency, traces in due:
             try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(self._folder)
                 (number if frequency else append)(self._folder / file, traces)
             except OSError as error:
                 log.warning("%d traces could not be written to %s: %s", len(traces), file, error.strerror or error)

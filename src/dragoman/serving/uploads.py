@@ -5,7 +5,9 @@ client calls its file is only ever text inside of the json: it names nothing on 
 """
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
 import re
 import time
@@ -17,6 +19,9 @@ from uuid import uuid4
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob
 from dragoman.serving.fetch import bare_name, media_type
+from dragoman.serving.paths import private_folder
+
+log = logging.getLogger("dragoman")
 
 _ID = re.compile(r"([0-9a-f]{32})(?:[-._/][^\0]*)?\Z")
 _PIECE = 1 << 20
@@ -137,7 +142,11 @@ class Uploads:
     def _finish(self, file: int, rest: bytes, part: Path, upload: Upload) -> None:
         _write(file, rest)
         facts = {"name": upload.name, "media_type": upload.media_type, "size": upload.size}
-        (self._folder / f"{upload.id}.json").write_text(json.dumps(facts), "utf-8")
+        described = _create(self._folder / f"{upload.id}.json")
+        try:
+            _write(described, json.dumps(facts).encode())
+        finally:
+            os.close(described)
         now = self._clock()
         os.utime(part, (now, now))
         part.rename(self._folder / upload.id)
@@ -152,10 +161,15 @@ class Uploads:
             if path.stat().st_mtime + self._expiry_s <= now:
                 raise _unknown(key)
             facts = json.loads((self._folder / f"{match[1]}.json").read_text("utf-8"))
-            os.utime(path, (now, now))
+            upload = Upload(match[1], facts["name"], facts["media_type"], facts["size"])
         except FileNotFoundError:
             raise _unknown(key) from None
-        return Upload(match[1], facts["name"], facts["media_type"], facts["size"])
+        except (OSError, ValueError, LookupError, TypeError) as error:  # a disk that fails, or was full when the machine went down
+            log.warning("the upload %s cannot be read: %s", match[1], error)
+            raise ServingError(Kind.UNAVAILABLE, "the uploaded file cannot be read", what="file") from error
+        with contextlib.suppress(OSError):  # on a disk that nobody may write to it will expire, used or not
+            os.utime(path, (now, now))
+        return upload
 
     def _read(self, key: str) -> Blob:
         upload = self._find(key)
@@ -163,11 +177,13 @@ class Uploads:
             data = (self._folder / upload.id).read_bytes()
         except FileNotFoundError:
             raise _unknown(key) from None
+        except OSError as error:
+            raise ServingError(Kind.UNAVAILABLE, f"the uploaded file cannot be read: {error.strerror}", what="file") from error
         return Blob(data, upload.media_type, upload.name)
 
     def _room(self) -> int:
         """Bytes that are left for all uploads together."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self._folder)
         used = count = 0
         for entry in os.scandir(self._folder):
             try:
@@ -180,29 +196,27 @@ class Uploads:
         return self._max_total - used
 
     def _sweep(self) -> None:
+        """Raises nothing: what cannot be removed now is tried again."""
         before = self._clock() - self._expiry_s
         try:
             entries = list(os.scandir(self._folder))
         except FileNotFoundError:
             return
+        except OSError as error:
+            log.warning("old uploads cannot be looked for: %s", error)
+            return
         for entry in entries:
             path = Path(entry.path)
-            if path.suffix == ".json":
-                continue  # goes with its content, or below when that never came
+            if path.suffix == ".json" and path.with_suffix("").exists():
+                continue  # goes with its content
             try:
                 if entry.stat().st_mtime <= before:
                     path.unlink()
                     path.with_suffix(".json").unlink(missing_ok=True)
             except FileNotFoundError:
                 continue
-        for entry in entries:
-            path = Path(entry.path)
-            if path.suffix == ".json" and not path.with_suffix("").exists():
-                try:
-                    if entry.stat().st_mtime <= before:
-                        path.unlink()
-                except FileNotFoundError:
-                    continue
+            except OSError as error:
+                log.warning("the old upload %s cannot be removed: %s", entry.name, error)
 
 
 def _create(path: Path) -> int:

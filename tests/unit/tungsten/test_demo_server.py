@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dragoman.core.errors import ServingError
 from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob, Form, Signature
-from dragoman.dialects.tungsten.files import upload
+from dragoman.dialects.tungsten.files import serve, upload
 from tests.fakes_predictions import NUMBERS, PICTURES, TEXT, Client
 
 FIRST = f"{1:032x}"
@@ -120,6 +120,25 @@ def test_names_of_parts(disposition: str, name: str) -> None:
     body = before + f"--frontier\r\ncontent-disposition: {disposition}\r\n\r\n".encode() + b"x\r\n\r\ny\r\n--frontier--"
     found = upload(body, b'multipart/form-data; charset=utf-8; boundary="frontier"')
     assert (found.data, found.name) == (b"x\r\n\r\ny", name)
+
+
+def test_a_form_has_few_fields() -> None:
+    """What is looked at holds up everybody else: neither very many parts nor very long names are gone through."""
+    part = b"--frontier\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n"
+    with pytest.raises(ServingError, match="more than 100 fields"):
+        upload(part * 200_000 + multipart(), FORM.encode())
+    assert upload(part * 99 + multipart(content=b"y"), FORM.encode()).data == b"y"
+    long = b"--frontier\r\nContent-Disposition: form-data; " + b"a" * 16_000 + b"\r\n\r\n\r\n"
+    assert upload(long * 99 + multipart(content=b"z"), FORM.encode()).data == b"z"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "shown"),
+    [("image/png", "inline"), ("Video/MP4", "inline"), ("image/svg+xml", "attachment"), ("text/html", "attachment"), ("odd", "attachment")],
+)
+def test_only_what_runs_nothing_is_shown(media_type: str, shown: str) -> None:
+    """Browsers save everything else."""
+    assert (b"content-disposition", shown.encode()) in serve(Blob(b"x", media_type)).headers
 
 
 def test_an_empty_file() -> None:

@@ -16,10 +16,14 @@ from dragoman.dialects.tungsten.errors import faulty
 _BOUNDARY = re.compile(rb'multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE | re.DOTALL)
 _DISPOSITION = re.compile(rb"^content-disposition:\s*form-data\s*;(.*)$", re.IGNORECASE | re.MULTILINE)
 _TYPE = re.compile(rb"^content-type:\s*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
-_PARAMETER = re.compile(rb'([a-zA-Z*]+)=(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
+_PARAMETER = re.compile(rb'(?<![a-zA-Z*])([a-zA-Z*]{1,16})=(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
 _OWN = re.compile(r"(?:https?://([A-Za-z0-9.:_\[\]-]{1,260}))?((?:/demo)?/files/)([^/?#]{1,400})\Z")
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,260}\Z")
+_HARMLESS = re.compile(r"(?:image/(?!svg)|audio/|video/)", re.IGNORECASE)
+"""What a page may show; everything else a browser saves."""
 _MOST_HEAD = 16 << 10
+_MOST_PARTS = 100
+"""A form has few fields. What is looked at here holds up everybody else, so it is bounded, and so is the time for each part."""
 
 Get = Callable[[str], Awaitable[Blob]]
 
@@ -38,7 +42,9 @@ def upload(body: bytes, content_type: bytes | None) -> Blob:
         raise _no_file()
     boundary = b"--" + (found[1] or found[2])
     at = body.find(boundary)
-    while at >= 0:
+    for _ in range(_MOST_PARTS):
+        if at < 0:
+            raise _no_file()
         start = at + len(boundary)
         if body.startswith(b"--", start):
             break
@@ -53,6 +59,8 @@ def upload(body: bytes, content_type: bytes | None) -> Blob:
             declared = media_type[1].strip().decode("latin-1") if media_type else ""
             return Blob(body[head_end + 4 : end] if end > head_end + 2 else b"", declared, named["filename"])
         at = end + 2
+    else:
+        raise faulty("body", msg=f"the form has more than {_MOST_PARTS} fields", code="value_error")
     raise _no_file()
 
 
@@ -77,7 +85,8 @@ def _no_file() -> ServingError:
 def serve(blob: Blob) -> Answer:
     """A file as an answer that no browser runs."""
     media_type = blob.media_type if re.fullmatch(r"[\x21-\x7e]+/[\x21-\x7e ]+", blob.media_type) else "application/octet-stream"
-    return Answer(200, blob.data, media_type.encode(), list(_SAFE))
+    shown = b"inline" if _HARMLESS.match(media_type) else b"attachment"
+    return Answer(200, blob.data, media_type.encode(), [*_SAFE, (b"content-disposition", shown)])
 
 
 def base_url(request: Request) -> str:

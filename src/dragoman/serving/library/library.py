@@ -17,6 +17,7 @@ from urllib.parse import quote
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.library.packing import File, digest_of, files_of, manifest, recorded, verify
 from dragoman.serving.library.references import LATEST, Reference, default_tag, parse
+from dragoman.serving.paths import private_folder
 from dragoman.store import ModelStore, StoredVersion
 
 _ATTEMPTS = 20
@@ -110,7 +111,7 @@ class Library:
     def stage(self) -> Path:
         """A new, empty folder to prepare a model in. What builds that were killed have left there is removed after a day."""
         staging = self.root / ".staging"
-        staging.mkdir(parents=True, exist_ok=True)
+        private_folder(staging)
         for old in staging.iterdir():
             if time.time() - old.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(old, ignore_errors=True)
@@ -223,7 +224,7 @@ def _place(staged: Path, folder: Path, files: Sequence[File]) -> None:
             else:
                 shutil.rmtree(staged)
                 return
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(folder.parent)
         staged.rename(folder)
     except OSError as error:
         raise ServingError(Kind.UNAVAILABLE, f"the folder of stored models cannot be written: {error.strerror}") from error

@@ -346,16 +346,23 @@ class Predictions:
     async def _beat_on(self) -> None:
         """Beat every second, and claim in between whenever there is room for what waits in the store."""
         while True:
-            await self.beat()
-            next_beat = monotonic() + _BEAT_S
-            while (left_s := next_beat - monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s, _LISTEN_S)):
-                        await self._room.wait()
-                await self._keeper.listen()
-                if self._room.is_set():
-                    self._room.clear()
-                    await self._keeper.refill()
+            try:
+                await self._round()
+            except Exception:  # leases, retention and webhooks depend on the next one
+                log.exception("looking after predictions failed; it is tried again")
+                await asyncio.sleep(_BEAT_S)
+
+    async def _round(self) -> None:
+        await self.beat()
+        next_beat = monotonic() + _BEAT_S
+        while (left_s := next_beat - monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left_s, _LISTEN_S)):
+                    await self._room.wait()
+            await self._keeper.listen()
+            if self._room.is_set():
+                self._room.clear()
+                await self._keeper.refill()
 
     def _refill(self) -> None:
         if self._keeper.more:
