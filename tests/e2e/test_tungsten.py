@@ -551,6 +551,13 @@ def test_death_of_the_model_process(talking: Talking, busy: Path) -> None:
     assert done["outputs"][0]["text"] == "PATIENT"
 
 
+def test_death_of_the_model_process_while_a_caller_waits(talking: Talking) -> None:
+    """The answer is that of any failed prediction, as the original gives it: 200."""
+    answer = talking.client.post("/predict", [{"prompt": "die please"}])
+    assert (answer.status, answer.json()["status"], answer.json()["outputs"]) == (200, "failed", None)
+    assert "model process ended" in answer.json()["error_message"]
+
+
 def test_prints_of_the_model_are_in_the_log(talking: Talking) -> None:
     """Output of setup and of predictions reaches the server's log as it comes."""
     talking.end(talking.submit({"prompt": "say something for the log"}))
