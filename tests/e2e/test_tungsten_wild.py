@@ -200,3 +200,21 @@ def test_a_setup_that_goes_wrong_says_so(tmp_path: Path, setup: str) -> None:
     ):
         pass
     assert SETUPS[setup] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (("serve", "--setup-timeout", "0.5"), {}),
+        (("serve",), {"DRAGOMAN_SETUP_TIMEOUT": "0.5", "SETUP_TIMEOUT": "600"}),
+        (("tungsten", "serve"), {"SETUP_TIMEOUT": "0.5"}),
+        (("tungsten", "serve"), {"SETUP_TIMEOUT": "600", "DRAGOMAN_SETUP_TIMEOUT": "0.5"}),
+    ],
+)
+def test_a_setup_that_takes_too_long(tmp_path: Path, words: tuple[str, ...], extra: dict[str, str]) -> None:
+    """The model is not loaded; the variable of the original's containers counts for the original's command, unless ours says otherwise."""
+    with (
+        pytest.raises(AssertionError, match=r"model 'w' was not loaded within 0\.5 s"),
+        serving(tmp_path, str(write_wild(tmp_path / "w", "time.sleep(600)")), verb=words, extra=extra),
+    ):
+        pass

@@ -326,4 +326,5 @@ def defaults(settings: Settings) -> Defaults:
         batch_size=settings.batch_size,
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
+        load_timeout_s=settings.setup_timeout or math.inf,
     )

@@ -56,6 +56,7 @@ class Defaults:
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
     run_timeout_s: float = math.inf
+    load_timeout_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +279,7 @@ class Repository:
             instances=defaults.instances,
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,
+            load_timeout_s=defaults.load_timeout_s,
         )
 
 
