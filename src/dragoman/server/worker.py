@@ -327,4 +327,5 @@ def defaults(settings: Settings) -> Defaults:
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
         load_timeout_s=settings.setup_timeout or math.inf,
+        repeatable=settings.repeat,
     )

@@ -57,6 +57,7 @@ class Defaults:
     """Which Python models get a virtualenv: see python_models."""
     run_timeout_s: float = math.inf
     load_timeout_s: float = math.inf
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ class Repository:
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,
             load_timeout_s=defaults.load_timeout_s,
+            repeatable=defaults.repeatable,
         )
 
 
