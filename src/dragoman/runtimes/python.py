@@ -5,7 +5,6 @@ open and import what lies beside them. So such a model usually lives in a proces
 """
 
 import importlib
-import logging
 import os
 import re
 import sys
@@ -22,8 +21,6 @@ from dragoman.core.model import Model, ModelSpec
 from dragoman.runtimes.options import Options
 from dragoman.runtimes.python_plain import load_plain
 from dragoman.runtimes.python_tungsten import is_tungsten, load_tungsten
-
-log = logging.getLogger("dragoman.runtimes")
 
 COMPAT = Path(dragoman.core.__file__).parents[1] / "compat"
 """Holds our `tungstenkit`; first on the import path, so that it is found before an installed original."""
@@ -116,6 +113,5 @@ def run(step: Callable[[], T], model: str, failed: str) -> T:
 
 def _broken(model: str, text: str, error: BaseException, kind: Kind) -> ServingError:
     trace = "".join(traceback.format_exception(error))
-    log.error("model '%s':\n%s", model, trace)
     lines = str(error).strip().splitlines()
     return ServingError(kind, f"{text}: {type(error).__name__}" + (f": {lines[0][:500]}" if lines else ""), what="model", trace=trace)

@@ -24,6 +24,7 @@ def main(text: str) -> None:
         answer = examine(request["name"], Path(request["folder"]), request["module"], request["class"], post_build=request["post_build"])
     except ServingError as error:
         answer = {"error": error.message, "trace": error.trace}
+        sys.stderr.write(error.trace)
     Path(request["answer"]).write_text(json.dumps(answer), "utf-8")
     sys.exit(1 if "error" in answer else 0)
 
