@@ -185,7 +185,7 @@ async def _examined(python: Path, code: _Code, folder: Path, place: Path, log: L
     answer = place / "examined.json"
     request = {
         "name": _folder_name(code.source), "folder": str(folder), "module": code.module, "class": code.model_class, "post_build": post_build,
-        "answer": str(answer),
+        "environment": str(python) != sys.executable, "answer": str(answer),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         str(python), "-c", _BOOT, str(_ROOT), json.dumps(request),
