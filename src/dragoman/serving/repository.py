@@ -168,6 +168,8 @@ class Repository:
             if path.is_file() or layouts.is_model(path):
                 return [place if place.named else _Place(self._own_name(path), path)]
             models = list(layouts.models_below(path))
+            if not models and layouts.is_plain(path):
+                return [place]
             if not models:
                 layouts.one_artifact(path)  # says what is wrong with the folder
             if not place.named:
@@ -234,6 +236,8 @@ class Repository:
             base, folder = replace(base, version=version), folders[version]
             spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
             return Found(place.name, {version: spec})
+        if path.is_dir() and layouts.is_plain(path):
+            return Found(place.name, {base.version: self._python(base, path, place)})
         artifact = path if path.is_file() else layouts.one_artifact(path)
         return Found(place.name, {base.version: complete(base, artifact)})
 
