@@ -205,6 +205,26 @@ def test_predict_loads_the_model_here(command: Run, tmp_path: Path, monkeypatch:
         assert (ran.code, ran.out) == (0, '{\n  "said": "A=B"\n}\n'), ran.err
 
 
+def test_predict_with_json_loads_the_model_here(command: Run, iris: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with fields: where no server answers, where the server does not have the model, or when told so; not where a server is named."""
+    monkeypatch.setenv("DRAGOMAN_URL", "http://127.0.0.1:9")
+    row = "[[5.0, 3.4, 1.5, 0.2]]"
+    for target in ("iris", "iris:1", "iris.onnx"):
+        ran = command("predict", target, row)
+        assert (ran.code, json.loads(ran.out)[0]["label"]) == (0, [0]), ran.err
+    project(tmp_path / "text")
+    named = command("predict", "text", '{"text": ["a"]}')
+    assert (named.code, json.loads(named.out)) == (0, ["A"]), named.err
+    with dragoman.serve("text", port=0) as server:
+        monkeypatch.setenv("DRAGOMAN_URL", server.url)
+        assert command("predict", "iris", row).code == 0
+        assert "answers 404" in command("predict", "iris", row, "--url", server.url).err
+        monkeypatch.setenv("DRAGOMAN_URL", "nonsense")
+        assert command("predict", "iris", row, "--local").code == 0
+    nobody = command("predict", "nobody", row, "--local")
+    assert (nobody.code, "no model 'nobody' is stored" in nobody.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
