@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -377,6 +378,14 @@ def test_tungsten_from_build_to_remove(command: Run, tmp_path: Path) -> None:
     assert command("tungsten", "remove", "copy:2").out == "Removed: 'copy:2'\n"
     assert command("tungsten", "pull", "copy", "--from", "place").out == "Pulled 'copy:2'\n"
     assert command("tungsten", "clear", stdin="y\n").code == 0
+
+
+def test_the_path_of_tungsten(command: Run) -> None:
+    """With it a script of anybody's imports tungstenkit, in a Python that has nothing else of ours."""
+    ran = command("tungsten", "path")
+    script = "import tungstenkit; print(tungstenkit.__version__, tungstenkit.__file__)"
+    told = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ran.out.strip()}, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["0.2.20", f"{ran.out.strip()}/tungstenkit/__init__.py"]
 
 
 def test_names_and_logins_of_tungsten(command: Run, iris: Path) -> None:
