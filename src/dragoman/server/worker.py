@@ -4,6 +4,7 @@ Used by the command line (in its own process, or as one of several under the sup
 """
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -20,8 +21,8 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
-from dragoman.core.samples import instances, v2_inputs
-from dragoman.core.tensors import Signature
+from dragoman.core.samples import instances, row_example, v2_inputs
+from dragoman.core.tensors import Form, Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
@@ -61,6 +62,9 @@ _WHOLE_BODY = 8 << 20
 _HELD = 1000
 """Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
+_LONG_ROW = 120
+"""Tensors that are longer, written as JSON, are shown in the protocols that are made for them only."""
+
 Progress: TypeAlias = Callable[[str], None]
 
 
@@ -75,7 +79,8 @@ class Loaded:
     failed: tuple[tuple[str, str], ...]
     """(name, reason)"""
     samples: tuple[Sample, ...] = ()
-    """Example inputs of models that are ready: name, inputs (Open Inference Protocol), instances (TensorFlow Serving)."""
+    """Example inputs of models that are ready: name, rows (/predict), inputs (Open Inference Protocol), instances (TensorFlow Serving); where a
+    protocol has no small one, None."""
 
 
 class Worker:
@@ -219,9 +224,12 @@ class Worker:
     def _samples(self) -> Iterator[Sample]:
         """An example request of each model that is small enough to show."""
         for entry in self.gateway.entries():
-            inputs, rows = v2_inputs(entry.signatures[""]), instances(entry.signatures[""])
-            if inputs is not None and rows is not None:
-                yield {"name": entry.name, "inputs": inputs, "instances": rows}
+            signature = entry.signatures[""]
+            row, inputs, rows = row_example(signature), v2_inputs(signature), instances(signature)
+            if signature.form is Form.TENSORS and len(json.dumps(row)) > _LONG_ROW:
+                row = None
+            if row is not None or (inputs is not None and rows is not None):
+                yield {"name": entry.name, "rows": None if row is None else [row], "inputs": inputs, "instances": rows}
 
     async def _load_one(self, found: Found, progress: Progress) -> str:
         """Deploy one model; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
