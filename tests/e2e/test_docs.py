@@ -58,7 +58,7 @@ def python_models(page: str, folder: Path) -> list[str]:
     made = []
     for block in BLOCKS:
         named = _FILE.match(block.text)
-        if block.page == page and page in OWN_MODELS and named is not None:
+        if block.page == page and named is not None:
             (folder / named[1]).parent.mkdir(exist_ok=True)
             (folder / named[1]).write_text(block.text)
             made.append(str(folder / named[1]))

@@ -44,7 +44,6 @@ def populate(folder: Path, models: Path) -> None:
         if path.name != "models":
             (folder / "examples" / path.name).symlink_to(path)
     (folder / "examples" / "models").symlink_to(models)
-    (folder / "examples" / "tungsten").symlink_to(ROOT / "examples" / "tungsten")
     commands = folder / "bin"
     commands.mkdir()
     for name, line in {

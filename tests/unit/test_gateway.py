@@ -189,6 +189,25 @@ def test_refused_and_failed_requests_leave_the_count_at_zero() -> None:
     run(test)
 
 
+def test_a_traceback_is_in_the_log_and_not_in_the_message(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs the server sees where a model failed, whatever the protocol; for a refused request there is nothing to see."""
+
+    async def test() -> None:
+        one = entry()
+        gateway = serving(one)
+        served_by(one).error = ServingError(Kind.MODEL_FAILED, "model 'm' failed: no", trace="Traceback:\n  File 'model.py'\n")
+        with pytest.raises(ServingError) as caught:
+            await gateway.infer(one, ask())
+        with pytest.raises(ServingError):
+            await anext(gateway.stream(one, ask()))
+        with pytest.raises(ServingError, match="signature"):
+            await gateway.infer(one, ask(signature="other"))
+        assert "model.py" not in caught.value.message
+
+    run(test)
+    assert [record.getMessage() for record in caplog.records] == ["model 'm' failed: no\nTraceback:\n  File 'model.py'"] * 2
+
+
 def test_a_request_must_fit_the_signature() -> None:
     """The gateway checks before the servable is called, the largest batch included."""
 

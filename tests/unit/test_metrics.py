@@ -212,7 +212,7 @@ def names(lines: Iterable[str]) -> set[str]:
 def test_every_metric_is_documented(page: Page) -> None:
     """Each name of the page is in docs/operations.md, and each name in its table is on the page."""
     served = names(page.text.splitlines())
-    documented = set(re.findall(r"^\| `((?:dragoman|nv|:tensorflow)[a-z_:]*)", DOCS.read_text("utf-8"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `((?:dragoman_|nv_|:tensorflow)[a-z_:]*)", DOCS.read_text("utf-8"), re.MULTILINE))
     assert served == documented
 
 

@@ -80,8 +80,7 @@ class Process:
             async with asyncio.timeout(None if spec.load_timeout_s == math.inf else spec.load_timeout_s):
                 process.facts = await asyncio.shield(process._loaded)
         except BaseException as error:
-            process.kill()
-            await process._ended()
+            await process._bury()
             if isinstance(error, TimeoutError):
                 raise ServingError(
                     ErrorKind.UNAVAILABLE, f"model '{spec.name}' was not loaded within {spec.load_timeout_s:g} s", what="load"
@@ -114,6 +113,16 @@ class Process:
         finally:
             self.kill()
         await self._ended()
+
+    async def _bury(self) -> None:
+        """Kill it and wait for the end, even if this is cancelled meanwhile: it takes moments, and nothing must be left."""
+        self.kill()
+        burial = self._loop.create_task(self._ended())
+        try:
+            await asyncio.shield(burial)
+        except asyncio.CancelledError:
+            await burial
+            raise
 
     def _spawn(self, python: Path | None) -> None:
         ours, theirs = socket.socketpair()

@@ -45,10 +45,10 @@ class Line(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Write what is to be sent now, as far as the other end takes it."""
         self._scheduled = False
-        parts, self._parts = self._parts, []
         transport = self._transport
-        if not parts or transport is None or self._closed:
-            return
+        if not self._parts or transport is None or self._closed:
+            return  # before the connection is made, parts wait for that
+        parts, self._parts = self._parts, []
         if len(parts) == 1:
             transport.write(parts[0])
         elif self._copies or sum(map(len, parts)) <= _JOIN:

@@ -5,6 +5,7 @@ The table is a plain dict that the reconciler swaps whole, with an entry under (
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from dragoman.core.tensors import Rows, Signature, Value
 from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
 from dragoman.serving.tracing import Tracer
+
+log = logging.getLogger("dragoman.models")
 
 
 class Entry:
@@ -144,6 +147,8 @@ class Gateway:
             response = await entry.servable.infer(request)
         except ServingError as error:
             meter.failed(error.kind, time.monotonic_ns() - begin)
+            if error.trace:
+                log.warning("%s\n%s", error.message, error.trace.rstrip())
             raise
         except asyncio.CancelledError:
             meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
@@ -215,6 +220,8 @@ class Gateway:
                     yield response
         except ServingError as error:
             meter.failed(error.kind, time.monotonic_ns() - begin)
+            if error.trace:
+                log.warning("%s\n%s", error.message, error.trace.rstrip())
             raise
         except (asyncio.CancelledError, GeneratorExit):
             meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
