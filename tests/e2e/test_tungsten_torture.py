@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -153,8 +154,8 @@ def test_random_kills_lose_nothing(tmp_path: Path, seed: int, workers: str) -> N
         assert not [line for line in server.lines if "Traceback" in line]
 
 
-def ended(client: Plain, key: str) -> dict[str, object] | None:
+def ended(client: Plain, key: str) -> dict[str, Any] | None:
     reply = client.get(f"/predictions/{key}")
     assert reply.status == 200, f"{key} is lost: {reply.body!r}"
-    answer: dict[str, object] = reply.json()
+    answer: dict[str, Any] = reply.json()
     return answer if answer["status"] in ("success", "failed") else None
