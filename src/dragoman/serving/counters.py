@@ -55,7 +55,8 @@ COMPUTE = QUEUE + BINS
 RECORD_WORDS = 8
 RECORDS = -(-(COMPUTE + BINS) // RECORD_WORDS) * RECORD_WORDS
 FOLLOWERS = SIZES
-"""Index of the record behind those of the sizes: members of a batch that do not stand for its run."""
+"""Index of the record behind those of the sizes: members of a batch that do not stand for its run, and what requests of several parts have
+beside the runs that they led."""
 SLOT_WORDS = 1024
 SLOT_BYTES = SLOT_WORDS * 8
 SLOTS = 128

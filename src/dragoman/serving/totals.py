@@ -102,8 +102,8 @@ class _Sum:
             for index, row in enumerate(records[: c.SIZES].tolist())
             if (count := row[c.COUNT])
         )
-        success = everyone[c.COUNT]
         request = words[c.REQUEST : c.REQUEST + c.BINS].tolist()
+        success = sum(request)  # not of the records: one request may have led several runs
         queue = words[c.QUEUE : c.QUEUE + c.BINS].tolist()
         # Waits up to the first bound are not counted one by one: they are whoever is in no other bin. A request that is being written right
         # now may be in one place and not yet in the other.

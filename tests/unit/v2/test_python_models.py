@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from dragoman.core.model import ModelSpec
+from dragoman.core.model import InferRequest, ModelSpec
+from dragoman.core.tensors import BYTES, Form, Signature, TensorSpec, Value
 from dragoman.hosting.servable import LocalServable
 from dragoman.serving.gateway import Entry
 from tests.models.snippets import same_process, write
+from tests.unit.predictions.rig import Scripted
 from tests.unit.v2.client import Client
 
 SOURCE = """
@@ -89,6 +91,32 @@ def test_infer(client: Client) -> None:
     assert outputs["text"] == {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["a", "bbb"]}
     assert outputs["size"]["data"] == [3, 3]
     assert [json.loads(each) for each in outputs["more"]["data"]] == [{"a": 1}, {"b": 3}]
+
+
+def test_statistics_count_one_request_of_two_rows(client: Client, tmp_path: Path) -> None:
+    """Rows are inferences, runs of the model executions, and the client asked once."""
+    assert client.infer("m", {"inputs": [HELLO, PICTURES]}).status == 200
+    runs = len(sizes(tmp_path))
+    (row,) = client.send("GET", "/v2/models/m/stats").json["model_stats"]
+    assert (row["inference_count"], row["execution_count"], row["inference_stats"]["success"]["count"]) == (2, runs, 1)
+
+
+def test_priority_and_id_reach_the_model() -> None:
+    """Of a request of rows as of one of tensors."""
+    model = Scripted()
+    model.answer = _echo
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    model.signatures = {"": Signature(Form.ROWS, (TensorSpec("a", BYTES, (-1,)),), batch=True, input_schema=schema)}
+    with Client([Entry(ModelSpec("r"), model)]) as client:
+        body = {"id": "7", "parameters": {"priority": 2}, "inputs": [text("a", "x", "y")]}
+        assert client.infer("r", body).json["id"] == "7"
+        asked = {"id": "8", "a": "z", "parameters": {"priority": 1}}
+        assert client.send("POST", "/v2/models/r/generate", asked).json["id"] == "8"
+    assert [(request.id, request.priority) for request in model.asked] == [("7", 2), ("7", 2), ("8", 1)]
+
+
+async def _echo(request: InferRequest) -> Value:
+    return {"output": "done"}
 
 
 def test_options_may_be_left_out(client: Client) -> None:
