@@ -115,6 +115,35 @@ def test_priority_and_id_reach_the_model() -> None:
     assert [(request.id, request.priority) for request in model.asked] == [("7", 2), ("7", 2), ("8", 1)]
 
 
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    """As in answers of tensors, at any depth: JSON has no word for them."""
+    source = """
+from typing import TypedDict
+import numpy as np
+
+class Out(TypedDict):
+    y: float
+    many: list[float]
+    more: dict[str, float]
+    array: list
+
+def predict(x: float) -> Out:
+    odd = {"nan": float("nan"), "inf": float("-inf")}
+    return {"y": x * odd["inf"], "many": [1.5, odd["nan"]], "more": odd, "array": np.array([np.nan, 2.5])}
+"""
+    path = write(tmp_path / "n", source)
+    with same_process():
+        spec = ModelSpec("n", runtime="python", artifact=str(path))
+        with Client([Entry(spec, LocalServable.load(spec))]) as client:
+            asked = {"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, 0]}]}
+            outputs = client.infer("n", asked).outputs
+            assert outputs["y"]["data"] == [None, None]
+            assert outputs["many"]["data"] in ([1.5, None] * 2, ["[1.5,null]"] * 2)
+            assert outputs["more"]["data"] == ['{"nan":null,"inf":null}'] * 2
+            generated = client.send("POST", "/v2/models/n/generate", {"x": 1}).json
+            assert (generated["y"], generated["more"], generated["array"]) == (None, {"nan": None, "inf": None}, [None, 2.5])
+
+
 async def _echo(request: InferRequest) -> Value:
     return {"output": "done"}
 
