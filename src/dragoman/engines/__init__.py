@@ -1,6 +1,7 @@
 """Engines decide where a model lives and how a call gets there. Here: the protocol, all engines of one server, and the in-process engine."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +19,8 @@ class Context:
     """Unix socket of the keeper of model processes; "" when this process keeps its own."""
     environments: Environments | None = None
     """The virtualenvs of models, where this process keeps its own model processes."""
+    restarted: Callable[[str], None] = lambda model: None
+    """Told when a process of a model was started in the place of one that died."""
 
 
 class Engine(Protocol):

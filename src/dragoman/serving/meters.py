@@ -15,7 +15,7 @@ from pathlib import Path
 from dragoman.core.errors import Kind
 from dragoman.core.model import Timings
 from dragoman.serving import counters as c
-from dragoman.serving.counters import BOUNDS_NS, Vitals
+from dragoman.serving.counters import BOUNDS_NS, Tally, Vitals
 from dragoman.serving.totals import Gauge, Reading, Total, add_up
 
 log = logging.getLogger("dragoman")
@@ -33,6 +33,7 @@ _pack = struct.Struct("=5q").pack_into
 _FIRST_NS = BOUNDS_NS[0]
 _EXACT_SIZES = c.EXACT_SIZES
 _KIND_INDEX: Mapping[Kind, int] = {kind: index for index, kind in enumerate(c.KINDS)}
+_TALLY_INDEX: Mapping[Tally, int] = {tally: index for index, tally in enumerate(Tally)}
 
 
 class _Record:
@@ -155,6 +156,10 @@ class Meter:
         words[self._slot + c.FAILURES + i] = n
         words[self._slot + c.FAIL_NS] = self._failed_ns
 
+    def tally(self, what: Tally) -> None:
+        """Count one more of a model as a whole."""
+        self._words[self._slot + c.TALLIES + _TALLY_INDEX[what]] += 1
+
     def show(self, gauge: Gauge | None) -> None:
         """Write what is pending and ready; None when nothing is known any more."""
         self._words[self._slot + c.PENDING] = 0 if gauge is None else gauge.pending
@@ -210,6 +215,10 @@ class Meters:
         """Make rows of zeros for a version that was loaded, so that its first request is seen as an increase."""
         self.open(model, version, "")
 
+    def tally(self, model: str, what: Tally) -> None:
+        """Count something of a model as a whole that is no request."""
+        self.open(model, "", "").tally(what)
+
     def refresh(self, gauges: Iterable[Gauge], vitals: Vitals = NO_VITALS) -> None:
         """Show what this worker has at this moment. To be called every second: a worker that does not is taken for dead."""
         before, self._shown = self._shown, {}
@@ -259,4 +268,4 @@ class Meters:
                 yield image
 
 
-__all__ = ["BOUNDS_NS", "MOST_METERS", "OTHER", "Gauge", "Meter", "Meters", "Reading", "Total", "Vitals"]
+__all__ = ["BOUNDS_NS", "MOST_METERS", "OTHER", "Gauge", "Meter", "Meters", "Reading", "Tally", "Total", "Vitals"]
