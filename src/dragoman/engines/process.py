@@ -17,7 +17,9 @@ class ProcessEngine:
     async def open(self, spec: ModelSpec) -> Servable:
         if self._keeping is None:
             context = self._context
-            self._keeping = RemoteKeeper(context.keeper) if context.keeper else Keeper(environments=context.environments)
+            own = not context.keeper
+            keeper = Keeper(environments=context.environments, restarted=context.restarted) if own else RemoteKeeper(context.keeper)
+            self._keeping = keeper
         return await RemoteServable.open(spec, self._keeping)
 
     async def close(self) -> None:
