@@ -46,6 +46,45 @@ def test_any_python_file(tmp_path: Path) -> None:
     assert "not a Python name" in found(put(tmp_path / "my-app.py", ""))["my-app"].error
 
 
+def test_one_class_of_several(tmp_path: Path) -> None:
+    """FILE.py:CLASS, for any Python file, with a name or without; a path that has a colon in it is a path."""
+    file = project(tmp_path / "text") / "tungsten_model.py"
+    file.write_text(file.read_text() + "@define_model(input=In, output=Out, batch_size=9)\nclass Other: pass\n")
+    spec = only(found(f"{file}:Other"))
+    assert (spec.name, spec.arguments["class"], spec.batch.max_size) == ("text", "Other", 9)
+    plain = put(tmp_path / "app.py", "")
+    models = found(f"a={plain}:A", f"b={plain}:B", f"{plain}:C")
+    assert {name: only({name: each}).arguments["class"] for name, each in models.items()} == {"a": "A", "b": "B", "app": "C"}
+    odd = put(tmp_path / "odd.py:C" / "tungsten_model.py", "").parent
+    assert only(found(f"odd={odd}")).arguments["class"] == ""
+    missing = found(f"{tmp_path}/gone.py:C")["gone"].error
+    assert "there is no" in missing
+
+
+def test_a_folder_with_a_plain_model(tmp_path: Path) -> None:
+    """Named itself, a folder with a model.py and no artifact is a Python model, called like the folder; files beside it change nothing."""
+    put(tmp_path / "shout" / "model.py", "def predict(x: float) -> float: return x\n")
+    put(tmp_path / "shout" / "words.txt", "loud")
+    spec = only(found(tmp_path / "shout"))
+    assert (spec.name, spec.runtime, spec.engine) == ("shout", "python", "process")
+    assert (spec.artifact, spec.arguments["module"]) == (str(tmp_path / "shout"), "model")
+    assert only(found(f"mine={tmp_path / 'shout'}")).name == "mine"
+    project(tmp_path / "shout")
+    assert only(found(tmp_path / "shout")).arguments["module"] == "tungsten_model"
+
+
+@pytest.mark.parametrize(
+    "beside", ["m/config.pbtxt", "m/1/model.onnx", "m/2/other.onnx"], ids=["Triton's", "an older version", "an artifact beside it"]
+)
+def test_a_model_file_of_somebody_else(tmp_path: Path, beside: str) -> None:
+    """Is not run, whichever folder is named."""
+    file = put(tmp_path / "m" / "2" / "model.py", "raise SystemExit\n")
+    build.iris(tmp_path / beside) if beside.endswith(".onnx") else put(tmp_path / beside, "")
+    for target in (file.parent, file.parents[1], file.parents[2]):
+        for model in found(target).values():
+            assert all(spec.runtime != "python" for spec in model.versions.values()), target
+
+
 def test_projects_among_other_models(tmp_path: Path) -> None:
     """Folders of models may hold them, and versions may be projects; lone Python files are never models by themselves."""
     project(tmp_path / "text")

@@ -32,8 +32,8 @@ Serve models until Ctrl-C or SIGTERM.
 
 A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model, a Tungsten project, a
 folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
-(model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it. Without a
-TARGET the newest stored model is served.
+(model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it, and
+FILE.py:CLASS chooses one of several classes. Without a TARGET the newest stored model is served.
 Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
 then flags; --print-config shows the result.
 """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dragoman import __version__
+from dragoman import __version__, compat
 from dragoman.cli import serve, store
 from dragoman.cli.client import table
 from dragoman.cli.fields import parsed
@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         moving.add_argument("model", metavar="[NAMESPACE/]PROJECT:VERSION")
         store.add_remote(moving, flag)
         moving.set_defaults(run=run, name="")
+    commands.add_parser("path", help="print the folder that makes `import tungstenkit` work in scripts of your own").set_defaults(run=_path)
     login = commands.add_parser("login", help="not needed here")
     login.add_argument("server", nargs="?")
     login.add_argument("-u", "--user")
@@ -180,6 +181,11 @@ def _push(options: argparse.Namespace) -> int:
         print(f"Error: a version is needed: {options.model}:VERSION", file=sys.stderr)
         return 1
     return store.run_push(options)
+
+
+def _path(_options: argparse.Namespace) -> int:
+    print(Path(compat.__file__).parent)
+    return 0
 
 
 def _login(options: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from dragoman.serving.settings import quoted
 
 MODULE = "tungsten_model"
 FILE = f"{MODULE}.py"
+PLAIN = "model"
 SUFFIX = ".py"
 RECORD = "dragoman.json"
 """Says what a folder is that was built; see library/specs.py."""
@@ -42,9 +43,10 @@ def is_project(folder: Path) -> bool:
 
 
 def located(path: Path) -> tuple[Path, str]:
-    """The artifact and the module of a target: a project's folder stands for its model file, any other file for itself."""
+    """The artifact and the module of a target: a folder stands for its model file, any other file for itself."""
     if path.is_dir():
-        return path, MODULE
+        plain = not (path / FILE).is_file() and (path / f"{PLAIN}{SUFFIX}").is_file()
+        return path, PLAIN if plain else MODULE
     if path.name == FILE:
         return path.parent, MODULE
     if not path.stem.isidentifier():

@@ -94,6 +94,13 @@ def test_post_build(builder: Builder, tmp_path: Path) -> None:
     assert "checking the model and running its post_build" in builder.lines
 
 
+def test_a_folder_with_a_plain_model(builder: Builder, tmp_path: Path) -> None:
+    """Is built as it would be served."""
+    put(tmp_path / "shout" / "model.py", "def predict(x: str) -> str: return x.upper()\n")
+    stored = builder(tmp_path / "shout")
+    assert (stored.version.kind, stored.version.spec["arguments"]["module"]) == ("python", "model")
+
+
 def test_what_building_says(builder: Builder, tmp_path: Path) -> None:
     """Of a model without a post_build nothing of one."""
     builder(project(tmp_path / "p"))

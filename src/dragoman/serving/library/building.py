@@ -83,7 +83,7 @@ async def build(library: Library, project: Project, name: Reference | None, log:
 
 def _is_python(project: Project) -> bool:
     source = project.source
-    return bool(project.module) or source.suffix == SUFFIX or (source.is_dir() and is_project(source))
+    return bool(project.module) or source.suffix == SUFFIX or (source.is_dir() and (is_project(source) or layouts.is_plain(source)))
 
 
 def _folder_name(source: Path) -> str:
