@@ -217,10 +217,10 @@ class Client:
         self.gateway.named = tuple(models or ("m",))
         self.dialect = Tungsten(services(self.gateway, meters, predictions=self.predictions, uploads=self.uploads))
 
-    def serve(self, name: str, signatures: Mapping[str, Signature], version: str = "1", label: str = "") -> None:
+    def serve(self, name: str, signatures: Mapping[str, Signature], version: str = "1", label: str = "", **fields: Any) -> None:
         """One ready version; the last one is the default of its name."""
         operations = DEMOS if "@demo" in signatures else frozenset({"predict"})
-        entry = Entry(ModelSpec(name, version), Unasked(signatures, operations))
+        entry = Entry(ModelSpec(name, version, **fields), Unasked(signatures, operations))
         labelled = {(name, f"@{label}"): entry} if label else {}
         self.gateway.swap({**self.gateway.table(), (name, version): entry, (name, ""): entry, **labelled})
         statuses = [*self.gateway.statuses(name), VersionStatus(name, version, State.READY, "")]

@@ -216,6 +216,15 @@ def test_metadata() -> None:
     assert client.get("/models/n:1/demo/metadata")["input_filetypes"] == {}
 
 
+def test_the_readme_is_text() -> None:
+    """What its author wrote, in JSON, whatever it holds."""
+    client = Client()
+    client.serve("r", TEXT, readme="# Hi\n<script>alert(1)</script> ![x](x.png)")
+    reply = client.send("GET", "/models/r/demo/metadata")
+    assert reply.headers[b"content-type"] == b"application/json"
+    assert json.loads(reply.body)["readme"] == "# Hi\n<script>alert(1)</script> ![x](x.png)"
+
+
 def test_one_run() -> None:
     """One object in, everything about its run in one object out."""
     client = Client()
