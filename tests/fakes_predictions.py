@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -107,10 +107,11 @@ class FakeUploads:
     def __init__(self) -> None:
         self.files: dict[str, Blob] = {}
 
-    async def put(self, data: bytes, name: str = "", declared_type: str = "") -> str:
+    async def add(self, chunks: AsyncIterator[bytes], name: str = "", declared_type: str = "") -> Upload:
+        data = b"".join([chunk async for chunk in chunks])
         upload = Upload(f"{len(self.files):032x}", bare_name(name), media_type(declared_type, name), len(data))
         self.files[upload.id] = Blob(data, upload.media_type, upload.name)
-        return upload.key
+        return upload
 
     async def get(self, key: str) -> Blob:
         if key[:32] not in self.files:
