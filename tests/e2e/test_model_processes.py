@@ -122,7 +122,7 @@ def test_a_crash_loop_is_unavailable_with_the_reason_and_tried_again(tmp_path: P
         assert "its process ended 5 times within 60 s, at last: model process ended (signal 9)" in state(server)[1]
         answer = infer(server)
         assert answer.status_code == 503
-        assert "signal 9" in answer.json()["error"]
+        assert "version 1 stopped: its process ended 5 times within 60 s" in answer.json()["error"]
         until(lambda: state(server)[0] == "ready", "it is not tried again")
         assert infer(server).status_code == 200
 

@@ -102,6 +102,7 @@ def test_the_help_of_serve_has_every_setting(command: Run) -> None:
         assert " ".join(spec.metadata["help"].split())[:40] in text
     assert "wait|background" in text
     assert "(default: 4096)" in text
+    assert "--no-no-auth" not in text
 
 
 def test_version(command: Run) -> None:
@@ -138,11 +139,26 @@ def test_wrong_commands_end_with_2(command: Run, arguments: list[str]) -> None:
 def test_every_flag_reaches_its_setting() -> None:
     """What is made of the flags is what `read` expects; targets may stand anywhere between them."""
     options = parse(
-        ["serve", "a.onnx", "-p", "1", "--port", "2", "--max-body", "1k", "--cors", "--no-access-log", "--allow-fetch", "x", "b=c"]
+        [
+            "serve",
+            "a.onnx",
+            "-p",
+            "1",
+            "--port",
+            "2",
+            "--max-body",
+            "1k",
+            "--cors",
+            "--no-access-log",
+            "--no-auth",
+            "--allow-fetch",
+            "x",
+            "b=c",
+        ]
     )
     settings = read({f.name: getattr(options, f.name) for f in fields(Settings)}, environ={})
     assert (settings.targets, settings.port, settings.max_body) == (("a.onnx", "b=c"), (1, 2), 1024)
-    assert (settings.cors, settings.access_log, settings.allow_fetch) == (True, False, ("x",))
+    assert (settings.cors, settings.access_log, settings.no_auth, settings.allow_fetch) == (True, False, True, ("x",))
 
 
 def test_print_config(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

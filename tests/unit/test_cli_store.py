@@ -11,6 +11,7 @@ import pytest
 
 import dragoman
 from dragoman.cli import main
+from tests.e2e.running import run
 from tests.models import build
 from tests.unit.library.projects import project, put
 
@@ -259,11 +260,11 @@ def test_serve_without_a_target(command: Run, iris: Path) -> None:
     assert "targets = []" in out  # the settings are as they were given
 
 
-def test_serve_with_a_name_that_nothing_has(command: Run) -> None:
-    """T2 and T28: an error with both readings, and exit code 1."""
-    ran = command("serve", "nobody:1", "--port", "0")
-    assert ran.code == 1
-    assert "no model 'nobody:1' is stored" in ran.err
+def test_serve_with_a_name_that_nothing_has(tmp_path: Path) -> None:
+    """T2 and T28: an error with both readings, and exit code 1. In a process of its own, which serving ends in any case."""
+    ran = run(tmp_path, "serve", "nobody:1", "--port", "0")
+    assert ran.returncode == 1
+    assert "no model 'nobody:1' is stored" in ran.stderr
 
 
 # --- Tungsten's words ---

@@ -49,7 +49,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         meta = spec.metadata
         flags = [meta["short"]] if meta.get("short") else []
         flags.append(flag_of(spec.name))
-        if spec.default is False:
+        if spec.name.startswith("no_"):  # with a --no-no-... to undo it nobody would be served
+            command.add_argument(*flags, dest=spec.name, action="store_true", default=None, help=meta["help"])
+        elif spec.default is False:
             command.add_argument(*flags, dest=spec.name, action=argparse.BooleanOptionalAction, default=None, help=meta["help"])
         else:
             default = Settings.__dataclass_fields__[spec.name].default
@@ -153,8 +155,6 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    for name, reason in loaded.failed:
-        log.error("model '%s' is not served: %s", name, reason)
     if loaded.failed and not loaded.ready and settings.load == "wait":
         log.error("no model could be loaded, so there is nothing to serve")
         return False

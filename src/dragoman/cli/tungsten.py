@@ -5,6 +5,7 @@ No docker is needed for any of them. Exit codes: 0 done, 1 it failed, 2 the comm
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ SPOKEN = "0.2.20"
 """The version of Tungstenkit whose commands these are."""
 _LEVELS = ("trace", "debug", "info", "warning", "error")
 _NONE = "No available models. Please build or pull first."
+_VARIABLES = ("SETUP_TIMEOUT", "PREDICTION_TIMEOUT", "RESULT_EXPIRATION")
+"""What the containers of the original read from the environment, in seconds: settings of the same names here, whose own variables win."""
 _LOGIN = "there is no server to log in to: models are pushed to and pulled from a folder or a bucket, named by --to and --from"
 
 
@@ -152,6 +155,9 @@ def _serve(options: argparse.Namespace) -> int:
         words += ["--batch-size", str(options.batch_size)]
     if options.data_dir:
         words += ["--data-dir", options.data_dir]
+    for name in _VARIABLES:
+        if (text := os.environ.get(name)) and f"DRAGOMAN_{name}" not in os.environ:
+            words.append(f"--{name.lower().replace('_', '-')}={text}")
     commands = argparse.ArgumentParser(prog="dragoman").add_subparsers()
     serve.add_to(commands)
     return serve.run(commands.choices["serve"].parse_args(words[1:]))

@@ -231,9 +231,10 @@ class Worker:
                 yield {"name": entry.name, "inputs": inputs, "instances": rows}
 
     async def _load_one(self, found: Found, progress: Progress) -> str:
-        """Deploy one model; returns the reason when it cannot be served, "" when it is."""
+        """Deploy one model; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
         reason = found.error
         if found.error:
+            log.error("model '%s' cannot be loaded: %s", found.name, found.error)
             self.gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, found.error, since=time.time())], {})
         else:
             progress(f"{found.name}: loading")
@@ -242,7 +243,7 @@ class Worker:
             except ServingError as error:
                 # Another version of the same model may well be ready.
                 reason = "" if any(s.state is State.READY for s in self.gateway.statuses(found.name)) else error.message
-        progress(f"{found.name}: {reason or 'ready'}")
+        progress(f"{found.name}: {'failed' if reason else 'ready'}")
         return reason
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
@@ -333,4 +334,6 @@ def defaults(settings: Settings) -> Defaults:
         batch_size=settings.batch_size,
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
+        load_timeout_s=settings.setup_timeout or math.inf,
+        repeatable=settings.repeat,
     )

@@ -71,6 +71,8 @@ class VersionStatus:
     platform: str = ""
     since: float = 0.0
     """Wall clock, seconds since the epoch, of the last change of state."""
+    served: bool = False
+    """Of a FAILED one: whether it was READY before."""
 
 
 Table = Mapping[tuple[str, str], Entry]
@@ -319,7 +321,8 @@ class Gateway:
         failed = next((s for s in known if s.state is State.FAILED), None)
         if failed is not None:
             which = f" version {failed.version}" if failed.version else ""
-            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} failed to load: {failed.reason}", what="model")
+            how = "stopped" if failed.served else "failed to load"
+            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} {how}: {failed.reason}", what="model")
         return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="model")
 
 

@@ -56,6 +56,8 @@ class Defaults:
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
     run_timeout_s: float = math.inf
+    load_timeout_s: float = math.inf
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,8 @@ class Repository:
             instances=defaults.instances,
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,
+            load_timeout_s=defaults.load_timeout_s,
+            repeatable=defaults.repeatable,
         )
 
 

@@ -343,6 +343,23 @@ def test_a_synchronous_run_that_cannot_be_now(tmp_path: Path, kind: Kind) -> Non
     run(scenario)
 
 
+@pytest.mark.parametrize("kind", [Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.UNSUPPORTED])
+def test_a_synchronous_run_that_ends_once_it_has_started(tmp_path: Path, kind: Kind) -> None:
+    """The model's process dies: the prediction has failed, whatever the kind of the error."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            running = asyncio.ensure_future(it.service.run(it.gateway.find("m"), [{"x": 1}, {"x": 2}]))
+            await it.asked(2)
+            it.servable.start(0)
+            it.servable.finish(0, ServingError(kind, "its process ended"))
+            view = await running
+            assert (view.progress, view.error_kind, view.outputs) == (P.FAILED, kind.value, None)
+            assert view.error.endswith(": its process ended")
+
+    run(scenario)
+
+
 def test_a_client_that_hangs_up(tmp_path: Path) -> None:
     """Cancelling the await of a synchronous run cancels its requests."""
 

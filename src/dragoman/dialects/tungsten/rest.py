@@ -113,7 +113,7 @@ class Tungsten:
         entry, rows = await self._calls.rows(request, name, tag)
         view = await self._predictions.run(entry, rows, caller=request.caller, dialect=self.name)
         kind = next((kind for kind in _UNDONE if view.error_kind == kind.value), None)
-        if kind is not None:
+        if kind is Kind.TIMEOUT or (kind is not None and view.started is None):
             raise ServingError(kind, view.error, retry_after_s=1.0 if kind is Kind.OVERLOADED else None)
         return Answer(body=await answers.encoded(answers.prediction(view)))
 

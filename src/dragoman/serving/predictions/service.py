@@ -42,7 +42,7 @@ _GATHER_S = 0.02
 """Changes that come closer together are told as one."""
 _ALL_MODELS = 4
 _RAISED = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.UNSUPPORTED, Kind.CANCELLED})
-"""What says nothing about the inputs: raised by `run` instead of being a failed prediction."""
+"""What says nothing about the inputs: of a prediction that has not started it is raised by `run` instead of being a failure."""
 DIALECT = "predictions"
 """For the counters, when the caller names none."""
 
@@ -122,8 +122,8 @@ class Predictions:
     ) -> View:
         """Run a prediction while the caller waits; nothing is stored. Cancelling the await cancels it.
 
-        A failure of the model or of an input is in the view, as it is for one that was submitted; what says that the server cannot now
-        (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
+        A failure of the model or of an input is in the view, as it is for one that was submitted, and so is every failure of what had started;
+        before that, what says that the server cannot now (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
         """
         parts = self._parts
         self._admit(entry, rows, operation)
@@ -134,7 +134,7 @@ class Predictions:
             outputs = await self._work.infer(run, monotonic() + parts.limits.run_timeout_s, patient=False)
             run.end(Ending(Progress.SUCCEEDED, parts.clock(), outputs))
         except ServingError as error:
-            if error.kind in _RAISED:
+            if error.kind in _RAISED and run.started is None:
                 raise
             run.end(Ending(Progress.FAILED, parts.clock(), error=error_text(error), error_kind=error.kind.value))
         run.show()

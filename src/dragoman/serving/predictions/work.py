@@ -269,7 +269,7 @@ class Work:
     def _remember(self, run: Run) -> None:
         """Keep what ended for those who will ask soon."""
         assert run.ending is not None
-        run.size = weight = len(run.ending.packed or b"")
+        run.size = weight = len(run.ending.packed or b"") + len(run.ending.error) + len(run.logs.text)
         run.ending = replace(run.ending, packed=None)
         if weight > _RECENT_BYTES // 8:
             return
