@@ -8,19 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import console, tfserving, v2
+from tests.fuzz import console, tfserving, tungsten, v2
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.framing import Odd, odd
 from tests.fuzz.mutations import mutated
 from tests.fuzz.wire import BrokenAnswerError, Wire
 
-VALID: Mapping[str, Callable[[Random], Case]] = {"v2": v2.valid, "tfserving": tfserving.valid, "console": console.valid}
+VALID: Mapping[str, Callable[[Random], Case]] = {
+    "v2": v2.valid,
+    "tfserving": tfserving.valid,
+    "tungsten": tungsten.valid,
+    "console": console.valid,
+}
 DIALECTS = (*VALID, "http")
 """The last one is not about what requests say but about how they are framed."""
 
 _VALID_SHARE = 0.3
 _WARM_SHARE = 0.25
 _MOST_FAILURES = 20
+_WARM_UP = 40
 _ANSWER_S = 0.05
 """How long an answer is waited for where there may be none, before the connection is closed on our side."""
 _SETTLE_S = 15.0
@@ -84,6 +90,7 @@ class Driver:
     def run(self, requests: int, progress: Callable[[Report], None] = lambda _: None) -> Report:
         """At least that many requests, or fewer when too many went wrong."""
         report, begin, told = self._report, time.monotonic(), 0
+        self._warm()
         self._settle()
         report.descriptors_before = descriptors(self._pid)
         report.rss_before = rss_bytes(self._pid)
@@ -106,6 +113,17 @@ class Driver:
         report.rss_end = rss_bytes(self._pid)
         report.seconds = time.monotonic() - begin
         return report
+
+    def _warm(self) -> None:
+        """What is opened once and kept, such as the database with the first prediction, is open before anything is counted."""
+        if self._dialect == "http":
+            return
+        rng, wire = Random(0), Wire(self._port)
+        for _ in range(_WARM_UP):
+            case = VALID[self._dialect](rng)
+            wire.send(case.message())
+            wire.answer(case.method)
+        wire.close()
 
     def _round(self) -> None:
         """One request on every connection, then all the answers."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.fuzz import tungsten
 from tests.models import build
 
 IRIS_CONFIG = """
@@ -55,6 +56,7 @@ def make(folder: Path) -> Path:
     for name in ("shout", "lookup", "scalar", "optional_input", "fixed_batch"):
         build.BUILDERS[name](folder / name / "1" / "model.onnx")
     _flowers(folder / "flowers" / "1" / "model.skops")
+    tungsten.write(folder)
     return folder
 
 

@@ -43,6 +43,14 @@ _PARTS = (
     b"config",
     b"generate",
     b"metadata",
+    b"predictions",
+    b"predict",
+    b"demo",
+    b"cancel",
+    b"events",
+    b"files",
+    b"models",
+    b"0123456789abcdef0123456789abcdef",
     b"",
 )
 _LENGTHS = (b"", b"-1", b"0", b"1", b"+5", b"5.0", b"0x10", b" 7", b"99999999999999999999", b"9" * 400, b"abc", b"1,2", b"\xb2", b"07")
@@ -87,6 +95,11 @@ _HEADERS = (
     (b"access-control-request-method", (b"POST", b"X", b"")),
     (b"if-none-match", (b"*",)),
     (b"range", (b"bytes=0-1",)),
+    (
+        b"x-webhook-url",
+        (b"http://127.0.0.1:9/", b"ftp://x", b"", b"http://[::1", b"\xff", b"http://h/" + b"a" * 3000, b"http://u:p@127.0.0.1:9"),
+    ),
+    (b"host", (b"evil.example", b"", b"a b", b"127.0.0.1:99999", b"[::1]", b"\xff", b"x" * 300)),
     (b"x-forwarded-for", (b"1.2.3.4", b"\xff")),
     (b"cookie", (b"a=b;" * 500,)),
     (b"te", (b"trailers",)),

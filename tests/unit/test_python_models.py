@@ -1,5 +1,6 @@
 """Dragoman's own API for Python models: what a function or class declares by its hints, and what its callers get."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -525,3 +526,17 @@ def test_batched_is_strict_about_its_size() -> None:
     for size in (0, -1, True, 1.5):
         with pytest.raises(ValueError, match="max_size"):
             dragoman.batched(max_size=size)  # type: ignore[arg-type]
+
+
+def test_hints_that_have_a_name(tmp_path: Path) -> None:
+    """What stands behind the name counts, however it was given; `type X = ...` came with Python 3.12."""
+    lines = ["type Word = str", "type Many[T] = list[T]", "type Named = Annotated[Word, {'title': 'a word'}]"]
+    if sys.version_info < (3, 12):
+        lines = ["Word = str", "Many = list", "Named = Annotated[Word, {'title': 'a word'}]"]
+    source = ["from typing import Annotated", *lines, "def predict(word: Named, many: Many[int]) -> Word:", "    return word * many[0]"]
+    model = model_of(tmp_path, "\n".join(source))
+    schema = model.signatures[""].input_schema
+    assert schema is not None
+    assert schema["properties"]["word"] == {"type": "string", "title": "a word"}
+    assert schema["properties"]["many"]["items"] == {"type": "integer"}
+    assert answers(model, {"word": "ab", "many": [2]}) == [{"output": "abab"}]

@@ -106,6 +106,53 @@ def test_the_operators_batch_size(tmp_path: Path) -> None:
     assert "batch_size" not in only(found(tmp_path / "text")).arguments
 
 
+def read(folder: Path, declared: str, content: bytes = b"# Hello\n![x](x.png) \xff") -> ModelSpec:
+    """The spec of a project that calls this its readme."""
+    project(folder / "text", f"readme_md={declared}")
+    (folder / "text" / "docs").mkdir()
+    (folder / "text" / "docs" / "about.md").write_bytes(content)
+    (folder / "secret").write_bytes(b"secret")
+    (folder / "text" / "link").symlink_to(folder / "secret")
+    return only(found(folder / "text"))
+
+
+def test_a_readme(tmp_path: Path) -> None:
+    """Its text is in the spec, as it is; bytes that are none are replaced. A change makes a new revision."""
+    spec = read(tmp_path, "'docs/about.md'")
+    assert spec.readme == "# Hello\n![x](x.png) \ufffd"
+    assert "readme" not in " ".join(spec.warnings)
+    (tmp_path / "text" / "docs" / "about.md").write_text("other")
+    assert only(found(tmp_path / "text")).revision != spec.revision
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ("'nothing.md'", "'nothing.md' cannot be read"),
+        ("'../secret'", "expected a path inside the model's folder"),
+        ("'/etc/hostname'", "expected a path inside the model's folder"),
+        ("'link'", "leads out of the model's folder"),
+        ("'docs'", "'docs' cannot be read"),
+        ("'a\\0b'", "expected a path inside the model's folder"),
+        ("['docs/about.md']", "cannot be read"),
+        ("str(1)", "not a literal"),
+    ],
+)
+def test_a_readme_that_is_none(tmp_path: Path, declared: str, words: str) -> None:
+    """The model is served all the same, without it, and a warning says why."""
+    spec = read(tmp_path, declared)
+    assert spec.readme == ""
+    (warning,) = [each for each in spec.warnings if "readme_md" in each]
+    assert words in warning
+
+
+def test_a_readme_that_is_too_long(tmp_path: Path) -> None:
+    """256 kB is the most."""
+    spec = read(tmp_path, "'docs/about.md'", b"x" * ((256 << 10) + 1))
+    assert spec.readme == ""
+    assert "more than 262144 bytes" in spec.warnings[-1]
+
+
 def test_a_broken_project(tmp_path: Path) -> None:
     """The error names the file and the line."""
     put(tmp_path / "text" / "tungsten_model.py", "import x\nclass (")
@@ -241,9 +288,10 @@ def test_a_folder_with_a_record(tmp_path: Path) -> None:
     """What was extracted, or lies in an image, is what it was built as."""
     folder = project(tmp_path / "p")
     (folder / "tungsten_model.py").rename(folder / "other.py")
-    write_record(folder, "tungsten", kept("", "other", "Echo", {"batch_size": 6}))
+    put(folder / "me.md", "about me")
+    write_record(folder, "tungsten", kept("", "other", "Echo", {"batch_size": 6, "readme_md": "me.md"}))
     spec = only(found(folder))
-    assert (spec.arguments["module"], spec.batch.max_size) == ("other", 6)
+    assert (spec.arguments["module"], spec.batch.max_size, spec.readme) == ("other", 6, "about me")
 
 
 @pytest.mark.parametrize(

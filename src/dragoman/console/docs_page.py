@@ -67,7 +67,7 @@ def _parameter(parameter: dict[str, Any]) -> str:
 def _curl(path: str, method: str, operation: dict[str, Any], base: str) -> str:
     """A request to copy; what stands in braces in a path is for the reader to fill in."""
     words = ["curl"] if method == "get" else ["curl", "-X", method.upper()]
-    words.append(shlex.quote(base + path) if "{" in path else base + path)
+    words.append(shlex.quote(base + path))
     content = operation.get("requestBody", {}).get("content", {})
     if "multipart/form-data" in content:
         words += ["-F", "file=@FILE"]

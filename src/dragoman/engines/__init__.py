@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,8 @@ class Context:
     """Unix socket of the keeper of model processes; "" when this process keeps its own."""
     environments: Environments | None = None
     """The virtualenvs of models, where this process keeps its own model processes."""
+    restarted: Callable[[str], None] = lambda model: None
+    """Told when a process of a model was started in the place of one that died."""
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ from dragoman.core.columns import WrongColumnError, column, guess
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, InferRequest, ModelSpec
 from dragoman.core.tensors import BYTES, Array, Datatype, Signature, Tensor, Tensors, TensorSpec, datatype_of
-from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of
+from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of, unaliased
 from dragoman.runtimes.python_parts import closed, guarded
 from dragoman.runtimes.signatures import settle
 
@@ -30,7 +30,7 @@ def takes_arrays(parameters: Mapping[str, inspect.Parameter], hints: Mapping[str
 
 
 def _is_array(annotation: Any) -> bool:
-    while typing.get_origin(annotation) is typing.Annotated:
+    while typing.get_origin(annotation := unaliased(annotation)) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         rest = [each for each in typing.get_args(annotation) if each is not type(None)]

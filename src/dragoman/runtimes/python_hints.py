@@ -52,17 +52,27 @@ _SCALARS: Mapping[Any, tuple[str, Datatype]] = {
     str: ("string", BYTES),
 }
 _FILE = {"type": "string", "format": "uri"}
+_ALIAS: Any = getattr(typing, "TypeAliasType", ())
+"""Python 3.12 and later have it."""
 
 
 def hint_of(annotation: Any, where: str) -> Hint:
     """The field that an annotation means. Raises INVALID_INPUT, saying `where`, for types that no client could send."""
     extras: tuple[Any, ...] = ()
-    while get_origin(annotation) is Annotated:
+    while get_origin(annotation := unaliased(annotation)) is Annotated:
         annotation, *more = get_args(annotation)
         extras = (*more, *extras)
     found = _found(annotation, extras, where)
     described = {key: value for extra in extras if isinstance(extra, dict) for key, value in extra.items()}
     return dataclasses.replace(found, schema=found.schema | described) if described else found
+
+
+def unaliased(annotation: Any) -> Any:
+    """What stands behind a name that was given by `type X = ...`; from NumPy 2.5 on NDArray is one."""
+    while isinstance(alias := get_origin(annotation) or annotation, _ALIAS):
+        arguments = get_args(annotation)
+        annotation = alias.__value__[arguments] if arguments else alias.__value__
+    return annotation
 
 
 def _found(annotation: Any, extras: tuple[Any, ...], where: str) -> Hint:
@@ -225,7 +235,7 @@ def _array(arguments: tuple[Any, ...], extras: tuple[Any, ...], where: str) -> H
 def item_of(annotation: Any, where: str) -> Any:
     """What one input or output of a batch is, of a hint for all of them: T of list[T]; arrays and what has no hint stay as they are."""
     plain = annotation
-    while get_origin(plain) is Annotated:
+    while get_origin(plain := unaliased(plain)) is Annotated:
         plain = get_args(plain)[0]
     if plain in (NOTHING, Any, list, np.ndarray) or get_origin(plain) is np.ndarray:
         return NOTHING if plain is list else annotation

@@ -32,6 +32,7 @@ from dragoman.runtimes.python_hints import (
     item_of,
     needed,
     streamed,
+    unaliased,
 )
 from dragoman.runtimes.python_parts import batches, closed, guarded, rows_of, wrong_number
 
@@ -184,7 +185,7 @@ def _with_default(hint: Hint, default: Any) -> Hint:
 def _outputs(annotation: Any, where: str, *, whole: bool) -> tuple[Hint | None, dict[str, Hint] | None, frozenset[str]]:
     """The one unnamed output or the named ones, and which of them are always there."""
     plain = annotation
-    while typing.get_origin(plain) is typing.Annotated:
+    while typing.get_origin(plain := unaliased(plain)) is typing.Annotated:
         plain = typing.get_args(plain)[0]
     if whole:  # pieces of text are joined, all others listed
         return hint_of(annotation if plain is str else list[annotation], where), None, frozenset({UNNAMED})

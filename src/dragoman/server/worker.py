@@ -42,7 +42,7 @@ from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
-from dragoman.serving.meters import Meters
+from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
@@ -110,9 +110,14 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
-        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
+        self.engines = Engines(
+            Context(
+                keeper=keeper,
+                environments=Environments(settings.data_path / FOLDER),
+                restarted=lambda model: self.meters.tally(model, Tally.RESTARTS),
+            )
+        )
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
@@ -129,6 +134,7 @@ class Worker:
         )
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
+        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -176,6 +182,7 @@ class Worker:
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
                 tidy=self.uploads.sweep,
+                ended=lambda model, how: self.meters.tally(model, Tally(how.value)),
             )
         )
 

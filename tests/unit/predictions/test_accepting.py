@@ -69,7 +69,8 @@ def test_a_client_that_goes_away_while_it_is_accepted(tmp_path: Path) -> None:
             assert submitting.cancelled()
             store.gate.set()
             await settle(lambda: [p.progress for p in store._predictions.values()] == [P.CANCELLED])
-            assert it.service.counts()["m"] == (0, 0)
+            assert it.service.waiting() == {}
+            assert it.ended == [("m", P.CANCELLED)]
             assert it.servable.asked == []
 
     run(scenario)
@@ -87,11 +88,14 @@ def test_too_many_wait_for_one_model(tmp_path: Path) -> None:
             assert error.message == "2 predictions wait for model 'm', at most 2 may"
             await it.asked(2)
             it.servable.start(0)
-            assert it.service.counts() == {"m": (1, 1)}
+            assert it.service.waiting() == {"m": 1}
+            await it.stored_as(first, P.RUNNING)
+            assert await it.service.unfinished() == {"m": (1, 1)}
             await it.submit()
             await refused(it)
             await it.service.cancel(first)
-            assert it.service.counts() == {"m": (2, 0)}
+            assert it.service.waiting() == {"m": 2}
+            assert await it.service.unfinished() == {"m": (2, 0)}
             await refused(it)
 
     run(scenario)
@@ -169,7 +173,7 @@ def test_what_is_refused(tmp_path: Path, rows: list[Value], options: dict[str, s
             assert caught.value.kind is kind
             assert text in caught.value.message
             assert it.fake._predictions == {}
-            assert it.service.counts().get("m", (0, 0)) == (0, 0)
+            assert it.service.waiting() == {}
 
     run(scenario)
 
