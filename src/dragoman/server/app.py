@@ -19,9 +19,12 @@ log = logging.getLogger("dragoman.http")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_EAGER_ENDINGS = ("/infer", ":predict")
+_EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
+
+_POLLED = len("/predictions/") + 32
+"""The length of the path of one prediction at the root."""
 
 _CANCELLED_ENDINGS = (*_EAGER_ENDINGS, "/generate", "/generate_stream", ":classify", ":regress", "/predict", "/events")
 """Paths whose work nobody needs once the client has left."""
@@ -44,7 +47,11 @@ class App:
     @staticmethod
     def eager(scope: Scope) -> bool:
         """Whether the first step of this request may run outside of a task (see server/http.py)."""
-        return scope["path"].endswith(_EAGER_ENDINGS)  # type: ignore[no-any-return]
+        path: str = scope["path"]
+        if path.endswith(_EAGER_ENDINGS):
+            return True
+        # A poll, which is asked for many times per prediction; with a query it may wait, which needs a task.
+        return len(path) == _POLLED and path.startswith("/predictions/") and not scope.get("query_string")
 
     @staticmethod
     def cancels(scope: Scope) -> bool:

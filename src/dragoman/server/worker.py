@@ -182,6 +182,7 @@ class Worker:
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
                 tidy=self.uploads.sweep,
+                alone=settings.workers == 1,
                 ended=lambda model, how: self.meters.tally(model, Tally(how.value)),
             )
         )

@@ -4,6 +4,7 @@ The same routes are at the root, for the default model, and below /models/NAME o
 predictions and demos share one space. What the demo server of the original answers is below /demo, in demo.py.
 """
 
+import re
 from contextlib import aclosing
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +23,9 @@ _UNDONE = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.TIM
 Methods = dict[str, Route]
 
 
+_POLL = re.compile(rb"/predictions/([0-9a-f]{32})\Z")
+
+
 class Tungsten:
     """A Dialect."""
 
@@ -35,11 +39,15 @@ class Tungsten:
         self._calls = Calls(self._gateway, self._predictions, self._uploads, services.max_inflated)
         self._demo = Demo(self._calls)
         self._predictions.write_webhooks(answers.webhook_body)
+        self._often = {b"/predictions": _post(self._create, "", "", "predictions"), b"/predict": _post(self._predict, "", "")}
 
     # --- routing ---
 
     def route(self, request: Request) -> Route:
-        methods = self._methods(request)
+        path = request.raw_path
+        if request.method == "GET" and (poll := _POLL.match(path)) is not None:
+            return Route(self._show, Access.INFER, ("", poll[1].decode(), "predictions"))
+        methods = self._often.get(path) or self._methods(request)
         if not methods:
             raise ServingError(Kind.NOT_FOUND, "Not Found", what="path")
         route = methods.get(request.method)
@@ -118,6 +126,8 @@ class Tungsten:
         return Answer(body=await answers.encoded(answers.prediction(view)))
 
     async def _show(self, request: Request, name: str, prediction_id: str, kind: str) -> Answer:
+        if not request.query and kind == "predictions":
+            return Answer(body=await answers.encoded(answers.prediction(await self._calls.view(name, prediction_id))))
         parameters = reading.query(request)
         seconds = reading.wait_s(parameters)
         view = await self._calls.view(name, prediction_id)

@@ -73,3 +73,5 @@ class Parts:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Between attempts."""
     new_id: Callable[[], str] = lambda: uuid4().hex
+    alone: bool = False
+    """Whether this worker is its server's only one: then polls need not ask whether another has cancelled what runs here."""

@@ -144,7 +144,8 @@ class Predictions:
 
     async def get(self, prediction_id: str) -> View:
         """How it stands now. Raises NOT_FOUND for an unknown id and for one that ended longer ago than results are kept."""
-        await self._keeper.listen()
+        if not self._parts.alone:
+            await self._keeper.listen()
         run = self._known(prediction_id)
         return run.view() if run is not None else (await self._stored(prediction_id))[0]
 
