@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -107,10 +107,11 @@ class FakeUploads:
     def __init__(self) -> None:
         self.files: dict[str, Blob] = {}
 
-    async def put(self, data: bytes, name: str = "", declared_type: str = "") -> str:
+    async def add(self, chunks: AsyncIterator[bytes], name: str = "", declared_type: str = "") -> Upload:
+        data = b"".join([chunk async for chunk in chunks])
         upload = Upload(f"{len(self.files):032x}", bare_name(name), media_type(declared_type, name), len(data))
         self.files[upload.id] = Blob(data, upload.media_type, upload.name)
-        return upload.key
+        return upload
 
     async def get(self, key: str) -> Blob:
         if key[:32] not in self.files:
@@ -217,10 +218,10 @@ class Client:
         self.gateway.named = tuple(models or ("m",))
         self.dialect = Tungsten(services(self.gateway, meters, predictions=self.predictions, uploads=self.uploads))
 
-    def serve(self, name: str, signatures: Mapping[str, Signature], version: str = "1", label: str = "") -> None:
+    def serve(self, name: str, signatures: Mapping[str, Signature], version: str = "1", label: str = "", **fields: Any) -> None:
         """One ready version; the last one is the default of its name."""
         operations = DEMOS if "@demo" in signatures else frozenset({"predict"})
-        entry = Entry(ModelSpec(name, version), Unasked(signatures, operations))
+        entry = Entry(ModelSpec(name, version, **fields), Unasked(signatures, operations))
         labelled = {(name, f"@{label}"): entry} if label else {}
         self.gateway.swap({**self.gateway.table(), (name, version): entry, (name, ""): entry, **labelled})
         statuses = [*self.gateway.statuses(name), VersionStatus(name, version, State.READY, "")]

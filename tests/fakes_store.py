@@ -1,5 +1,6 @@
 """A store in memory, for tests of what uses one. The contract suite holds it to the same rules as the real stores."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -98,6 +99,13 @@ class FakeStore:
     async def pending_models(self) -> list[str]:
         self._check()
         return sorted({p.model for p in self._predictions.values() if p.progress is Progress.PENDING})
+
+    async def unfinished(self) -> dict[str, tuple[int, int]]:
+        self._check()
+        left = [p for p in self._predictions.values() if not p.progress.terminal]
+        running = Counter(p.model for p in left if p.progress is Progress.RUNNING)
+        everything = Counter(p.model for p in left)
+        return {model: (count - running[model], running[model]) for model, count in everything.items()}
 
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         self._check()

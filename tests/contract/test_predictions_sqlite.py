@@ -159,7 +159,8 @@ def test_many_at_once(tmp_path: Path) -> None:
             assert set(found) <= {P.SUCCEEDED, P.CANCELLED}
             await one.service.beat()
             await other.service.beat()
-            assert one.service.counts()["m"] == other.service.counts()["m"] == (0, 0)
+            assert await one.service.unfinished() == {}
+            assert one.service.waiting() == other.service.waiting() == {}
 
     run(scenario)
 

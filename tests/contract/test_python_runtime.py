@@ -279,6 +279,30 @@ def test_a_failure_is_told_and_forgotten(text: str, words: str, model: Place) ->
     run(test)
 
 
+MISSING = [
+    "import no_such_package\n",
+    "class Model:\n    def setup(self): import no_such_package\n    def predict(self, x: int) -> int: ...\n",
+]
+
+
+@pytest.mark.parametrize("source", MISSING, ids=["imported by the file", "imported by setup"])
+@pytest.mark.parametrize("listed", ["requirements.txt", ""])
+def test_a_missing_package_that_is_listed(source: str, listed: str, place: Place) -> None:
+    """The reason says how the list beside the model comes to count; without a list there is nothing to say."""
+    place.write(source, "tungsten_model.py")
+    if listed:
+        (place.folder / listed).write_text("no_such_package\n")
+
+    async def test() -> None:
+        with pytest.raises(ServingError, match="ModuleNotFoundError: No module named 'no_such_package'") as caught:
+            async with place.serving():
+                pass
+        assert ("--environments always" in caught.value.message) is bool(listed)
+        assert ("python_packages" in caught.value.message) is bool(listed)
+
+    run(test)
+
+
 def test_demo(place: Place) -> None:
     """Tungsten requirement T26: outputs and demo outputs side by side, described by a signature of its own."""
     place.write(TUNGSTEN, "tungsten_model.py")

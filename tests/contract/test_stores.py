@@ -472,6 +472,22 @@ def test_the_models_that_are_waited_for(case: Case, tmp_path: Path) -> None:
 
 
 @every_store
+def test_what_has_not_ended_is_counted_by_model(case: Case, tmp_path: Path) -> None:
+    """Whoever owns it: what waits, claimed or not, and what runs."""
+
+    async def body(store: Store) -> None:
+        assert await store.unfinished() == {}
+        running = claimed(model="b", progress=Progress.RUNNING, started=110.0)
+        for one in (waiting(model="a"), claimed(model="a"), waiting(model="b"), running, ended(model="c")):
+            await store.add_prediction(one)
+        assert await store.unfinished() == {"a": (2, 0), "b": (1, 1)}
+        assert await store.change_prediction(Change(running.id, Progress.FAILED, finished=120.0))
+        assert await store.unfinished() == {"a": (2, 0), "b": (1, 0)}
+
+    with_store(case, tmp_path, body)
+
+
+@every_store
 def test_nothing_is_claimed_twice(case: Case, tmp_path: Path) -> None:
     """By many claims at once in one process."""
 
@@ -710,6 +726,7 @@ some_step: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda now, o: lambda s: s.orphans(now=now, dead=[o]), st.sampled_from([0.0, 250.0]), some_owner),
     st.builds(lambda: lambda s: s.owners()),
     st.builds(lambda: lambda s: s.pending_models()),
+    st.builds(lambda: lambda s: s.unfinished()),
     st.builds(lambda n: lambda s: s.remove_predictions(finished_before=10.0, limit=n), st.integers(1, 2)),
 )
 

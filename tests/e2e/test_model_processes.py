@@ -54,6 +54,13 @@ def infer(server: Running) -> "requests.Response":
     return requests.post(f"{server.url}/v2/models/iris/infer", json=ROW, timeout=30)
 
 
+def metric(server: Running, sample: str) -> float:
+    """From whichever worker answers."""
+    page = requests.get(f"{server.url}/metrics", headers={"Connection": "close"}, timeout=30).text
+    (line,) = [line for line in page.splitlines() if line.startswith(f"{sample} ")]
+    return float(line.rpartition(" ")[2])
+
+
 def state(server: Running) -> tuple[str, str]:
     model = requests.get(f"{server.url}/dragoman/v1/models", timeout=30).json()["models"][0]
     return model["state"], model["reason"]
@@ -90,6 +97,11 @@ def test_one_process_serves_all_workers_and_is_replaced_when_it_dies(tmp_path: P
         assert all((each.status_code, "signal 9" in each.text) == (503, True) for each in failed)
         assert all(each.json()["outputs"][0]["data"] == [0] for each in answers if each.status_code == 200)
         assert len(model_processes(server.process.pid)) == 1
+        assert metric(server, 'dragoman_model_process_restarts_total{model="iris"}') == 1
+        given = requests.post(f"{server.url}/predictions", json=[{"X": [5.0, 3.4, 1.5, 0.2]}], timeout=30).json()["prediction_id"]
+        until(lambda: metric(server, 'dragoman_predictions_ended_total{model="iris",outcome="succeeded"}') == 1, f"{given} is not counted")
+        assert [metric(server, f'dragoman_predictions{{model="iris",state="{s}"}}') for s in ("waiting", "running")] == [0, 0]
+        assert metric(server, "dragoman_workers") == (2 if workers else 1)
         assert "model process ended (signal 9)" in server.output
         assert server.terminate() == 0
         until(lambda: not model_processes(server.process.pid), "a process is left")
@@ -110,7 +122,7 @@ def test_a_crash_loop_is_unavailable_with_the_reason_and_tried_again(tmp_path: P
         assert "its process ended 5 times within 60 s, at last: model process ended (signal 9)" in state(server)[1]
         answer = infer(server)
         assert answer.status_code == 503
-        assert "signal 9" in answer.json()["error"]
+        assert "version 1 stopped: its process ended 5 times within 60 s" in answer.json()["error"]
         until(lambda: state(server)[0] == "ready", "it is not tried again")
         assert infer(server).status_code == 200
 

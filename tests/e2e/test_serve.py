@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import requests
 
+from tests.e2e.plain import until
 from tests.e2e.running import Running, run, serving
-from tests.models import build
+from tests.models import build, tungsten_files
 
 ROW = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [5.0, 3.4, 1.5, 0.2]}]}
 
@@ -39,7 +40,7 @@ def test_one_file_is_served_in_every_dialect(tmp_path: Path, iris: Path) -> None
         tfs = session.post(f"{server.url}/v1/models/iris:predict", json={"instances": [[5.0, 3.4, 1.5, 0.2]]}, timeout=60).json()
         assert tfs["predictions"][0]["probabilities"] == v2["probabilities"]
         curls = [line.strip() for line in server.lines if line.strip().startswith("curl ")]
-        assert len(curls) == 2
+        assert len(curls) == 3
         for line in curls:
             done = subprocess.run(line.replace("curl ", "curl -sS --fail ", 1), shell=True, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr
@@ -288,3 +289,18 @@ def test_the_port_is_closed_until_the_targets_are_there(tmp_path: Path, iris: Pa
         finally:
             stop.set()
     assert refused
+
+
+@pytest.mark.parametrize(("source", "protocols"), [("PICTURES", 1), ("NUMBERS", 3)])
+def test_the_banner_of_a_python_model(tmp_path: Path, source: str, protocols: int) -> None:
+    """Its lines work as they are; a model that takes a picture has one line, which sends a picture."""
+    folder = tungsten_files.write_model(tmp_path / "model", getattr(tungsten_files, source))
+    with serving(tmp_path, str(folder)) as server:
+        until(lambda: "Metrics: " in server.output, what="the whole banner")
+        curls = [line.strip() for line in server.lines if line.strip().startswith("curl ")]
+        assert len(curls) == protocols
+        assert "/predict -H 'Content-Type: application/json' -d '[{" in curls[0]
+        for line in curls:
+            done = subprocess.run(line.replace("curl ", "curl -sS --fail ", 1), shell=True, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout).get("status", "success") == "success", done.stdout

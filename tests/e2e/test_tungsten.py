@@ -551,6 +551,13 @@ def test_death_of_the_model_process(talking: Talking, busy: Path) -> None:
     assert done["outputs"][0]["text"] == "PATIENT"
 
 
+def test_death_of_the_model_process_while_a_caller_waits(talking: Talking) -> None:
+    """The answer is that of any failed prediction, as the original gives it: 200."""
+    answer = talking.client.post("/predict", [{"prompt": "die please"}])
+    assert (answer.status, answer.json()["status"], answer.json()["outputs"]) == (200, "failed", None)
+    assert "model process ended" in answer.json()["error_message"]
+
+
 def test_prints_of_the_model_are_in_the_log(talking: Talking) -> None:
     """Output of setup and of predictions reaches the server's log as it comes."""
     talking.end(talking.submit({"prompt": "say something for the log"}))
@@ -574,4 +581,18 @@ def test_a_setup_that_fails_is_told(tmp_path: Path) -> None:
     folder = tungsten_files.write_model(tmp_path / "broken", tungsten_files.BROKEN_SETUP)
     with pytest.raises(AssertionError, match="ended with 1 before it listened") as told, serving(tmp_path / "data", str(folder)):
         pass
-    assert "the weights are missing" in str(told.value)
+    lines = str(told.value).splitlines()
+    assert sum("Traceback" in line for line in lines) == 1
+    assert sum("the weights are missing" in line for line in lines) == 3, lines  # the line that raises, the traceback's end, the reason
+    assert not any("importlib" in line or "dragoman/runtimes" in line for line in lines)
+
+
+@pytest.mark.parametrize("source", ["import nothing_of_that_name\n", "import x\nclass ("])
+def test_a_file_that_cannot_be_imported_is_told_once(tmp_path: Path, source: str) -> None:
+    """One line with the reason, whether it was read or run."""
+    folder = tungsten_files.write_model(tmp_path / "broken", source)
+    with pytest.raises(AssertionError, match="ended with 1 before it listened") as told, serving(tmp_path / "data", str(folder)):
+        pass
+    reasons = [line for line in str(told.value).splitlines() if "model 'broken'" in line]
+    assert len(reasons) == 1, reasons
+    assert "nothing_of_that_name" in reasons[0] or "line 2" in reasons[0]

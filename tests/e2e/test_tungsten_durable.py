@@ -95,6 +95,36 @@ def test_a_kill_under_load_loses_nothing(model: Path, tmp_path: Path) -> None:
         assert sum(e["status"] == "success" for e in ends) > len(ends) * 0.5
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_ran_runs_once_more_where_that_does_no_harm(model: Path, tmp_path: Path, workers: str) -> None:
+    """--repeat: kill -9 of the model's process in mid-run costs nobody an answer, whether polled or waited for."""
+    gate = tmp_path / "gate"
+    runs = model / "runs.jsonl"
+    with serving(tmp_path / "data", str(model), "--repeat", "--workers", workers) as running, ThreadPoolExecutor(1) as pool:
+        client = Plain(running.port)
+
+        def process() -> int:
+            reply = client.post("/predict", [{"prompt": "which"}])
+            return int(reply.json()["outputs"][0]["pid"])
+
+        victim = process()
+        polled = submit(client, f"wait {gate}; polled")
+        until(lambda: "polled" in runs.read_text(), what="the run")
+        os.kill(victim, signal.SIGKILL)
+        gate.touch()
+        assert reach(client, polled, "success", "failed")["status"] == "success"
+        gate.unlink()
+        victim = process()
+        waited = pool.submit(client.post, "/predict", [{"prompt": f"wait {gate}; waited"}])
+        until(lambda: "waited" in runs.read_text(), what="the run")
+        os.kill(victim, signal.SIGKILL)
+        gate.touch()
+        answer = waited.result(60)
+        assert (answer.status, answer.json()["status"]) == (200, "success")
+        assert answer.json()["outputs"][0]["pid"] != victim
+        assert [runs.read_text().count(word) for word in ("polled", "waited")] == [2, 2]
+
+
 def test_sigterm_keeps_what_waits(model: Path, tmp_path: Path) -> None:
     """A drained server leaves waiting predictions to the next one."""
     gate = tmp_path / "gate"

@@ -1,6 +1,7 @@
 """Files in and out of a Tungsten model, over real sockets: every way to send one, what comes back, and what is refused."""
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -15,7 +16,7 @@ from PIL import Image
 
 from tests.e2e.plain import Plain, until
 from tests.e2e.running import Running, serving
-from tests.models import tungsten_files
+from tests.models import build, tungsten_files
 
 
 def picture(width: int, height: int, form: str = "PNG") -> bytes:
@@ -267,3 +268,50 @@ def test_half_an_upload_harms_nobody(client: Plain, server: Running) -> None:
             b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x\r\n"
         )
     assert predict(client, data_uri(picture(2, 1)))["status"] == "success"
+
+
+HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="big.bin"\r\n\r\n'
+TAIL = b"\r\n--x--\r\n"
+
+
+def begin_upload(server: Running, length: int) -> socket.socket:
+    """A connection on which a form with a file of that length is announced and its head sent."""
+    line = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    whole = len(HEAD) + length + len(TAIL)
+    head = f"POST /files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: {whole}\r\n\r\n"
+    line.sendall(head.encode() + HEAD)
+    return line
+
+
+def memory(server: Running) -> int:
+    """The most that the server has had in memory, in bytes."""
+    (peak,) = [line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(peak.split()[1]) << 10
+
+
+def test_uploads_go_to_the_disk_while_they_come(tmp_path: Path) -> None:
+    """A large one takes a bounded part of memory, one that is too large is refused before it is whole, half a one leaves nothing."""
+    mega = bytes(range(256)) * 4096
+    with serving(tmp_path, str(build.iris(tmp_path / "iris.onnx")), "--max-file", "160MB") as server:
+        before = memory(server)
+        with begin_upload(server, 160 << 20) as line:
+            for _ in range(160):
+                line.sendall(mega)
+            line.sendall(TAIL)
+            reply = line.recv(1 << 16)
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert memory(server) - before < 100 << 20
+        (folder,) = tmp_path.rglob("uploads")
+        (stored,) = [path for path in folder.iterdir() if path.suffix != ".json"]
+        assert stored.read_bytes() == mega * 160
+        with begin_upload(server, 200 << 20) as line:
+            with contextlib.suppress(ConnectionError):
+                for _ in range(180):
+                    line.sendall(mega)
+            assert line.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+        with begin_upload(server, 100 << 20) as line:
+            for _ in range(40):
+                line.sendall(mega)
+            until(lambda: bool([*folder.glob("*.part")]))
+        until(lambda: not [*folder.glob("*.part")])
+        assert len([*folder.iterdir()]) == 2

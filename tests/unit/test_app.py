@@ -89,6 +89,28 @@ def test_the_body_of_a_request() -> None:
     assert reply.body == b"v2: TOO_LARGE the request body is larger than the limit of 100 bytes"
 
 
+def test_the_body_in_pieces() -> None:
+    """As they come, none empty but the last; the limit and a client that leaves are found on the way."""
+    received: list[bytes] = []
+
+    class Reader(Speaker):
+        async def _handle(self, request: Request, argument: str) -> Answer:
+            received.clear()
+            while piece := await request.read():
+                received.append(piece)
+            assert await request.read() == b""
+            return Answer()
+
+    reader = app(Reader("v2", "/v2"))
+    for body, pieces in (([b"a", b"", b"bc"], [b"a", b"bc"]), ([b""], []), ([b"abc", b""], [b"abc"])):
+        assert call(reader, "POST", body=body).status == 200
+        assert received == pieces
+    assert call(reader, "POST", body=[b"x" * 60, b"x" * 41]).body.startswith(b"v2: TOO_LARGE")
+    assert received == [b"x" * 60]
+    assert call(reader, "POST", body=[b"half"], unfinished=True).body.startswith(b"v2: CANCELLED")
+    assert received == [b"half"]
+
+
 def test_a_client_that_leaves_while_sending_is_cancelled() -> None:
     """The dialect hears CANCELLED instead of half a body."""
 

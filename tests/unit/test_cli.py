@@ -102,6 +102,7 @@ def test_the_help_of_serve_has_every_setting(command: Run) -> None:
         assert " ".join(spec.metadata["help"].split())[:40] in text
     assert "wait|background" in text
     assert "(default: 4096)" in text
+    assert "--no-no-auth" not in text
 
 
 def test_version(command: Run) -> None:
@@ -138,11 +139,26 @@ def test_wrong_commands_end_with_2(command: Run, arguments: list[str]) -> None:
 def test_every_flag_reaches_its_setting() -> None:
     """What is made of the flags is what `read` expects; targets may stand anywhere between them."""
     options = parse(
-        ["serve", "a.onnx", "-p", "1", "--port", "2", "--max-body", "1k", "--cors", "--no-access-log", "--allow-fetch", "x", "b=c"]
+        [
+            "serve",
+            "a.onnx",
+            "-p",
+            "1",
+            "--port",
+            "2",
+            "--max-body",
+            "1k",
+            "--cors",
+            "--no-access-log",
+            "--no-auth",
+            "--allow-fetch",
+            "x",
+            "b=c",
+        ]
     )
     settings = read({f.name: getattr(options, f.name) for f in fields(Settings)}, environ={})
     assert (settings.targets, settings.port, settings.max_body) == (("a.onnx", "b=c"), (1, 2), 1024)
-    assert (settings.cors, settings.access_log, settings.allow_fetch) == (True, False, ("x",))
+    assert (settings.cors, settings.access_log, settings.no_auth, settings.allow_fetch) == (True, False, True, ("x",))
 
 
 def test_print_config(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,14 +332,24 @@ def test_addresses_that_are_none(command: Run, url: str) -> None:
 
 def test_the_lines_of_the_banner_survive_a_shell() -> None:
     """Names and texts with quotes and blanks are quoted; names are percent-encoded in URLs."""
-    sample = {"name": "it's a model", "inputs": [{"name": "x", "data": ["it's"]}], "instances": ["it's"]}
+    sample = {"name": "it's a model", "rows": [{"x": "it's"}], "inputs": [{"name": "x", "data": ["it's"]}], "instances": ["it's"]}
     text = banner(Settings(), [3000], Loaded(("it's a model",), (), (sample,)))
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith("  ")]
-    assert [line[0] for line in lines] == ["curl", "curl", "dragoman"]
-    assert lines[0][1] == "http://127.0.0.1:3000/v2/models/it%27s%20a%20model/infer"
-    assert json.loads(lines[0][3]) == {"inputs": sample["inputs"]}
-    assert lines[1][1] == "http://127.0.0.1:3000/v1/models/it%27s%20a%20model:predict"
-    assert lines[2][1:4] == ["predict", "it's a model", '["it\'s"]']
+    assert [line[0] for line in lines] == ["curl", "curl", "curl", "dragoman"]
+    assert lines[0][1:4] == ["http://127.0.0.1:3000/predict", "-H", "Content-Type: application/json"]
+    assert json.loads(lines[0][5]) == sample["rows"]
+    assert lines[1][1] == "http://127.0.0.1:3000/v2/models/it%27s%20a%20model/infer"
+    assert json.loads(lines[1][3]) == {"inputs": sample["inputs"]}
+    assert lines[2][1] == "http://127.0.0.1:3000/v1/models/it%27s%20a%20model:predict"
+    assert lines[3][1:4] == ["predict", "it's a model", '["it\'s"]']
+
+
+@pytest.mark.parametrize(("ready", "failed"), [(("first", "m"), ()), (("m",), (("first", "no"),))])
+def test_the_banner_shows_what_there_is(ready: tuple[str, ...], failed: tuple[tuple[str, str], ...]) -> None:
+    """Only protocols with a sample; the model's own path where the root means another model, or may."""
+    text = banner(Settings(), [3000], Loaded(ready, failed, ({"name": "m", "rows": [{"x": 1}], "inputs": None, "instances": None},)))
+    (line,) = [shlex.split(line) for line in text.splitlines() if line.startswith("  ")]
+    assert line[1] == "http://127.0.0.1:3000/models/m/predict"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 
 import dragoman
 from dragoman.cli import main
+from tests.e2e.running import run
 from tests.models import build
 from tests.unit.library.projects import project, put
 
@@ -204,6 +206,26 @@ def test_predict_loads_the_model_here(command: Run, tmp_path: Path, monkeypatch:
         assert (ran.code, ran.out) == (0, '{\n  "said": "A=B"\n}\n'), ran.err
 
 
+def test_predict_with_json_loads_the_model_here(command: Run, iris: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As with fields: where no server answers, where the server does not have the model, or when told so; not where a server is named."""
+    monkeypatch.setenv("DRAGOMAN_URL", "http://127.0.0.1:9")
+    row = "[[5.0, 3.4, 1.5, 0.2]]"
+    for target in ("iris", "iris:1", "iris.onnx"):
+        ran = command("predict", target, row)
+        assert (ran.code, json.loads(ran.out)[0]["label"]) == (0, [0]), ran.err
+    project(tmp_path / "text")
+    named = command("predict", "text", '{"text": ["a"]}')
+    assert (named.code, json.loads(named.out)) == (0, ["A"]), named.err
+    with dragoman.serve("text", port=0) as server:
+        monkeypatch.setenv("DRAGOMAN_URL", server.url)
+        assert command("predict", "iris", row).code == 0
+        assert "answers 404" in command("predict", "iris", row, "--url", server.url).err
+        monkeypatch.setenv("DRAGOMAN_URL", "nonsense")
+        assert command("predict", "iris", row, "--local").code == 0
+    nobody = command("predict", "nobody", row, "--local")
+    assert (nobody.code, "no model 'nobody' is stored" in nobody.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -259,11 +281,11 @@ def test_serve_without_a_target(command: Run, iris: Path) -> None:
     assert "targets = []" in out  # the settings are as they were given
 
 
-def test_serve_with_a_name_that_nothing_has(command: Run) -> None:
-    """T2 and T28: an error with both readings, and exit code 1."""
-    ran = command("serve", "nobody:1", "--port", "0")
-    assert ran.code == 1
-    assert "no model 'nobody:1' is stored" in ran.err
+def test_serve_with_a_name_that_nothing_has(tmp_path: Path) -> None:
+    """T2 and T28: an error with both readings, and exit code 1. In a process of its own, which serving ends in any case."""
+    ran = run(tmp_path, "serve", "nobody:1", "--port", "0")
+    assert ran.returncode == 1
+    assert "no model 'nobody:1' is stored" in ran.stderr
 
 
 # --- Tungsten's words ---
@@ -356,6 +378,14 @@ def test_tungsten_from_build_to_remove(command: Run, tmp_path: Path) -> None:
     assert command("tungsten", "remove", "copy:2").out == "Removed: 'copy:2'\n"
     assert command("tungsten", "pull", "copy", "--from", "place").out == "Pulled 'copy:2'\n"
     assert command("tungsten", "clear", stdin="y\n").code == 0
+
+
+def test_the_path_of_tungsten(command: Run) -> None:
+    """With it a script of anybody's imports tungstenkit, in a Python that has nothing else of ours."""
+    ran = command("tungsten", "path")
+    script = "import tungstenkit; print(tungstenkit.__version__, tungstenkit.__file__)"
+    told = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": ran.out.strip()}, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["0.2.20", f"{ran.out.strip()}/tungstenkit/__init__.py"]
 
 
 def test_names_and_logins_of_tungsten(command: Run, iris: Path) -> None:

@@ -161,6 +161,7 @@ def test_the_numbers_of_tungsten_are_those_of_the_code() -> None:
         "pixels of one picture that comes in": f"{FileLimits().max_pixels:,}",
         "predictions of one model that wait": f"{usual.max_predictions:,} per worker",
         "seconds for one batch": f"{usual.prediction_timeout:,.0f}, as in the original",
+        "seconds of `setup`": f"{usual.setup_timeout:,.0f}, as in the original",
         "seconds that a result is kept": f"{usual.result_expiration:,.0f}, as in the original",
         "seconds that a prediction waits for a model that is gone": f"{usual.model_wait:g}",
         "seconds of `?wait=`": f"at most {LONGEST_WAIT_S:g}",

@@ -56,13 +56,15 @@ def test_one_row_is_one_request() -> None:
     async def scenario() -> None:
         servable, asked = Scripted(), gateway()
         entry = entry_of(servable)
-        call = asyncio.ensure_future(asked.infer_rows(entry, [{"x": 1}], parameters={"p": 1}, dialect="d", caller="c"))
+        said: Any = {"parameters": {"p": 1}, "dialect": "d", "caller": "c", "request_id": "i", "priority": 2}
+        call = asyncio.ensure_future(asked.infer_rows(entry, [{"x": 1}], **said))
         await settle(lambda: len(servable.asked) == 1)
         request = servable.asked[0]
         assert (request.inputs, request.parameters, request.dialect, request.caller) == (Rows([{"x": 1}]), {"p": 1}, "d", "c")
+        assert (request.id, request.priority) == ("i", 2)
         assert request.group
         assert request.watch is None
-        assert entry.in_flight == 2
+        assert entry.in_flight == 1
         servable.finish(0, "out")
         assert await call == ["out"]
         assert entry.in_flight == 0

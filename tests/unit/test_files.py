@@ -18,6 +18,7 @@ from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.uploads import Uploads
 from tests.unit.fetch_site import LOOPBACK, ok, site
+from tests.uploading import put
 
 CLOSED = FetchPolicy.parse([])
 LIMITS = FileLimits(max_files=5, max_file=1000, max_total=2500, max_pixels=10_000)
@@ -253,7 +254,7 @@ def test_one_bad_url_stops_the_others() -> None:
 def test_uploads_are_found_here(tmp_path: Path) -> None:
     """A URL that names an upload of this server is read from its folder, under whatever host, and never fetched."""
     uploads = Uploads(tmp_path)
-    key = asyncio.run(uploads.put(b"pixels", "my cat.png", ""))
+    key = asyncio.run(put(uploads, b"pixels", "my cat.png", ""))
     upload = Blob(b"pixels", "image/png", "my cat.png")
     name = key.replace(" ", "%20")
     for url in (f"/files/{name}", f"http://anything:3000/files/{name}", f"https://x/models/m/files/{key[:32]}", f"/demo/files/{key[:32]}"):

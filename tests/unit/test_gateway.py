@@ -90,6 +90,13 @@ def test_misses(statuses: list[tuple[str, State, str]], version: str, kind: Kind
     assert (error.retry_after_s is not None) == (kind is Kind.NOT_READY)
 
 
+def test_what_has_served_has_stopped() -> None:
+    """A model that crashed is told from one that never loaded."""
+    gateway = Gateway(Meters())
+    gateway.publish("m", [VersionStatus("m", "1", State.FAILED, "its process ended 5 times", served=True)], {})
+    assert missed(gateway).message == "model 'm' version 1 stopped: its process ended 5 times"
+
+
 def test_an_unknown_label_is_told_from_an_unknown_version() -> None:
     """Protocols answer the two differently."""
     error = missed(serving(entry("1")), label="canary")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, Call, InferRequest, InferResponse, ModelSpec, Servable, Timings
-from dragoman.core.tensors import Rows, Tensors
+from dragoman.core.tensors import Form, Rows, Signature, Tensors
 from dragoman.hosting.servable import Cost, LocalServable
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Gauge, Meters, Total
@@ -25,7 +26,7 @@ class Scripted:
     """A servable that does what the test says."""
 
     def __init__(self, act: Callable[[], Awaitable[InferResponse]], parts: int = 1) -> None:
-        self.signatures = {"": DOUBLER}
+        self.signatures: dict[str, Signature] = {"": DOUBLER}
         self.operations = frozenset({"predict"})
         self.platform = "fake"
         self._act = act
@@ -240,6 +241,72 @@ def test_a_run_whose_first_caller_left_is_counted() -> None:
     total = asyncio.run(test()).total()
     assert (total.success, total.executions, [(r.size, r.count) for r in total.runs]) == (2, 1, [(3, 1)])
     assert dict(total.failures) == {Kind.CANCELLED: 1}
+
+
+ROWS = Signature(form=Form.ROWS, batch=True)
+
+
+class Batched(Scripted):
+    """A model of rows whose rows had these timings, in this order; an error stands for a row that fails."""
+
+    def __init__(self, *outcomes: Timings | Exception) -> None:
+        left = list(outcomes)
+
+        async def act() -> InferResponse:
+            outcome = left.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return InferResponse(Rows(["out"]), outcome)
+
+        super().__init__(act)
+        self.signatures = {"": ROWS}
+
+
+def test_a_call_of_many_rows_is_one_request() -> None:
+    """Five rows in two runs that it led and one of somebody else's: one request, five rows, two runs."""
+    led = Timings(10, 1, 100, 2, batch_size=2, leader=True)
+    along = replace(led, leader=False)
+    other = Timings(500, 1, 700, 2, batch_size=3, leader=False)
+    site = Site(Batched(led, along, replace(led, queue_ns=120), along, other))
+    answers = asyncio.run(site.gateway.infer_rows(site.entry, list(range(5)), dialect="v2"))
+    assert answers == ["out"] * 5
+    total = site.total()
+    assert (total.success, sum(total.request), total.inferences, total.executions) == (1, 1, 5, 2)
+    assert [(runs.size, runs.count, runs.infer_ns) for runs in total.runs] == [(2, 2, 200)]
+    assert (total.queue_ns, total.input_ns, total.infer_ns, total.output_ns) == (10, 2, 200, 4)
+    assert (sum(total.queue), sum(total.compute)) == (1, 2)
+    assert total.success_ns > 0
+
+
+def test_a_call_whose_rows_went_along_has_no_runs() -> None:
+    """They are counted where they were led; its time is that of the longest."""
+    rows = [Timings(10, 1, 100, 2, batch_size=9, leader=False), Timings(10, 1, 300, 2, batch_size=9, leader=False)]
+    site = Site(Batched(*rows))
+    asyncio.run(site.gateway.infer_rows(site.entry, [1, 2], dialect="v2"))
+    total = site.total()
+    assert (total.success, total.inferences, total.executions, total.infer_ns, total.runs) == (1, 2, 0, 300, ())
+
+
+def test_a_call_of_which_a_row_fails_is_one_failure() -> None:
+    """By the kind of the first that failed; the rows that were answered count for nothing, as their answers do."""
+    site = Site(Batched(Timings(), ServingError(Kind.MODEL_FAILED, "no"), Timings()))
+    with pytest.raises(ServingError, match="no"):
+        asyncio.run(site.gateway.infer_rows(site.entry, [1, 2, 3], dialect="v2"))
+    total = site.total()
+    assert (total.success, dict(total.failures), total.inferences, total.executions) == (0, {Kind.MODEL_FAILED: 1}, 0, 0)
+
+
+def test_a_call_of_many_rows_is_one_trace(tmp_path: Path) -> None:
+    """With the id of the request."""
+    settings = TraceSettings()
+    tracer = Tracer(settings, tmp_path)
+    settings.update({"trace_level": ["TIMESTAMPS"], "trace_rate": "1"})
+    site = Site(Batched(*[Timings(5, 0, 7, 0)] * 3), tracer)
+    asyncio.run(site.gateway.infer_rows(site.entry, [1, 2, 3], dialect="v2", request_id="many"))
+    (trace,) = [trace for _, _, traces in tracer.take(everything=True) for trace in traces]
+    at = {stamp["name"]: stamp["ns"] for stamp in trace["timestamps"]}
+    assert trace["request_id"] == "many"
+    assert (at["COMPUTE_START"] - at["REQUEST_START"], at["COMPUTE_END"] - at["COMPUTE_START"]) == (5, 21)
 
 
 def test_gauges_are_of_every_known_version() -> None:

@@ -77,6 +77,25 @@ def test_sums_are_what_was_recorded(successes: list[tuple[int, Timings]], failur
     assert sum(runs.infer_ns for runs in total.runs) == sum(t.infer_ns for t in leaders)
 
 
+@given(st.lists(st.tuples(NS, st.lists(TIMINGS, min_size=1, max_size=6)), max_size=10))
+def test_requests_of_parts_add_up(requests: list[tuple[int, list[Timings]]]) -> None:
+    """Each is one request, its rows are all rows, and the runs are those that its parts led."""
+    meters = Meters()
+    meter = meters.open("m", "1", "v2")
+    stages = [meter.succeeded_in_parts(START_NS, START_NS + took, parts) for took, parts in requests]
+    total = only(meters)
+    led = [part for _, parts in requests for part in parts if part.leader]
+    assert (total.success, total.success_ns) == (len(requests), sum(took for took, _ in requests))
+    assert total.inferences == sum(part.rows for _, parts in requests for part in parts)
+    assert total.executions == len(led)
+    for stage in ("queue_ns", "input_ns", "infer_ns", "output_ns"):
+        assert getattr(total, stage) == sum(getattr(t, stage) for t in stages)
+    assert total.request == bins([took for took, _ in requests])
+    assert total.queue == bins([parts[0].queue_ns for _, parts in requests])
+    assert total.compute == bins([part.infer_ns for part in led])
+    assert sum(runs.infer_ns for runs in total.runs) == sum(part.infer_ns for part in led)
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"]), st.sampled_from(["v2", "tfserving"]), NS), max_size=40))
 def test_rows_are_kept_apart_and_added_up(requests: list[tuple[str, str, str, int]]) -> None:
     """Each (model, version, dialect) has its own row, and the rows of a version add up to the version's."""

@@ -24,7 +24,7 @@ class Page:
     """A page as an independent parser reads it."""
 
     def __init__(self, meters: Meters, utilization: float | None = None, memory: Memory | None = None) -> None:
-        self.text = exposition(meters.read(), "9.9", utilization, memory).decode()
+        self.text = exposition(meters.read(), "9.9", utilization, memory, {"iris": (2, 1)}).decode()
         self.families = {family.name: family for family in text_string_to_metric_families(self.text)}
         # The parser gives every counter the ending that OpenMetrics asks for; Triton's and TensorFlow Serving's have none.
         written = names(self.text.splitlines())

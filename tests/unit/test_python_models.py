@@ -439,7 +439,7 @@ def test_arrays_that_break_the_signature(tmp_path: Path) -> None:
 
 BAD = [
     ("x = 1", "declares no model: it has neither a function predict nor a class with one"),
-    ("class A:\n    def predict(self, x): ...\nclass B:\n    def predict(self, x): ...", "several classes with a predict: 'A', 'B'"),
+    ("class A:\n    def predict(self, x): ...\nclass B:\n    def predict(self, x): ...", "several classes with a predict: 'A', 'B'; say which: "),
     ("def predict(): ...", "predict of model 'm' has no parameters"),
     ("def predict(*x): ...", "has the parameter '*x'; every input needs a name"),
     ("def predict(größe): ...", "names of inputs are ASCII"),
@@ -468,13 +468,12 @@ def test_models_that_cannot_be(source: str, words: str, tmp_path: Path) -> None:
     assert words in error.message
 
 
-def test_a_setup_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Tungsten requirement T28: the reason in one line, the traceback for the log and the owner."""
+def test_a_setup_that_fails(tmp_path: Path) -> None:
+    """Tungsten requirement T28: the reason in one line, the traceback for whoever logs it."""
     error = refused(tmp_path, "class M:\n    def setup(self):\n        raise OSError('no weights\\nat all')\n    def predict(self, x): ...")
     assert error.kind is Kind.MODEL_FAILED
     assert error.message == "model 'm' could not be set up: OSError: no weights"
     assert "in setup" in error.trace
-    assert "in setup" in caplog.text
 
 
 def test_a_class_may_be_chosen(tmp_path: Path) -> None:

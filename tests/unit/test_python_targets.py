@@ -46,6 +46,45 @@ def test_any_python_file(tmp_path: Path) -> None:
     assert "not a Python name" in found(put(tmp_path / "my-app.py", ""))["my-app"].error
 
 
+def test_one_class_of_several(tmp_path: Path) -> None:
+    """FILE.py:CLASS, for any Python file, with a name or without; a path that has a colon in it is a path."""
+    file = project(tmp_path / "text") / "tungsten_model.py"
+    file.write_text(file.read_text() + "@define_model(input=In, output=Out, batch_size=9)\nclass Other: pass\n")
+    spec = only(found(f"{file}:Other"))
+    assert (spec.name, spec.arguments["class"], spec.batch.max_size) == ("text", "Other", 9)
+    plain = put(tmp_path / "app.py", "")
+    models = found(f"a={plain}:A", f"b={plain}:B", f"{plain}:C")
+    assert {name: only({name: each}).arguments["class"] for name, each in models.items()} == {"a": "A", "b": "B", "app": "C"}
+    odd = put(tmp_path / "odd.py:C" / "tungsten_model.py", "").parent
+    assert only(found(f"odd={odd}")).arguments["class"] == ""
+    missing = found(f"{tmp_path}/gone.py:C")["gone"].error
+    assert "there is no" in missing
+
+
+def test_a_folder_with_a_plain_model(tmp_path: Path) -> None:
+    """Named itself, a folder with a model.py and no artifact is a Python model, called like the folder; files beside it change nothing."""
+    put(tmp_path / "shout" / "model.py", "def predict(x: float) -> float: return x\n")
+    put(tmp_path / "shout" / "words.txt", "loud")
+    spec = only(found(tmp_path / "shout"))
+    assert (spec.name, spec.runtime, spec.engine) == ("shout", "python", "process")
+    assert (spec.artifact, spec.arguments["module"]) == (str(tmp_path / "shout"), "model")
+    assert only(found(f"mine={tmp_path / 'shout'}")).name == "mine"
+    project(tmp_path / "shout")
+    assert only(found(tmp_path / "shout")).arguments["module"] == "tungsten_model"
+
+
+@pytest.mark.parametrize(
+    "beside", ["m/config.pbtxt", "m/1/model.onnx", "m/2/other.onnx"], ids=["Triton's", "an older version", "an artifact beside it"]
+)
+def test_a_model_file_of_somebody_else(tmp_path: Path, beside: str) -> None:
+    """Is not run, whichever folder is named."""
+    file = put(tmp_path / "m" / "2" / "model.py", "raise SystemExit\n")
+    build.iris(tmp_path / beside) if beside.endswith(".onnx") else put(tmp_path / beside, "")
+    for target in (file.parent, file.parents[1], file.parents[2]):
+        for model in found(target).values():
+            assert all(spec.runtime != "python" for spec in model.versions.values()), target
+
+
 def test_projects_among_other_models(tmp_path: Path) -> None:
     """Folders of models may hold them, and versions may be projects; lone Python files are never models by themselves."""
     project(tmp_path / "text")
@@ -65,6 +104,53 @@ def test_the_operators_batch_size(tmp_path: Path) -> None:
     spec = only(found(project(tmp_path / "text"), defaults=Defaults(batch_size=9)))
     assert (spec.batch.max_size, spec.arguments["batch_size"]) == (9, 9)
     assert "batch_size" not in only(found(tmp_path / "text")).arguments
+
+
+def read(folder: Path, declared: str, content: bytes = b"# Hello\n![x](x.png) \xff") -> ModelSpec:
+    """The spec of a project that calls this its readme."""
+    project(folder / "text", f"readme_md={declared}")
+    (folder / "text" / "docs").mkdir()
+    (folder / "text" / "docs" / "about.md").write_bytes(content)
+    (folder / "secret").write_bytes(b"secret")
+    (folder / "text" / "link").symlink_to(folder / "secret")
+    return only(found(folder / "text"))
+
+
+def test_a_readme(tmp_path: Path) -> None:
+    """Its text is in the spec, as it is; bytes that are none are replaced. A change makes a new revision."""
+    spec = read(tmp_path, "'docs/about.md'")
+    assert spec.readme == "# Hello\n![x](x.png) \ufffd"
+    assert "readme" not in " ".join(spec.warnings)
+    (tmp_path / "text" / "docs" / "about.md").write_text("other")
+    assert only(found(tmp_path / "text")).revision != spec.revision
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ("'nothing.md'", "'nothing.md' cannot be read"),
+        ("'../secret'", "expected a path inside the model's folder"),
+        ("'/etc/hostname'", "expected a path inside the model's folder"),
+        ("'link'", "leads out of the model's folder"),
+        ("'docs'", "'docs' cannot be read"),
+        ("'a\\0b'", "expected a path inside the model's folder"),
+        ("['docs/about.md']", "cannot be read"),
+        ("str(1)", "not a literal"),
+    ],
+)
+def test_a_readme_that_is_none(tmp_path: Path, declared: str, words: str) -> None:
+    """The model is served all the same, without it, and a warning says why."""
+    spec = read(tmp_path, declared)
+    assert spec.readme == ""
+    (warning,) = [each for each in spec.warnings if "readme_md" in each]
+    assert words in warning
+
+
+def test_a_readme_that_is_too_long(tmp_path: Path) -> None:
+    """256 kB is the most."""
+    spec = read(tmp_path, "'docs/about.md'", b"x" * ((256 << 10) + 1))
+    assert spec.readme == ""
+    assert "more than 262144 bytes" in spec.warnings[-1]
 
 
 def test_a_broken_project(tmp_path: Path) -> None:
@@ -202,9 +288,10 @@ def test_a_folder_with_a_record(tmp_path: Path) -> None:
     """What was extracted, or lies in an image, is what it was built as."""
     folder = project(tmp_path / "p")
     (folder / "tungsten_model.py").rename(folder / "other.py")
-    write_record(folder, "tungsten", kept("", "other", "Echo", {"batch_size": 6}))
+    put(folder / "me.md", "about me")
+    write_record(folder, "tungsten", kept("", "other", "Echo", {"batch_size": 6, "readme_md": "me.md"}))
     spec = only(found(folder))
-    assert (spec.arguments["module"], spec.batch.max_size) == ("other", 6)
+    assert (spec.arguments["module"], spec.batch.max_size, spec.readme) == ("other", 6, "about me")
 
 
 @pytest.mark.parametrize(

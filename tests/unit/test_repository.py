@@ -101,10 +101,11 @@ def test_version_folders(tmp_path: Path) -> None:
 
 def test_defaults_hold_for_every_model(tmp_path: Path) -> None:
     """What the command line says about batches, instances and runtimes is in the specification."""
-    defaults = Defaults(batch=BatchPolicy(max_size=7), instances=2, arguments={"threads": 3})
+    defaults = Defaults(batch=BatchPolicy(max_size=7), instances=2, arguments={"threads": 3}, load_timeout_s=60, repeatable=True)
     (found,) = Repository([str(put(tmp_path / "m.onnx"))], defaults).discover()
     spec = found.versions["1"]
-    assert (spec.batch.max_size, spec.instances, spec.arguments) == (7, 2, {"threads": 3})
+    assert (spec.batch.max_size, spec.instances, spec.arguments, spec.load_timeout_s) == (7, 2, {"threads": 3}, 60)
+    assert spec.repeatable
 
 
 # --- several ---

@@ -1,16 +1,20 @@
 """Examples and schemas of signatures: what the banner, the start page and OpenAPI show must be requests that the model accepts."""
 
+import io
+import wave
+from base64 import b64decode
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.checks import check
 from dragoman.core.model import InferRequest
-from dragoman.core.samples import concrete, example, instances, schema, v2_inputs
-from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP16, FP32, INT64, UINT16, Signature, Tensor, Tensors, TensorSpec
+from dragoman.core.samples import concrete, example, instances, row_example, schema, v2_inputs
+from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP16, FP32, INT64, UINT16, Form, Signature, Tensor, Tensors, TensorSpec
 
 IRIS = Signature(inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", INT64, (-1,)),), batch=True)
 
@@ -69,6 +73,57 @@ def test_a_model_without_inputs_has_no_example() -> None:
 def test_an_input_of_any_datatype_is_shown_as_numbers() -> None:
     """A request must name some datatype: FP64 is what JSON's numbers are."""
     assert v2_inputs(takes(TensorSpec("x", None, (-1,)))) == [{"name": "x", "shape": [1], "datatype": "FP64", "data": [0.0]}]
+
+
+def rows(properties: dict[str, Any], inputs: tuple[TensorSpec, ...], files: dict[str, str] | None = None) -> Signature:
+    """A model of rows, all of whose fields are required."""
+    described = {"type": "object", "properties": properties, "required": list(properties)}
+    return Signature(form=Form.ROWS, inputs=inputs, batch=True, input_schema=described, input_files=files or {})
+
+
+def test_a_row_is_within_its_limits() -> None:
+    """Texts, numbers and choices, the same in each protocol."""
+    text = {"type": "string", "minLength": 6}
+    number = {"type": "integer", "minimum": 3}
+    mood = {"type": "string", "choices": ["calm", "loud"]}
+    specs = (TensorSpec("text", BYTES, (-1,)), TensorSpec("number", INT64, (-1,)), TensorSpec("mood", BYTES, (-1,)))
+    signature = rows({"text": text, "number": number, "mood": mood}, specs)
+    assert row_example(signature) == {"text": "textxx", "number": 3, "mood": "calm"}
+    assert instances(signature) == [row_example(signature)]
+    assert [each["data"] for each in v2_inputs(signature) or ()] == [["textxx"], [3], ["calm"]]
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video", "binary"])
+def test_files_are_files(kind: str) -> None:
+    """Small ones of their kind; tensor protocols, which take bytes in other ways, have no sample."""
+    uri = {"type": "string", "format": "uri"}
+    signature = rows({"file": uri}, (TensorSpec("file", BYTES, (-1,)),), {"file": kind})
+    content = b64decode(row_example(signature)["file"].partition(",")[2])  # type: ignore[index]
+    if kind == "image":
+        assert PIL.Image.open(io.BytesIO(content)).size == (1, 1)
+    if kind == "audio":
+        with wave.open(io.BytesIO(content)) as sound:
+            assert sound.getnframes() == 1
+    assert content
+    assert (example(signature), v2_inputs(signature), instances(signature)) == (None, None, None)
+
+
+def test_nested_fields() -> None:
+    """Objects and lists are filled in; in the place of tensors they would be JSON in a text, which is no sample."""
+    uri = {"type": "string", "format": "uri"}
+    masked = {"type": "object", "properties": {"image": uri, "mask": uri}}
+    many = {"type": "array", "items": {"type": "array", "items": {"type": "number"}, "minItems": 2}}
+    signature = rows(
+        {"m": masked, "many": many}, (TensorSpec("m", BYTES, (-1,)), TensorSpec("many", FP32, (-1, -1, 2))), {"m.image": "image"}
+    )
+    row = row_example(signature)
+    assert row is not None
+    assert row["many"] == [[0, 0]]
+    assert row["m"]["image"].startswith("data:image/png")
+    assert v2_inputs(signature) is None
+    large = {"many": {**many, "minItems": 10**12}}
+    assert row_example(rows(large, (TensorSpec("many", FP32, (-1, 10**12, 2)),))) is None
+    assert v2_inputs(rows({"many": many}, (TensorSpec("many", FP32, (-1, -1, 2)),))) is not None
 
 
 def test_concrete_shapes() -> None:

@@ -168,6 +168,8 @@ def test_wrong_values_name_setting_value_and_what_was_expected(name: str, value:
         ("keep_alive", 1e300),
         ("batch_delay_ms", -1),
         ("batch_delay_ms", 1e300),
+        ("setup_timeout", -1),
+        ("setup_timeout", 1e300),
         ("threads", -1),
         ("threads", 100_000),
         ("instances", 0),

@@ -38,7 +38,7 @@ SPEC = ModelSpec(
     warmup=({"inputs": {"x": [[1.0, 2.0]]}, "count": 2}, {"inputs": {"x": np.ones((1, 2), "f4"), "s": np.array([b"\0", b"x"], dtype=object)}}),
     run_timeout_s=7200.0, interrupt_grace_s=2.0, load_timeout_s=3600.0,
     environment=Environment("3.12", ("numpy==2.0", "pillow"), "x --hash=sha256:00\n"), repeatable=True, platform="p",
-    config={"max_batch_size": 8, "dims": [[1, 2]]}, warnings=("one", "two"), digest="0abc",
+    config={"max_batch_size": 8, "dims": [[1, 2]]}, warnings=("one", "two"), digest="0abc", readme="# About",
 )  # fmt: skip
 
 

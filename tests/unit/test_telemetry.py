@@ -17,9 +17,11 @@ from dragoman.server.telemetry import PATHS, Telemetry
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.log_settings import LogSettings
-from dragoman.serving.meters import Meters
+from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
+
+OUTCOMES = ("succeeded", "failed", "cancelled")
 
 
 class Worker:
@@ -33,8 +35,14 @@ class Worker:
         self.tracer = Tracer(self.traces, directory / "traces", number)
         self.meters = Meters(directory, number)
         self.gateway = Gateway(self.meters, tracer=self.tracer)
+        self.store: dict[str, tuple[int, int]] | Exception = {"m": (3, 2)}
         self.gateway.publish("m", [VersionStatus("m", "1", State.READY, "")], {})
-        self.telemetry = Telemetry(self.meters, self.gateway, self.tracer, self.live, "9.9")
+        self.telemetry = Telemetry(self.meters, self.gateway, self.tracer, self.live, "9.9", self.unfinished)
+
+    async def unfinished(self) -> dict[str, tuple[int, int]]:
+        if isinstance(self.store, Exception):
+            raise self.store
+        return self.store
 
     async def value(self, name: str, **labels: str) -> float | None:
         for family in text_string_to_metric_families((await self.telemetry.page()).decode()):
@@ -57,6 +65,42 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
             await test()
 
     asyncio.run(bounded())
+
+
+def test_predictions_are_of_all_workers(tmp_path: Path) -> None:
+    """What has not ended is as the store says; what has is the sum, also of a worker that has gone; both have zeros for every model."""
+
+    async def test() -> None:
+        one, other = Worker(tmp_path, 1), Worker(tmp_path, 2)
+        one.meters.touch("n", "1")
+        for worker in (one, other):
+            worker.meters.tally("m", Tally.SUCCEEDED)
+        one.meters.tally("m", Tally.CANCELLED)
+        one.meters.tally("m", Tally.RESTARTS)
+        await one.telemetry.close()
+        assert await other.value("dragoman_predictions", model="m", state="waiting") == 3
+        assert await other.value("dragoman_predictions", model="m", state="running") == 2
+        assert await other.value("dragoman_predictions", model="n", state="running") == 0
+        counts = {how: await other.value("dragoman_predictions_ended_total", model="m", outcome=how) for how in OUTCOMES}
+        assert counts == {"succeeded": 2, "failed": 0, "cancelled": 1}
+        assert await other.value("dragoman_predictions_ended_total", model="n", outcome="failed") == 0
+        assert await other.value("dragoman_model_process_restarts_total", model="m") == 1
+        assert await other.value("nv_inference_count", model="m", version="") is None
+
+    run(test)
+
+
+@pytest.mark.parametrize("failure", [ServingError(Kind.UNAVAILABLE, "the database is gone"), TimeoutError()])
+def test_a_store_that_is_down_takes_its_gauges_only(tmp_path: Path, failure: Exception) -> None:
+    """The page is there, without what nobody knows."""
+
+    async def test() -> None:
+        worker = Worker(tmp_path)
+        worker.store = failure
+        assert await worker.value("dragoman_predictions", model="m", state="waiting") is None
+        assert await worker.value("dragoman_workers") == 1
+
+    run(test)
 
 
 @pytest.mark.parametrize("path", [*sorted(PATHS), "/metrics/"])
@@ -202,7 +246,7 @@ def test_the_pulse_goes_on_after_a_failure(tmp_path: Path, caplog: pytest.LogCap
     async def test() -> None:
         worker = Worker(tmp_path)
         gateway = Broken(worker.meters)
-        telemetry = Telemetry(worker.meters, gateway, worker.tracer, worker.live, "9.9")
+        telemetry = Telemetry(worker.meters, gateway, worker.tracer, worker.live, "9.9", worker.unfinished)
         pulse = asyncio.create_task(telemetry.pulse(0))
         while gateway.rounds < 3:  # as above
             await asyncio.sleep(0)

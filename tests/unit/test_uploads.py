@@ -14,6 +14,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob
 from dragoman.serving.uploads import Upload, Uploads
 from tests.servables import run
+from tests.uploading import put
 
 
 class Clock:
@@ -40,7 +41,7 @@ def test_an_upload_comes_back(tmp_path: Path) -> None:
         uploads = Uploads(tmp_path / "made" / "here")
         one = await uploads.add(chunks(b"abc", b"", b"def"), "cat.png")
         assert one == Upload(one.id, "cat.png", "image/png", 6)
-        other = await uploads.put(b"xyz", "cat.png", "Text/Plain; charset=x")
+        other = await put(uploads, b"xyz", "cat.png", "Text/Plain; charset=x")
         assert other != one.key
         assert await uploads.get(one.key) == Blob(b"abcdef", "image/png", "cat.png")
         assert await uploads.get(one.id) == Blob(b"abcdef", "image/png", "cat.png")
@@ -73,7 +74,7 @@ def test_hostile_names(tmp_path: Path, name: str) -> None:
 
     async def scenario() -> None:
         uploads = Uploads(tmp_path / "u")
-        key = await uploads.put(b"data", name)
+        key = await put(uploads, b"data", name)
         assert (await uploads.get(key)).data == b"data"
         found = await uploads.find(key)
         assert "/" not in found.name
@@ -104,7 +105,7 @@ def test_unused_uploads_expire(tmp_path: Path) -> None:
     async def scenario() -> None:
         clock = Clock()
         uploads = Uploads(tmp_path, clock=clock, expiry_s=600)
-        used, unused = await uploads.put(b"1", "a"), await uploads.put(b"2", "b")
+        used, unused = await put(uploads, b"1", "a"), await put(uploads, b"2", "b")
         for name in ("left.part", f"{'a' * 32}.json"):
             (tmp_path / name).write_bytes(b"")
             os.utime(tmp_path / name, (clock.now, clock.now))
@@ -129,7 +130,7 @@ def test_workers_share_the_folder(tmp_path: Path) -> None:
     async def scenario() -> None:
         clock = Clock()
         one, other = Uploads(tmp_path, clock=clock), Uploads(tmp_path, clock=clock)
-        key = await one.put(b"x", "a")
+        key = await put(one, b"x", "a")
         assert (await other.get(key)).data == b"x"
         clock.now += 601
         await asyncio.gather(one.sweep(now=True), other.sweep(now=True))
@@ -147,12 +148,12 @@ def test_bounds(tmp_path: Path) -> None:
             await uploads.add(chunks(b"x" * 60, b"x" * 60), "a")
         assert caught.value.kind is Kind.TOO_LARGE
         assert files(tmp_path) == []
-        results = await asyncio.gather(*(uploads.put(b"x" * 100, "a") for _ in range(20)), return_exceptions=True)
+        results = await asyncio.gather(*(put(uploads, b"x" * 100, "a") for _ in range(20)), return_exceptions=True)
         full = [r for r in results if isinstance(r, ServingError)]
         assert full
         assert {(e.kind, e.retry_after_s) for e in full} == {(Kind.OVERLOADED, 60.0)}
         with pytest.raises(ServingError) as caught:
-            await uploads.put(b"x" * 100, "a")
+            await put(uploads, b"x" * 100, "a")
         assert (caught.value.kind, caught.value.retry_after_s) == (Kind.OVERLOADED, 60.0)
         assert not [name for name in files(tmp_path) if name.endswith(".part")]
 
@@ -181,7 +182,7 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
     async def scenario() -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(ServingError) as caught:
-            await Uploads(tmp_path / "file" / "below").put(b"x", "a")
+            await put(Uploads(tmp_path / "file" / "below"), b"x", "a")
         assert caught.value.kind is Kind.UNAVAILABLE
         assert str(tmp_path) not in caught.value.message
 

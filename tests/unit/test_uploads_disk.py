@@ -10,6 +10,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.owners import Owner
 from dragoman.serving.uploads import Uploads
+from tests.uploading import put
 
 
 class Clock:
@@ -27,7 +28,7 @@ def made(folder: Path) -> tuple[Uploads, Clock]:
 def test_nobody_else_can_look_into_the_folders(tmp_path: Path) -> None:
     """Names of uploads are all that it takes to read them, so they are for the server's user; so is everything beside them."""
     uploads, _ = made(tmp_path / "data" / "uploads")
-    asyncio.run(uploads.put(b"content", "a.txt"))
+    asyncio.run(put(uploads, b"content", "a.txt"))
     Owner(tmp_path / "data" / "owners").close()
     for path in (tmp_path / "data").rglob("*"):
         rights = stat.S_IMODE(path.stat().st_mode)
@@ -39,7 +40,7 @@ def test_a_description_that_cannot_be_read_is_no_internal_error(tmp_path: Path) 
     """As after a machine that went down with a full disk: the file cannot be had, and that is said."""
     uploads, _ = made(tmp_path)
     for content in (b"", b"{", b"[]", b'{"name": "a"}', b"\xff"):
-        key = asyncio.run(uploads.put(b"content", "a.txt"))
+        key = asyncio.run(put(uploads, b"content", "a.txt"))
         (tmp_path / f"{key[:32]}.json").write_bytes(content)
         with pytest.raises(ServingError) as caught:
             asyncio.run(uploads.get(key))
@@ -51,7 +52,7 @@ def test_what_cannot_be_removed_stops_nothing(tmp_path: Path) -> None:
     uploads, clock = made(tmp_path)
     (tmp_path / "a-folder").mkdir()
     os.utime(tmp_path / "a-folder", (0, 0))
-    key = asyncio.run(uploads.put(b"content"))
+    key = asyncio.run(put(uploads, b"content"))
     clock.now += 61
     asyncio.run(uploads.sweep(now=True))
     assert [path.name for path in tmp_path.iterdir()] == ["a-folder"]

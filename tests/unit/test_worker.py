@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,9 @@ def test_defaults_of_the_settings() -> None:
     found = defaults(Settings(batch_size=5, batch_delay_ms=2.0, max_queue=9, instances=3, threads=4, trust_pickle=True, device="cuda:1"))
     assert found.batch == BatchPolicy(max_size=5, max_delay_s=0.002, max_queue=9)
     assert (found.instances, found.arguments) == (3, {"threads": 4, "trust_pickle": True, "device": "cuda:1"})
+    assert (defaults(Settings()).repeatable, defaults(Settings(repeat=True)).repeatable) == (False, True)
+    assert (Settings().setup_timeout, defaults(Settings()).load_timeout_s) == (3600, 3600)
+    assert defaults(Settings(setup_timeout=0)).load_timeout_s == math.inf
     many = defaults(Settings(workers=512))
     assert (many.arguments, many.batch.max_size) == ({"processors": 1, "trust_pickle": False}, BatchPolicy().max_size)
 

@@ -14,6 +14,7 @@ from dragoman.server.settings import read
 from dragoman.server.worker import Worker
 from tests.models import build
 from tests.servables import run
+from tests.uploading import put
 
 IRIS = {"X": [5.1, 3.5, 1.4, 0.2]}
 
@@ -43,7 +44,7 @@ def test_any_model_answers_predictions(tmp_path: Path) -> None:
             assert view.outputs is not None
             assert len(view.outputs) == 50
             assert "label" in view.outputs[0]
-            upload = await it.uploads.put(b"x", "a.txt")
+            upload = await put(it.uploads, b"x", "a.txt")
             assert it.services.predictions is it.predictions
         async with worker(tmp_path) as it:
             again = (await it.predictions.get(key)).outputs
@@ -78,7 +79,7 @@ def test_settings_reach_the_predictions(tmp_path: Path) -> None:
             with pytest.raises(ServingError, match="3 inputs for model 'iris' in one call, at most 2 are accepted"):
                 await it.predictions.submit(entry, [IRIS] * 3)
             with pytest.raises(ServingError) as caught:
-                await it.uploads.put(b"x" * 11, "a")
+                await put(it.uploads, b"x" * 11, "a")
             assert caught.value.kind is Kind.TOO_LARGE
             key = await it.predictions.submit(entry, [IRIS])
             await it.predictions.wait(key, 20)

@@ -37,22 +37,27 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
         )
     lines.append("")
     if loaded.samples:
-        lines += requests_for(base, min(loaded.samples, key=lambda sample: len(json.dumps(sample))))
+        sample = min(loaded.samples, key=lambda sample: len(json.dumps(sample)))
+        lines += requests_for(base, sample, default=loaded.ready[:1] == (sample["name"],) and not loaded.failed)
     return "\n".join([*lines, f"Pages: {base}/   Metrics: {base}/metrics", ""])
 
 
-def requests_for(base: str, sample: dict[str, Any]) -> list[str]:
-    """Shell lines to copy: the same call in the Open Inference Protocol and in TensorFlow Serving's REST."""
+def requests_for(base: str, sample: dict[str, Any], *, default: bool = False) -> list[str]:
+    """Shell lines to copy: the same call in each protocol that has a small one. `default`: whether the routes at the root mean this model."""
     name = sample["name"]
     path = quote(name, safe="")
-    v2 = {"inputs": sample["inputs"]}
-    rows: list[Any] = sample["instances"]
-    return [
-        "Open Inference Protocol:",
-        f"  curl {base}/v2/models/{path}/infer -d {shlex.quote(json.dumps(v2))}",
-        "TensorFlow Serving:",
-        f"  curl {base}/v1/models/{path}:predict -d {shlex.quote(json.dumps({'instances': rows}))}",
-        "Command line:",
-        f"  dragoman predict {shlex.quote(name)} {shlex.quote(json.dumps(rows))} --url {base}",
-        "",
-    ]
+    lines = []
+    if sample["rows"] is not None:
+        where = "" if default else f"/models/{path}"
+        content = "-H 'Content-Type: application/json'"
+        lines += ["Tungsten:", f"  curl {base}{where}/predict {content} -d {_quoted(sample['rows'])}"]
+    if sample["inputs"] is not None:
+        lines += ["Open Inference Protocol:", f"  curl {base}/v2/models/{path}/infer -d {_quoted({'inputs': sample['inputs']})}"]
+    if sample["instances"] is not None:
+        lines += ["TensorFlow Serving:", f"  curl {base}/v1/models/{path}:predict -d {_quoted({'instances': sample['instances']})}"]
+        lines += ["Command line:", f"  dragoman predict {shlex.quote(name)} {_quoted(sample['instances'])} --url {base}"]
+    return [*lines, ""]
+
+
+def _quoted(value: Any) -> str:
+    return shlex.quote(json.dumps(value))

@@ -52,7 +52,11 @@ def _status(options: argparse.Namespace) -> int:
 
 def call(options: argparse.Namespace, method: str, path: str, body: object = None) -> dict[str, Any]:
     """One request; the server's own words, as UNAVAILABLE, when it refuses."""
-    status, answer = exchange(options, method, path, body)
+    return accepted(options, *exchange(options, method, path, body))
+
+
+def accepted(options: argparse.Namespace, status: int, answer: Any) -> dict[str, Any]:
+    """An answer that is no refusal."""
     if status >= 300:
         text = answer.get("error") if isinstance(answer, dict) else None
         raise ServingError(Kind.UNAVAILABLE, f"the server answers {status}: {text or str(answer)[:500]}")

@@ -1,14 +1,15 @@
-"""`dragoman predict`: call a model. JSON goes to a running server as it is; fields (-i) go to it as well, or else to the model, loaded here."""
+"""`dragoman predict`: call a model, with JSON as it is or with fields (-i). A running server is asked; else the model is loaded here."""
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import NoServerError, add_server, call, exchange, url_of
+from dragoman.cli.client import NoServerError, accepted, add_server, exchange, url_of
 from dragoman.cli.fields import filled, parsed, saved
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.embed import TestClient
@@ -23,7 +24,7 @@ model, a file or a folder.
 
 
 _Ask = Callable[[str, str, object], tuple[int, Any]]
-"""Method, path below the model, body."""
+"""Method, path, body: the status and what was answered."""
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +37,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     predict.add_argument("--signature", default="", metavar="NAME", help="the signature to call, for models that have several (with INPUT)")
     add_fields(predict)
-    predict.add_argument("--local", action="store_true", help="ask no server: load the model here (with -i)")
+    predict.add_argument("--local", action="store_true", help="ask no server: load the model here")
     predict.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
     add_server(predict)
     predict.set_defaults(run=_predict)
@@ -71,8 +72,22 @@ def _by_json(options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"inputs" if isinstance(value, dict) else "instances": value}
     if options.signature:
         body["signature_name"] = options.signature
-    path = f"/v1/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
-    answer = call(options, "POST", f"{path}:predict", body)
+    if not options.local:
+        path = f"/v1/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+        try:
+            status, answer = exchange(options, "POST", f"{path}:predict", body)
+        except NoServerError:
+            if options.url:
+                raise
+        else:
+            if status != 404 or options.url:
+                return _shown(options, status, answer)
+    with _loaded(options.model, options) as (own, ask):
+        return _shown(options, *ask("POST", f"/v1/models/{quote(own, safe='')}:predict", body))
+
+
+def _shown(options: argparse.Namespace, status: int, answer: Any) -> int:
+    answer = accepted(options, status, answer)
     print(json.dumps(answer.get("predictions", answer.get("outputs", answer))))
     return 0
 
@@ -101,21 +116,32 @@ def _by_fields(options: argparse.Namespace) -> int:
 
 
 def locally(target: str, fields: dict[str, str], options: argparse.Namespace) -> int:
-    """Load a model in this program, call it once, and close it."""
-    settings = read({"data_dir": options.data_dir, "targets": [target]})
-    with TestClient(target, data_dir=str(settings.data_path), environments=settings.environments, load="wait") as client:
-        for _, reason in client.loaded.failed:
-            raise ServingError(Kind.UNAVAILABLE, f"model '{target}' cannot be loaded: {reason}")
-        path = f"/models/{quote(client.loaded.ready[0], safe='')}"
+    """Load a model in this program, call it once with these fields, and close it."""
+    with _loaded(target, options) as (name, ask_server):
+        path = f"/models/{quote(name, safe='')}"
 
         def ask(method: str, where: str, body: object) -> tuple[int, Any]:
-            answer = client.request(method, path + where, json=body, headers={"content-type": "application/json"})
-            return answer.status, answer.json()
+            return ask_server(method, path + where, body)
 
         status, described = ask("GET", "", None)
         if status != 200:
             raise ServingError(Kind.UNAVAILABLE, f"model '{target}' does not say what it takes: {_reason(described)}")
         return _asked(ask, described, fields, options)
+
+
+@contextmanager
+def _loaded(target: str, options: argparse.Namespace) -> Iterator[tuple[str, _Ask]]:
+    """A model in this program: the name under which it is served, and how to ask."""
+    settings = read({"data_dir": options.data_dir, "targets": [target]})
+    with TestClient(target, data_dir=str(settings.data_path), environments=settings.environments, load="wait") as client:
+        for _, reason in client.loaded.failed:
+            raise ServingError(Kind.UNAVAILABLE, f"model '{target}' cannot be loaded: {reason}")
+
+        def ask(method: str, path: str, body: object) -> tuple[int, Any]:
+            answer = client.request(method, path, json=body, headers={"content-type": "application/json"})
+            return answer.status, answer.json()
+
+        yield client.loaded.ready[0], ask
 
 
 def _asked(ask: _Ask, described: Any, fields: dict[str, str], options: argparse.Namespace) -> int:

@@ -32,8 +32,8 @@ Serve models until Ctrl-C or SIGTERM.
 
 A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model, a Tungsten project, a
 folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
-(model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it. Without a
-TARGET the newest stored model is served.
+(model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it, and
+FILE.py:CLASS chooses one of several classes. Without a TARGET the newest stored model is served.
 Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
 then flags; --print-config shows the result.
 """
@@ -49,7 +49,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         meta = spec.metadata
         flags = [meta["short"]] if meta.get("short") else []
         flags.append(flag_of(spec.name))
-        if spec.default is False:
+        if spec.name.startswith("no_"):  # with a --no-no-... to undo it nobody would be served
+            command.add_argument(*flags, dest=spec.name, action="store_true", default=None, help=meta["help"])
+        elif spec.default is False:
             command.add_argument(*flags, dest=spec.name, action=argparse.BooleanOptionalAction, default=None, help=meta["help"])
         else:
             default = Settings.__dataclass_fields__[spec.name].default
@@ -153,8 +155,6 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    for name, reason in loaded.failed:
-        log.error("model '%s' is not served: %s", name, reason)
     if loaded.failed and not loaded.ready and settings.load == "wait":
         log.error("no model could be loaded, so there is nothing to serve")
         return False

@@ -5,12 +5,13 @@ No docker is needed for any of them. Exit codes: 0 done, 1 it failed, 2 the comm
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dragoman import __version__
+from dragoman import __version__, compat
 from dragoman.cli import serve, store
 from dragoman.cli.client import table
 from dragoman.cli.fields import parsed
@@ -25,6 +26,8 @@ SPOKEN = "0.2.20"
 """The version of Tungstenkit whose commands these are."""
 _LEVELS = ("trace", "debug", "info", "warning", "error")
 _NONE = "No available models. Please build or pull first."
+_VARIABLES = ("SETUP_TIMEOUT", "PREDICTION_TIMEOUT", "RESULT_EXPIRATION")
+"""What the containers of the original read from the environment, in seconds: settings of the same names here, whose own variables win."""
 _LOGIN = "there is no server to log in to: models are pushed to and pulled from a folder or a bucket, named by --to and --from"
 
 
@@ -80,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         moving.add_argument("model", metavar="[NAMESPACE/]PROJECT:VERSION")
         store.add_remote(moving, flag)
         moving.set_defaults(run=run, name="")
+    commands.add_parser("path", help="print the folder that makes `import tungstenkit` work in scripts of your own").set_defaults(run=_path)
     login = commands.add_parser("login", help="not needed here")
     login.add_argument("server", nargs="?")
     login.add_argument("-u", "--user")
@@ -152,6 +156,9 @@ def _serve(options: argparse.Namespace) -> int:
         words += ["--batch-size", str(options.batch_size)]
     if options.data_dir:
         words += ["--data-dir", options.data_dir]
+    for name in _VARIABLES:
+        if (text := os.environ.get(name)) and f"DRAGOMAN_{name}" not in os.environ:
+            words.append(f"--{name.lower().replace('_', '-')}={text}")
     commands = argparse.ArgumentParser(prog="dragoman").add_subparsers()
     serve.add_to(commands)
     return serve.run(commands.choices["serve"].parse_args(words[1:]))
@@ -174,6 +181,11 @@ def _push(options: argparse.Namespace) -> int:
         print(f"Error: a version is needed: {options.model}:VERSION", file=sys.stderr)
         return 1
     return store.run_push(options)
+
+
+def _path(_options: argparse.Namespace) -> int:
+    print(Path(compat.__file__).parent)
+    return 0
 
 
 def _login(options: argparse.Namespace) -> int:

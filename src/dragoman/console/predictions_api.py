@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 from dragoman.core.rows import output_schema, row_schema
-from dragoman.core.samples import example
-from dragoman.core.tensors import Form, Signature
+from dragoman.core.samples import row_example
+from dragoman.core.tensors import Signature
 from dragoman.serving.gateway import Entry
 
 Json = dict[str, Any]
@@ -34,7 +34,6 @@ _WEBHOOK: Json = {
     "schema": {"type": "string", "format": "uri"},
     "description": "a URL to which the result is sent; also as the header X-Webhook-Url",
 }
-_PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 SCHEMAS: Json = {
     "Detail": {"type": "object", "required": ["detail"], "properties": {"error_kind": {"type": "string"}}},
@@ -125,17 +124,6 @@ def input_schema(signature: Signature) -> Json:
     return _with_enums(row_schema(signature))
 
 
-def row_example(signature: Signature) -> Json | None:
-    """A row that the model accepts, None where none can be made up."""
-    if signature.form is Form.ROWS:
-        described = row_schema(signature)
-        return {name: _sample(described["properties"][name]) for name in described.get("required", ())}
-    values = example(signature)
-    if values is None:
-        return None
-    return {name: value[0] if signature.batch else value for name, value in values.items()}
-
-
 def _calls(entry: Entry, where: str, what: str) -> Json:
     signature = entry.signatures[""]
     row, sample = input_schema(signature), row_example(signature)
@@ -206,24 +194,3 @@ def _nullable(schema: Any) -> Any:
     if made.get("type") == "number":
         made["type"] = ["number", "null"]
     return made
-
-
-def _sample(schema: Mapping[str, Any]) -> Any:
-    if "default" in schema:
-        return schema["default"]
-    if schema.get("choices"):
-        return schema["choices"][0]
-    match schema.get("type"):
-        case "string" if schema.get("format") == "uri":
-            return _PIXEL
-        case "string":
-            return "text".ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength", 1 << 20)]
-        case "integer" | "number":
-            return max(schema.get("minimum", 0), min(0, schema.get("maximum", 0)))
-        case "boolean":
-            return False
-        case "object":
-            return {name: _sample(each) for name, each in schema.get("properties", {}).items()}
-        case "array":
-            return []
-    return "text"

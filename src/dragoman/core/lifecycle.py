@@ -37,19 +37,24 @@ _MOVES: Mapping[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """One version as it is. `retry_at` is when a FAILED one may be tried again (same clock as `plan`'s now; inf: never by itself)."""
+    """One version as it is. `retry_at` is when a FAILED one may be tried again (same clock as `plan`'s now; inf: never by itself).
+
+    `served`: a FAILED one that was READY before, and stopped.
+    """
 
     version: str
     revision: str
     state: State
     reason: str = ""
     retry_at: float = math.inf
+    served: bool = False
 
     def to(self, state: State, reason: str = "", retry_at: float = math.inf) -> "Have":
         """The same version in another state. Raises ValueError for a move that the table above does not have."""
         if state not in _MOVES[self.state]:
             raise ValueError(f"a version cannot go from {self.state.name} to {state.name}")
-        return replace(self, state=state, reason=reason, retry_at=retry_at)
+        served = self.state is State.READY and state is State.FAILED
+        return replace(self, state=state, reason=reason, retry_at=retry_at, served=served)
 
 
 @dataclass(frozen=True, slots=True)

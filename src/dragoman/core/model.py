@@ -122,6 +122,8 @@ class ModelSpec:
     """What metadata reports; the runtime's own name of it when empty."""
     config: Mapping[str, Any] = EMPTY
     """The model configuration as its own layout writes it in JSON (Triton), for the configuration endpoint."""
+    readme: str = ""
+    """What the model's author says about it, in Markdown, for people. It is shown as it is, and only ever as text."""
     warnings: tuple[str, ...] = ()
     """Settings that were read and have no effect here, each named."""
     digest: str = ""

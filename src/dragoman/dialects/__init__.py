@@ -43,7 +43,7 @@ class Access(Enum):
 class Request:
     """One HTTP request. `path` is percent-decoded, `raw_path` as it came; header names are lower-case bytes."""
 
-    __slots__ = ("_body", "_receive", "max_body", "method", "path", "scope")
+    __slots__ = ("_body", "_complete", "_receive", "_size", "max_body", "method", "path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, max_body: int) -> None:
         self.scope = scope
@@ -52,6 +52,8 @@ class Request:
         self.max_body = max_body
         self._receive = receive
         self._body: bytes | None = None
+        self._complete = False
+        self._size = 0
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that lower-case name."""
@@ -78,20 +80,30 @@ class Request:
         """The whole body as it was sent. Raises TOO_LARGE above the server's limit, CANCELLED when the client went away."""
         if self._body is None:
             chunks: list[bytes] = []
-            size = 0
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise ServingError(Kind.CANCELLED, "the client closed the connection before its request was complete")
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > self.max_body:
-                    raise ServingError(Kind.TOO_LARGE, f"the request body is larger than the limit of {self.max_body} bytes", what="body")
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    break
+            while not self._complete:
+                chunks.append(self._taken(await self._receive()))
             self._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return self._body
+
+    async def read(self) -> bytes:
+        """The next piece of the body, b"" when it has ended: for bodies that are not to be in memory whole. Raises like `body`.
+
+        Who reads pieces does not ask for the body.
+        """
+        chunk = b""
+        while not chunk and not self._complete:
+            chunk = self._taken(await self._receive())
+        return chunk
+
+    def _taken(self, message: MutableMapping[str, Any]) -> bytes:
+        if message["type"] == "http.disconnect":
+            raise ServingError(Kind.CANCELLED, "the client closed the connection before its request was complete")
+        chunk: bytes = message.get("body", b"")
+        self._size += len(chunk)
+        if self._size > self.max_body:
+            raise ServingError(Kind.TOO_LARGE, f"the request body is larger than the limit of {self.max_body} bytes", what="body")
+        self._complete = not message.get("more_body", False)
+        return chunk
 
 
 @dataclass(slots=True)

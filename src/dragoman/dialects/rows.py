@@ -25,7 +25,10 @@ async def _infer_rows(gateway: Gateway, entry: Entry, request: InferRequest) -> 
         request.inputs.items,
         operation=request.operation,
         parameters=request.parameters,
+        request_id=request.id,
         deadline=request.deadline,
+        priority=request.priority,
+        caller=request.caller,
         dialect=request.dialect,
     )
     return InferResponse(Rows(answered), Timings())

@@ -1,13 +1,18 @@
 """Engines decide where a model lives and how a call gets there. Here: the protocol, all engines of one server, and the in-process engine."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from dragoman.core.errors import ServingError
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.core.plugins import find
 from dragoman.engines.environment import Environments
 from dragoman.hosting.servable import LocalServable
+
+log = logging.getLogger("dragoman.models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +23,8 @@ class Context:
     """Unix socket of the keeper of model processes; "" when this process keeps its own."""
     environments: Environments | None = None
     """The virtualenvs of models, where this process keeps its own model processes."""
+    restarted: Callable[[str], None] = lambda model: None
+    """Told when a process of a model was started in the place of one that died."""
 
 
 class Engine(Protocol):
@@ -61,6 +68,10 @@ class LocalEngine:
         loading = asyncio.get_running_loop().run_in_executor(None, LocalServable.load, spec)
         try:
             return await asyncio.shield(loading)
+        except ServingError as error:
+            if error.trace:
+                log.error("model '%s':\n%s", spec.name, error.trace)  # noqa: TRY400 # the model's traceback, not ours
+            raise
         except asyncio.CancelledError:
             loading.add_done_callback(_discard)  # the thread cannot be stopped; what it brings must not stay
             raise

@@ -105,12 +105,20 @@ class Keeping(Protocol):
 class Keeper:
     """Make it on the loop that will call it. `environments` has the virtualenvs; without it specs that ask for one are refused.
 
-    `folder` is for sockets and must be readable by nobody else; without one a temporary one is made.
+    `folder` is for sockets and must be readable by nobody else; without one a temporary one is made. `restarted` hears the name of a model
+    when a process of it was started in the place of one that died.
     """
 
-    def __init__(self, *, environments: Environments | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        environments: Environments | None = None,
+        folder: Path | None = None,
+        restarted: Callable[[str], None] = lambda model: None,
+    ) -> None:
         self._environments = environments
         self._folder = folder
+        self._restarted = restarted
         self._own_folder: str | None = None
         self._kept: dict[str, _Kept] = {}
         self._numbers = 0
@@ -120,7 +128,7 @@ class Keeper:
         kept = self._kept.get(key)
         if kept is None:
             self._numbers += 1
-            kept = self._kept[key] = _Kept(spec, self._place(f"m{self._numbers}"), self._environments, self._forget)
+            kept = self._kept[key] = _Kept(spec, self._place(f"m{self._numbers}"), self._environments, self._forget, self._restarted)
         lease = _Lease(kept, listener)
         kept.leases.add(lease)
         try:
@@ -179,8 +187,16 @@ class _Lease:
 class _Kept:
     """The processes of one model."""
 
-    def __init__(self, spec: ModelSpec, place: Path, environments: Environments | None, forget: Callable[["_Kept"], None]) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        place: Path,
+        environments: Environments | None,
+        forget: Callable[["_Kept"], None],
+        restarted: Callable[[str], None],
+    ) -> None:
         self._spec = spec
+        self._restarted = restarted
         self._place = place
         self._environments = environments
         self._forget = forget
@@ -297,6 +313,7 @@ class _Kept:
                 self._give_up(f"{reason} and could not be started again: {type(error).__name__}")
                 return
             log.info("model '%s': its process runs again", self._spec.name)
+            self._restarted(self._spec.name)
             serial, process = self._present[index]
             self._tell(Up(index, serial, str(process.path)))
 

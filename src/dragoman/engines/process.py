@@ -1,5 +1,7 @@
 """The process engine: a model in processes of its own, which live and die without the server, and can be broken off."""
 
+from dataclasses import replace
+
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.engines import Context
 from dragoman.engines.keeper import Keeper, Keeping
@@ -17,8 +19,10 @@ class ProcessEngine:
     async def open(self, spec: ModelSpec) -> Servable:
         if self._keeping is None:
             context = self._context
-            self._keeping = RemoteKeeper(context.keeper) if context.keeper else Keeper(environments=context.environments)
-        return await RemoteServable.open(spec, self._keeping)
+            own = not context.keeper
+            keeper = Keeper(environments=context.environments, restarted=context.restarted) if own else RemoteKeeper(context.keeper)
+            self._keeping = keeper
+        return await RemoteServable.open(replace(spec, readme=""), self._keeping)  # a process has no use for it
 
     async def close(self) -> None:
         if self._keeping is not None:

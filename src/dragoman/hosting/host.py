@@ -206,7 +206,7 @@ class Host:
         except BaseException as error:
             failure = as_serving_error(error, spec.name)
             cause = failure.__cause__
-            sys.stderr.write(failure.trace or ("" if cause is None else trace_of(cause)))
+            sys.stderr.write(failure.trace if cause is None else trace_of(cause))
             self._loop.call_soon_threadsafe(self._line.send, Kind.FAILED, error_out(failure))
         else:
             asyncio.run_coroutine_threadsafe(self._listen(spec, model, path), self._loop)

@@ -3,10 +3,12 @@
 Nothing here trusts the exception: its text may fail, or be of any length.
 """
 
+import importlib
 import traceback
 from pathlib import Path
 
-_OURS = str(Path(__file__).parents[1])
+_OURS = (str(Path(__file__).parents[1]), importlib.__file__, "<frozen importlib.")
+"""Whose frames come before those of the user: this package's, and what it imports models with."""
 _LINE = 500
 _TRACE = 64 << 10
 
@@ -34,7 +36,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def _strip(seen: traceback.TracebackException | None, done: set[int]) -> None:
-    """Remove leading frames of ours, of an exception and of those that it came from."""
+    """Remove leading frames that are not the user's, of an exception and of those that it came from."""
     while seen is not None and id(seen) not in done:
         done.add(id(seen))
         while seen.stack and seen.stack[0].filename.startswith(_OURS):

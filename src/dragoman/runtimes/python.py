@@ -5,7 +5,6 @@ open and import what lies beside them. So such a model usually lives in a proces
 """
 
 import importlib
-import logging
 import os
 import re
 import sys
@@ -22,8 +21,6 @@ from dragoman.core.model import Model, ModelSpec
 from dragoman.runtimes.options import Options
 from dragoman.runtimes.python_plain import load_plain
 from dragoman.runtimes.python_tungsten import is_tungsten, load_tungsten
-
-log = logging.getLogger("dragoman.runtimes")
 
 COMPAT = Path(dragoman.core.__file__).parents[1] / "compat"
 """Holds our `tungstenkit`; first on the import path, so that it is found before an installed original."""
@@ -47,9 +44,9 @@ def load(spec: ModelSpec) -> Model:
     path, name = module_file(spec, options.text("module", "model_module"))
     module = imported(spec, path, name)
     if is_tungsten(module):
-        model = run(lambda: load_tungsten(spec, module, wanted, size), spec.name, "could not be set up")
+        model = run(lambda: load_tungsten(spec, module, wanted, size), spec, "could not be set up")
     else:
-        model = run(lambda: load_plain(spec, module, path.name, wanted, size), spec.name, "could not be set up")
+        model = run(lambda: load_plain(spec, module, path.name, wanted, size), spec, "could not be set up")
     return model
 
 
@@ -91,7 +88,7 @@ def imported(spec: ModelSpec, path: Path, name: str) -> ModuleType:
         where = f", line {error.lineno}" if error.lineno else ""
         raise invalid(f"'{path.name}' of model '{spec.name}' is not Python: {error.msg}{where}", what="model") from error
     except (Exception, SystemExit) as error:
-        raise _broken(spec.name, f"'{path.name}' of model '{spec.name}' cannot be imported", error, Kind.INVALID_INPUT) from error
+        raise _broken(spec, f"'{path.name}' of model '{spec.name}' cannot be imported", error, Kind.INVALID_INPUT) from error
 
 
 def _forget(name: str, path: Path) -> None:
@@ -104,18 +101,30 @@ def _forget(name: str, path: Path) -> None:
             del sys.modules[each]
 
 
-def run(step: Callable[[], T], model: str, failed: str) -> T:
+def run(step: Callable[[], T], spec: ModelSpec, failed: str) -> T:
     """Run a step of loading that calls user code; what that raises becomes MODEL_FAILED, with its traceback."""
     try:
         return step()
     except ServingError:
         raise
     except (Exception, SystemExit) as error:
-        raise _broken(model, f"model '{model}' {failed}", error, Kind.MODEL_FAILED) from error
+        raise _broken(spec, f"model '{spec.name}' {failed}", error, Kind.MODEL_FAILED) from error
 
 
-def _broken(model: str, text: str, error: BaseException, kind: Kind) -> ServingError:
+def _broken(spec: ModelSpec, text: str, error: BaseException, kind: Kind) -> ServingError:
     trace = "".join(traceback.format_exception(error))
-    log.error("model '%s':\n%s", model, trace)
     lines = str(error).strip().splitlines()
-    return ServingError(kind, f"{text}: {type(error).__name__}" + (f": {lines[0][:500]}" if lines else ""), what="model", trace=trace)
+    why = f": {lines[0][:500]}" if lines else ""
+    return ServingError(kind, f"{text}: {type(error).__name__}{why}{_hint(spec, error)}", what="model", trace=trace)
+
+
+def _hint(spec: ModelSpec, error: BaseException) -> str:
+    """What to do about a package that is missing while a list of packages lies there that nothing has been made of."""
+    place = Path(spec.artifact)
+    listed = (place if place.is_dir() else place.parent) / "requirements.txt"
+    if not isinstance(error, ModuleNotFoundError) or spec.environment is not None or not listed.is_file():
+        return ""
+    return (
+        ". The requirements.txt beside it is installed for a plain Python model with --environments always;"
+        " a Tungsten model names its packages in python_packages of define_model"
+    )

@@ -85,9 +85,8 @@ def _owner(model: str, module: ModuleType, file: str, wanted: str) -> Any:
         )
     if len(public) > 1:
         names = ", ".join(f"'{name}'" for name in public)
-        raise invalid(
-            f"'{file}' of model '{model}' has several classes with a predict: {names}; say which with the argument class", what="model"
-        )
+        how = f"say which: dragoman serve {file}:{next(iter(public))}, or dragoman build with -c"
+        raise invalid(f"'{file}' of model '{model}' has several classes with a predict: {names}; {how}", what="model")
     return next(iter(public.values()))()
 
 

@@ -6,11 +6,12 @@ Rows are only of models that were loaded, so what clients ask for cannot add any
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
+from typing import TypeAlias
 
 from dragoman.core.errors import Kind
 from dragoman.server.exposition import Exposition, summed
 from dragoman.server.vitals import Memory
-from dragoman.serving.counters import BOUNDS_NS, ROUND_NS, TFSERVING_NS
+from dragoman.serving.counters import BOUNDS_NS, ROUND_NS, TFSERVING_NS, Tally
 from dragoman.serving.totals import Reading, Runs, Total
 
 _ROUND_AT = [BOUNDS_NS.index(bound) for bound in ROUND_NS]
@@ -47,10 +48,19 @@ _TFSERVING = {"tfserving": ("predict", "REST")}
 """Dialect -> its API and entrypoint in TensorFlow Serving's labels. Only requests in its own dialects are in its metrics."""
 
 
-def exposition(reading: Reading, version: str, utilization: float | None, memory: Memory | None) -> bytes:
-    """The whole page. Pure."""
+_ENDINGS = (Tally.SUCCEEDED, Tally.FAILED, Tally.CANCELLED)
+
+Unfinished: TypeAlias = Mapping[str, tuple[int, int]]
+"""Model -> how many of its predictions wait, and how many run."""
+
+
+def exposition(
+    reading: Reading, version: str, utilization: float | None = None, memory: Memory | None = None, unfinished: Unfinished | None = None
+) -> bytes:
+    """The whole page; what is None is not known and has no rows. Pure."""
     page = Exposition()
     _ours(page, reading, version)
+    _predictions(page, reading, unfinished)
     _tritons(page, reading, utilization, memory)
     _tfservings(page, reading)
     return page.text()
@@ -97,6 +107,25 @@ def _ours(page: Exposition, reading: Reading, version: str) -> None:
     for worker in reading.workers:
         if worker.vitals.memory_bytes:
             page.sample(worker.vitals.memory_bytes, {"worker": str(worker.worker)})
+
+
+def _predictions(page: Exposition, reading: Reading, unfinished: Unfinished | None) -> None:
+    """Of models as a whole. Every model that was loaded has its rows, with zeros."""
+    models = sorted({total.model for total in reading.by_version} | reading.tallies.keys() | (unfinished or {}).keys())
+    if unfinished is not None:
+        page.family("dragoman_predictions", "gauge", "Asynchronous predictions that have not ended, in all workers.")
+        for model in models:
+            waiting, running = unfinished.get(model, (0, 0))
+            page.sample(waiting, {"model": model, "state": "waiting"})
+            page.sample(running, {"model": model, "state": "running"})
+    nothing: Mapping[Tally, int] = {}
+    page.family("dragoman_predictions_ended_total", "counter", "Asynchronous predictions that have ended, by how.")
+    for model in models:
+        for ending in _ENDINGS:
+            page.sample(reading.tallies.get(model, nothing).get(ending, 0), {"model": model, "outcome": ending.value})
+    page.family("dragoman_model_process_restarts_total", "counter", "Model processes that were started in the place of one that died.")
+    for model in models:
+        page.sample(reading.tallies.get(model, nothing).get(Tally.RESTARTS, 0), {"model": model})
 
 
 def _tritons(page: Exposition, reading: Reading, utilization: float | None, memory: Memory | None) -> None:

@@ -24,6 +24,7 @@ _RANGES = (
     ("drain_timeout", 0, _YEAR_S),
     ("keep_alive", 0.1, _YEAR_S),
     ("prediction_timeout", 0, _YEAR_S),
+    ("setup_timeout", 0, _YEAR_S),
     ("result_expiration", 0.1, _YEAR_S),
     ("model_wait", 0, _YEAR_S),
     ("upload_expiration", 0.1, _YEAR_S),
@@ -78,6 +79,11 @@ class Settings:
     max_file: int = setting(64 << 20, "largest file inside an input, also one that is fetched or uploaded", unit="size")
     max_predictions: int = setting(1000, "asynchronous predictions of one model that may wait in one worker; one more is refused at once")
     prediction_timeout: float = setting(7200.0, "seconds that a Python model may work on one batch (0: any time)")
+    setup_timeout: float = setting(3600.0, "seconds that the process of a model may take to import and set it up (0: any time)")
+    repeat: bool = setting(
+        False,
+        "run once more what was running when its model process or its server died; for models whose runs have no effects outside",
+    )
     result_expiration: float = setting(3600.0, "seconds that the result of an asynchronous prediction is kept")
     model_wait: float = setting(300.0, "seconds that an accepted prediction waits for a model that has gone, before it fails")
     upload_expiration: float = setting(600.0, "seconds after its last use that an uploaded file is removed")

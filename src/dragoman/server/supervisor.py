@@ -24,12 +24,15 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.keeper import Keeper
 from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
+from dragoman.serving.meters import Meters, Tally
 
 log = logging.getLogger("dragoman")
 
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_S = 60.0
 """A worker that lived this long starts over with the shortest pause."""
+_SERIAL = 0
+"""Of the supervisor itself, among its workers'."""
 GRACE_S = 5.0
 """Beyond the drain time-out, before a worker is killed."""
 
@@ -54,7 +57,7 @@ class Supervisor:
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
-        self._serials = 0
+        self._serials = _SERIAL
 
     def stop(self, code: int = 0) -> None:
         """End all workers; `run` returns this exit code once they have drained.
@@ -76,7 +79,10 @@ class Supervisor:
     async def run(self) -> int:
         """Keep the workers alive until `stop`; returns the exit code."""
         environments = Environments(self._settings.data_path / FOLDER)
-        keeping = KeeperService(Keeper(environments=environments, folder=Path(self._run_dir)), Path(self._keeper))
+        meters = Meters(Path(self._run_dir), _SERIAL)
+        meters.close()  # it counts with the workers, and is none
+        keeper = Keeper(environments=environments, folder=Path(self._run_dir), restarted=lambda model: meters.tally(model, Tally.RESTARTS))
+        keeping = KeeperService(keeper, Path(self._keeper))
         await keeping.start()
         try:
             async with asyncio.TaskGroup() as group:

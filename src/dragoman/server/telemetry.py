@@ -5,12 +5,13 @@ The page is made from counters that all workers share, so it does not matter whi
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, method_error, path_error
 from dragoman.server import vitals
 from dragoman.server.exposition import MEDIA_TYPE
-from dragoman.server.metrics import exposition
+from dragoman.server.metrics import Unfinished, exposition
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
@@ -20,20 +21,34 @@ log = logging.getLogger("dragoman")
 
 PATHS = frozenset({"/metrics", "/monitoring/prometheus/metrics"})
 _PERIOD_S = 1.0
+_STORE_S = 2.0
+"""A page does not wait longer for the store of predictions."""
 
 
 class Telemetry:
-    """`version` is the server's. Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended."""
+    """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError.
+
+    Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended.
+    """
 
     name: str = "metrics"
     prefixes: tuple[str, ...] = ("/metrics", "/monitoring")
 
-    def __init__(self, meters: Meters, gateway: Gateway, tracer: Tracer, live: LiveSettings, version: str) -> None:
+    def __init__(
+        self,
+        meters: Meters,
+        gateway: Gateway,
+        tracer: Tracer,
+        live: LiveSettings,
+        version: str,
+        unfinished: Callable[[], Awaitable[Unfinished]],
+    ) -> None:
         self._meters = meters
         self._gateway = gateway
         self._tracer = tracer
         self._live = live
         self._version = version
+        self._unfinished = unfinished
         self._processor = vitals.Processor()
         self._one_at_a_time = asyncio.Lock()
 
@@ -58,10 +73,16 @@ class Telemetry:
         """The metrics of all workers. Made in a thread, one at a time: with many models it takes milliseconds."""
         self._refresh()
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._make)
+            unfinished: Unfinished | None = None
+            try:
+                async with asyncio.timeout(_STORE_S):
+                    unfinished = await self._unfinished()
+            except (ServingError, TimeoutError):
+                pass  # a store that is down is in the log; everything else is still to be seen
+            return await asyncio.to_thread(self._make, unfinished)
 
-    def _make(self) -> bytes:
-        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine())
+    def _make(self, unfinished: Unfinished | None) -> bytes:
+        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine(), unfinished)
 
     # --- the pulse ---
 

@@ -4,6 +4,7 @@ Used by the command line (in its own process, or as one of several under the sup
 """
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -20,8 +21,8 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec, Servable
 from dragoman.core.plugins import find, names
-from dragoman.core.samples import instances, v2_inputs
-from dragoman.core.tensors import Signature
+from dragoman.core.samples import instances, row_example, v2_inputs
+from dragoman.core.tensors import Form, Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
@@ -41,7 +42,7 @@ from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
-from dragoman.serving.meters import Meters
+from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
@@ -61,6 +62,9 @@ _WHOLE_BODY = 8 << 20
 _HELD = 1000
 """Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
+_LONG_ROW = 120
+"""Tensors that are longer, written as JSON, are shown in the protocols that are made for them only."""
+
 Progress: TypeAlias = Callable[[str], None]
 
 
@@ -75,7 +79,8 @@ class Loaded:
     failed: tuple[tuple[str, str], ...]
     """(name, reason)"""
     samples: tuple[Sample, ...] = ()
-    """Example inputs of models that are ready: name, inputs (Open Inference Protocol), instances (TensorFlow Serving)."""
+    """Example inputs of models that are ready: name, rows (/predict), inputs (Open Inference Protocol), instances (TensorFlow Serving); where a
+    protocol has no small one, None."""
 
 
 class Worker:
@@ -105,9 +110,14 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
-        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__)
         self.registry = Registry()
-        self.engines = Engines(Context(keeper=keeper, environments=Environments(settings.data_path / FOLDER)))
+        self.engines = Engines(
+            Context(
+                keeper=keeper,
+                environments=Environments(settings.data_path / FOLDER),
+                restarted=lambda model: self.meters.tally(model, Tally.RESTARTS),
+            )
+        )
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
         fixed = (  # changes at run time need a store that all workers share
@@ -124,6 +134,7 @@ class Worker:
         )
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
+        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -171,6 +182,7 @@ class Worker:
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
                 tidy=self.uploads.sweep,
+                ended=lambda model, how: self.meters.tally(model, Tally(how.value)),
             )
         )
 
@@ -219,14 +231,18 @@ class Worker:
     def _samples(self) -> Iterator[Sample]:
         """An example request of each model that is small enough to show."""
         for entry in self.gateway.entries():
-            inputs, rows = v2_inputs(entry.signatures[""]), instances(entry.signatures[""])
-            if inputs is not None and rows is not None:
-                yield {"name": entry.name, "inputs": inputs, "instances": rows}
+            signature = entry.signatures[""]
+            row, inputs, rows = row_example(signature), v2_inputs(signature), instances(signature)
+            if signature.form is Form.TENSORS and len(json.dumps(row)) > _LONG_ROW:
+                row = None
+            if row is not None or (inputs is not None and rows is not None):
+                yield {"name": entry.name, "rows": None if row is None else [row], "inputs": inputs, "instances": rows}
 
     async def _load_one(self, found: Found, progress: Progress) -> str:
-        """Deploy one model; returns the reason when it cannot be served, "" when it is."""
+        """Deploy one model; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
         reason = found.error
         if found.error:
+            log.error("model '%s' cannot be loaded: %s", found.name, found.error)
             self.gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, found.error, since=time.time())], {})
         else:
             progress(f"{found.name}: loading")
@@ -235,7 +251,7 @@ class Worker:
             except ServingError as error:
                 # Another version of the same model may well be ready.
                 reason = "" if any(s.state is State.READY for s in self.gateway.statuses(found.name)) else error.message
-        progress(f"{found.name}: {reason or 'ready'}")
+        progress(f"{found.name}: {'failed' if reason else 'ready'}")
         return reason
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
@@ -326,4 +342,6 @@ def defaults(settings: Settings) -> Defaults:
         batch_size=settings.batch_size,
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
+        load_timeout_s=settings.setup_timeout or math.inf,
+        repeatable=settings.repeat,
     )

@@ -13,6 +13,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
@@ -48,6 +49,7 @@ FAIL_NS = _KEY_WORDS
 PENDING = FAIL_NS + 1
 READY = FAIL_NS + 2
 """0 says nothing, 1 not ready, 2 ready."""
+TALLIES = FAIL_NS + 3
 FAILURES = FAIL_NS + 8
 REQUEST = FAILURES + 16
 QUEUE = REQUEST + BINS
@@ -55,7 +57,8 @@ COMPUTE = QUEUE + BINS
 RECORD_WORDS = 8
 RECORDS = -(-(COMPUTE + BINS) // RECORD_WORDS) * RECORD_WORDS
 FOLLOWERS = SIZES
-"""Index of the record behind those of the sizes: members of a batch that do not stand for its run."""
+"""Index of the record behind those of the sizes: members of a batch that do not stand for its run, and what requests of several parts have
+beside the runs that they led."""
 SLOT_WORDS = 1024
 SLOT_BYTES = SLOT_WORDS * 8
 SLOTS = 128
@@ -72,6 +75,20 @@ _H_SLOT, _H_USED, _H_WORKER, _H_INDEX, _H_SEEN, _H_EPOCH, _H_MEMORY, _H_CPU, _H_
 
 assert RECORDS + (SIZES + 1) * RECORD_WORDS <= SLOT_WORDS, "a slot is too small for its counters"
 assert len(KINDS) <= REQUEST - FAILURES, "a slot is too small for the kinds of failure"
+
+
+class Tally(Enum):
+    """What is counted of a model as a whole, in the slot without version and dialect. The words follow each other from TALLIES."""
+
+    SUCCEEDED = "succeeded"
+    """Predictions that ended so, as the next two."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RESTARTS = "restarts"
+    """Processes of the model that were started in the place of one that died."""
+
+
+assert len(Tally) <= FAILURES - TALLIES, "a slot is too small for the tallies"
 
 
 def place(size: int) -> int:

@@ -8,15 +8,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
-from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Watch
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Timings, Watch
 from dragoman.core.tensors import Rows, Signature, Value
 from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
@@ -72,6 +71,8 @@ class VersionStatus:
     platform: str = ""
     since: float = 0.0
     """Wall clock, seconds since the epoch, of the last change of state."""
+    served: bool = False
+    """Of a FAILED one: whether it was READY before."""
 
 
 Table = Mapping[tuple[str, str], Entry]
@@ -178,7 +179,9 @@ class Gateway:
         *,
         operation: str = "predict",
         parameters: Mapping[str, Value] = EMPTY,
+        request_id: str = "",
         deadline: float = math.inf,
+        priority: int = 0,
         dialect: str = "",
         caller: str = "",
         watch: Callable[[int], Watch | None] | None = None,
@@ -189,19 +192,34 @@ class Gateway:
 
         Rows are asked for apart and may run in several batches, together with those of other calls. `watch` gives each row, by its index, who
         follows it; `done` hears of each that is answered. With `patient` a full queue of the model is waited for. The entry stays loaded
-        meanwhile.
+        meanwhile. Metered and traced as one request, however many rows it has.
         """
         self.admit(entry, rows, operation)
         name = signature_of(entry.signatures, operation)
         signature = entry.signatures[name]
+        begin = time.monotonic_ns()
         if deadline == math.inf:
-            deadline = time.monotonic() + self._timeout_s  # of the whole call, not of each part anew
-        template = InferRequest(Rows([]), operation, name, (), parameters, "", deadline, 0, new_group(), caller, True, dialect)
-        entry.in_flight += 1
-        try:
-            return await fan_out(partial(self.infer, entry), entry.spec, signature, rows, template, watch=watch, done=done, patient=patient)
-        finally:
-            entry.left()
+            deadline = begin / 1e9 + self._timeout_s  # of the whole call, not of each part anew
+        template = InferRequest(
+            Rows([]), operation, name, (), parameters, request_id, deadline, priority, new_group(), caller, True, dialect
+        )
+        meter = self._meter(entry, dialect)
+        parts: list[Timings] = []
+
+        async def ask(request: InferRequest) -> InferResponse:
+            self._admit(entry, request, begin)
+            response = await entry.servable.infer(request)
+            parts.append(response.timings)
+            return response
+
+        with self._failures(entry, meter, begin):
+            answers = await fan_out(ask, entry.spec, signature, rows, template, watch=watch, done=done, patient=patient)
+        end = time.monotonic_ns()
+        stages = meter.succeeded_in_parts(begin, end, parts)
+        tracer = self._tracer
+        if tracer is not None and tracer.active:
+            tracer.sample(entry.name, entry.version, request_id, begin, end, stages)
+        return answers
 
     async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """Like infer, for models that answer in parts; a model that does not gives one part.
@@ -209,28 +227,14 @@ class Gateway:
         Metered as one request that lasts until its last part is taken; a caller that stops before has cancelled it.
         """
         meter = self._meter(entry, request.dialect)
-        entry.in_flight += 1
         begin = time.monotonic_ns()
         timings = None
-        try:
+        with self._failures(entry, meter, begin):
             self._admit(entry, request, begin)
             async with aclosing(entry.servable.stream(request)) as responses:
                 async for response in responses:
                     timings = response.timings
                     yield response
-        except ServingError as error:
-            meter.failed(error.kind, time.monotonic_ns() - begin)
-            if error.trace:
-                log.warning("%s\n%s", error.message, error.trace.rstrip())
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
-            raise
-        except Exception:
-            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
-            raise
-        finally:
-            entry.left()
         if timings is not None:
             meter.succeeded(begin, time.monotonic_ns(), timings)
 
@@ -268,9 +272,30 @@ class Gateway:
         if request.deadline == math.inf:
             request.deadline = begin_ns / 1e9 + self._timeout_s
 
+    @contextmanager
+    def _failures(self, entry: Entry, meter: Meter, begin: int) -> Iterator[None]:
+        """Hold an entry while one of its requests runs, and meter how that fails. `infer` has the same inline: it is the hot path."""
+        entry.in_flight += 1
+        try:
+            yield
+        except ServingError as error:
+            meter.failed(error.kind, time.monotonic_ns() - begin)
+            if error.trace:
+                log.warning("%s\n%s", error.message, error.trace.rstrip())
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
+            raise
+        except Exception:
+            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
+            raise
+        finally:
+            entry.left()
+
     def _meter(self, entry: Entry, dialect: str) -> Meter:
-        meter = self._meters.open(entry.name, entry.version, dialect)
-        entry.meters[dialect] = meter
+        meter = entry.meters.get(dialect)
+        if meter is None:
+            meter = entry.meters[dialect] = self._meters.open(entry.name, entry.version, dialect)
         return meter
 
     def _now(self, status: VersionStatus) -> VersionStatus:
@@ -296,7 +321,8 @@ class Gateway:
         failed = next((s for s in known if s.state is State.FAILED), None)
         if failed is not None:
             which = f" version {failed.version}" if failed.version else ""
-            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} failed to load: {failed.reason}", what="model")
+            how = "stopped" if failed.served else "failed to load"
+            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} {how}: {failed.reason}", what="model")
         return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="model")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.paths import confine
-from dragoman.serving.python_models import is_project
+from dragoman.serving.python_models import PLAIN, SUFFIX, is_project
 
 TRITON_CONFIG = "config.pbtxt"
 MLSERVER_SETTINGS = "model-settings.json"
@@ -29,6 +29,19 @@ def is_model(path: Path) -> bool:
         or bool(version_folders(path))
         or len(artifacts(path)) == 1
     )
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether a folder that is no model by `is_model` is a plain Python model all the same, when somebody names it: it has a model.py.
+
+    One that belongs to Triton, or to versions of which others are artifacts, is not ours to run.
+    """
+    if not (folder / f"{PLAIN}{SUFFIX}").is_file() or is_model(folder) or artifacts(folder):
+        return False
+    if (folder.parent / TRITON_CONFIG).is_file():
+        return False
+    versions = version_folders(folder.parent)
+    return folder not in versions.values() or not any(artifacts(each) for each in versions.values())
 
 
 def models_below(root: Path, depth: int = _MAX_DEPTH) -> Iterator[Path]:

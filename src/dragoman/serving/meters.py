@@ -9,13 +9,13 @@ import mmap
 import struct
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dragoman.core.errors import Kind
 from dragoman.core.model import Timings
 from dragoman.serving import counters as c
-from dragoman.serving.counters import BOUNDS_NS, Vitals
+from dragoman.serving.counters import BOUNDS_NS, Tally, Vitals
 from dragoman.serving.totals import Gauge, Reading, Total, add_up
 
 log = logging.getLogger("dragoman")
@@ -33,6 +33,7 @@ _pack = struct.Struct("=5q").pack_into
 _FIRST_NS = BOUNDS_NS[0]
 _EXACT_SIZES = c.EXACT_SIZES
 _KIND_INDEX: Mapping[Kind, int] = {kind: index for index, kind in enumerate(c.KINDS)}
+_TALLY_INDEX: Mapping[Tally, int] = {tally: index for index, tally in enumerate(Tally)}
 
 
 class _Record:
@@ -104,6 +105,48 @@ class Meter:
         bins[i] = n = bins[i] + 1
         words[self._request_at + i] = n
 
+    def succeeded_in_parts(self, begin_ns: int, end_ns: int, parts: Sequence[Timings]) -> Timings:
+        """Count one answered request whose parts ran apart, and the runs that they led. `parts` are in the order in which they ended.
+
+        Returns its stages: the wait until its first part ran, and its time in the runs that it led, or else in the longest that it was in.
+        """
+        if len(parts) == 1:
+            self.succeeded(begin_ns, end_ns, parts[0])
+            return parts[0]
+        led = [part for part in parts if part.leader]
+        for part in led:
+            size = part.batch_size
+            record = self._records[c.place(size)] or self._open(size)
+            record.count += 1
+            record.rows += part.rows
+            record.infer += part.infer_ns
+            record.input += part.input_ns
+            record.output += part.output_ns
+            self._write(record, end_ns)
+            self._add(self._compute, self._compute_at, part.infer_ns)
+        ran = led or [max(parts, key=lambda part: part.infer_ns)]
+        rows = sum(part.rows for part in parts)
+        stages = Timings(
+            queue_ns=parts[0].queue_ns,
+            input_ns=sum(part.input_ns for part in ran),
+            infer_ns=sum(part.infer_ns for part in ran),
+            output_ns=sum(part.output_ns for part in ran),
+            rows=rows,
+        )
+        rest = self._followers
+        rest.took += end_ns - begin_ns
+        rest.rows += rows - sum(part.rows for part in led)
+        rest.waited += stages.queue_ns
+        if not led:
+            rest.infer += stages.infer_ns
+            rest.input += stages.input_ns
+            rest.output += stages.output_ns
+        self._write(rest, end_ns)
+        if stages.queue_ns > _FIRST_NS:
+            self._add(self._queue, self._queue_at, stages.queue_ns)
+        self._add(self._request, self._request_at, end_ns - begin_ns)
+        return stages
+
     def failed(self, kind: Kind, took_ns: int) -> None:
         """Count one request that was not answered."""
         i = _KIND_INDEX[kind]
@@ -113,10 +156,24 @@ class Meter:
         words[self._slot + c.FAILURES + i] = n
         words[self._slot + c.FAIL_NS] = self._failed_ns
 
+    def tally(self, what: Tally) -> None:
+        """Count one more of a model as a whole."""
+        self._words[self._slot + c.TALLIES + _TALLY_INDEX[what]] += 1
+
     def show(self, gauge: Gauge | None) -> None:
         """Write what is pending and ready; None when nothing is known any more."""
         self._words[self._slot + c.PENDING] = 0 if gauge is None else gauge.pending
         self._words[self._slot + c.READY] = 0 if gauge is None else 1 + gauge.ready
+
+    def _write(self, record: _Record, end_ns: int) -> None:
+        r = record
+        _pack_waited(self._memory, r.at, r.count, r.took, r.rows, r.infer, end_ns, r.waited, r.input, r.output)
+
+    def _add(self, bins: list[int], at: int, ns: int) -> None:
+        """One more in the bin of a histogram."""
+        i = bisect_left(BOUNDS_NS, ns)
+        bins[i] = n = bins[i] + 1
+        self._words[at + i] = n
 
     def _open(self, size: int) -> _Record:
         index = c.place(size)
@@ -157,6 +214,10 @@ class Meters:
     def touch(self, model: str, version: str) -> None:
         """Make rows of zeros for a version that was loaded, so that its first request is seen as an increase."""
         self.open(model, version, "")
+
+    def tally(self, model: str, what: Tally) -> None:
+        """Count something of a model as a whole that is no request."""
+        self.open(model, "", "").tally(what)
 
     def refresh(self, gauges: Iterable[Gauge], vitals: Vitals = NO_VITALS) -> None:
         """Show what this worker has at this moment. To be called every second: a worker that does not is taken for dead."""
@@ -207,4 +268,4 @@ class Meters:
                 yield image
 
 
-__all__ = ["BOUNDS_NS", "MOST_METERS", "OTHER", "Gauge", "Meter", "Meters", "Reading", "Total", "Vitals"]
+__all__ = ["BOUNDS_NS", "MOST_METERS", "OTHER", "Gauge", "Meter", "Meters", "Reading", "Tally", "Total", "Vitals"]

@@ -11,15 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dragoman.core.errors import invalid
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.engines.requirements import environment_of, from_model
 from dragoman.serving.installed import name_of, unmet
+from dragoman.serving.paths import confine, read_bounded
 from dragoman.serving.python_source import Declared, declarations, plain_batch
 from dragoman.serving.settings import quoted
 
 MODULE = "tungsten_model"
 FILE = f"{MODULE}.py"
+PLAIN = "model"
 SUFFIX = ".py"
 RECORD = "dragoman.json"
 """Says what a folder is that was built; see library/specs.py."""
@@ -28,6 +30,7 @@ ENGINE = "process"
 REQUIREMENTS = "requirements.txt"
 _OLDEST_PYTHON = (3, 11)
 _MAX_FILES = 10_000
+_LARGEST_README = 256 << 10
 _PASSED_OVER = frozenset({"__pycache__", "venv", "env", "node_modules"})
 _ONLY_FOR_IMAGES: Mapping[str, object] = {
     "gpu": False, "gpu_mem_gb": 16.0, "mem_gb": 8.0, "system_packages": None, "cuda_version": None, "cudnn_version": None,
@@ -42,9 +45,10 @@ def is_project(folder: Path) -> bool:
 
 
 def located(path: Path) -> tuple[Path, str]:
-    """The artifact and the module of a target: a project's folder stands for its model file, any other file for itself."""
+    """The artifact and the module of a target: a folder stands for its model file, any other file for itself."""
     if path.is_dir():
-        return path, MODULE
+        plain = not (path / FILE).is_file() and (path / f"{PLAIN}{SUFFIX}").is_file()
+        return path, PLAIN if plain else MODULE
     if path.name == FILE:
         return path.parent, MODULE
     if not path.stem.isidentifier():
@@ -100,13 +104,28 @@ def declared(spec: ModelSpec, arguments: Mapping[str, Any], source: str, *, batc
         effect = "has" if len(ignored) == 1 else "have"
         warnings.append(f"{source}: {', '.join(ignored)} {effect} an effect in container images only (dragoman build --dockerfile)")
     told = {"batch_size": batch_size} if batch_size else {}
+    readme, note = _readme(spec.artifact, arguments.get("readme_md"))
+    warnings += [f"{source}: {note}"] if note else []
     return replace(
         spec,
         batch=replace(spec.batch, max_size=size),
         environment=environment,
+        readme=readme,
         arguments={**spec.arguments, **told},
         warnings=(*spec.warnings, *warnings),
     )
+
+
+def _readme(artifact: str, declared: Any) -> tuple[str, str]:
+    """The text of the file that a model calls its readme, "" where there is none, and what there is to say about it."""
+    if not artifact or not declared:
+        return "", ""
+    folder = Path(artifact) if Path(artifact).is_dir() else Path(artifact).parent
+    try:
+        content = read_bounded(confine(folder, str(declared), "readme_md"), _LARGEST_README, "readme_md")
+    except ServingError as error:
+        return "", f"{error.message}; it is not shown"
+    return content.decode("utf-8", "replace"), ""
 
 
 def state_of(artifact: Path) -> str:
@@ -151,6 +170,7 @@ def _unread(chosen: Declared | None, found: Sequence[Declared], source: str) -> 
         "batch_size": "batch_size is not a literal and is not known before the model runs: give --batch-size, or build the model",
         "python_packages": "python_packages is not a literal, so no environment of its own is made: write it out, or build the model",
         "python_version": "python_version is not a literal and is not looked at",
+        "readme_md": "readme_md is not a literal and is not shown: write it out, or build the model",
     }
     return [f"{source}: {text}" for name, text in what.items() if name in chosen.unknown]
 

@@ -32,6 +32,8 @@ class Declared:
     name: str
     arguments: Mapping[str, Any] = EMPTY
     unknown: tuple[str, ...] = ()
+    post_build: bool = False
+    """Whether its own body has one."""
 
 
 class _NotLiteralError(Exception):
@@ -143,7 +145,8 @@ def _read(node: ast.ClassDef, modules: set[str], functions: set[str], literals: 
                 arguments[keyword.arg] = _value(keyword.value, literals)
             except _NotLiteralError:
                 unknown.append(keyword.arg)
-    return Declared(node.name, arguments, tuple(unknown))
+    own = any(isinstance(each, ast.FunctionDef) and each.name == "post_build" for each in node.body)
+    return Declared(node.name, arguments, tuple(unknown), own)
 
 
 def _literals(tree: ast.Module) -> dict[str, ast.expr]:

@@ -169,7 +169,7 @@ class Reconciler:
         have = model.have.get(key)
         if have is None or have.state is not State.READY:
             return  # it drains, and fails what is left
-        log.error("model '%s' version %s is lost: %s", name, key[0], reason)
+        log.error("model '%s' version %s has stopped: %s", name, key[0], reason)
         if time.monotonic() - since > _HEALTHY_S:
             model.losses.pop(key, None)
         entry = model.entries.pop(key)
@@ -269,7 +269,7 @@ class Reconciler:
         order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]
         for key, have in sorted(model.have.items(), key=lambda item: order.index(item[1].state)):
             entry = model.entries.get(key)
-            rows[have.version] = VersionStatus(
-                name, have.version, have.state, have.reason, entry.servable.platform if entry else "", model.changed.get(key, 0.0)
-            )
+            platform = entry.servable.platform if entry else ""
+            since = model.changed.get(key, 0.0)
+            rows[have.version] = VersionStatus(name, have.version, have.state, have.reason, platform, since, have.served)
         return list(rows.values())

@@ -5,6 +5,7 @@ for each load request, so that what is served is what lies on disk then.
 """
 
 import math
+import re
 import shutil
 import tempfile
 import threading
@@ -29,6 +30,7 @@ from dragoman.serving.registry import check_name
 from dragoman.serving.settings import LARGEST_FILE
 
 _NO_BATCH_POLICY = BatchPolicy()
+_WITH_CLASS = re.compile(r"(.+\.py):([^\W\d]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Defaults:
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
     run_timeout_s: float = math.inf
+    load_timeout_s: float = math.inf
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class _Place:
     data_only: bool = False
     """Whether its files came from elsewhere as data, so that none of them may be run as code."""
     stored: Stored | None = None
+    model_class: str = ""
+    """Which class of a Python file, where it has several."""
 
 
 def nothing_stored(text: str) -> Stored:
@@ -148,13 +154,22 @@ class Repository:
         """The name and the path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
         name, separator, rest = target.partition("=")
         if separator and name and "/" not in name and not _exists(Path(target)):
-            return _Place(name, Path(rest).expanduser().absolute(), named=True, text=rest)
-        path = Path(target).expanduser().absolute()
+            return self._place(rest, name)
+        return self._place(target)
+
+    def _place(self, text: str, name: str = "") -> _Place:
+        """What a target without its NAME= means: a path, a Python file and one of its classes (FILE.py:CLASS), or a name in the store."""
+        found = _WITH_CLASS.fullmatch(text)
+        if found is not None and not _exists(Path(text)):
+            return replace(self._place(found[1], name), model_class=found[2])
+        path = Path(text).expanduser().absolute()
+        if name:
+            return _Place(name, path, named=True, text=text)
         if len(self._targets) == 1 and self._defaults.name:
-            return _Place(self._defaults.name, path, named=True, text=target)
+            return _Place(self._defaults.name, path, named=True, text=text)
         if path.name == FILE:
-            return _Place(path.parent.name, path, text=target)
-        return _Place(path.stem if path.suffix in SUFFIXES or path.suffix == SUFFIX else path.name, path, text=target)
+            return _Place(path.parent.name, path, text=text)
+        return _Place(path.stem if path.suffix in SUFFIXES or path.suffix == SUFFIX else path.name, path, text=text)
 
     def _places(self, target: str) -> list[_Place]:
         """Where the models of a target lie. Raises INVALID_INPUT when there is none, or the disk does not let itself be read."""
@@ -164,8 +179,10 @@ class Repository:
             if not path.exists():
                 return [self._in_the_store(place)]
             if path.is_file() or layouts.is_model(path):
-                return [place if place.named else _Place(self._own_name(path), path)]
+                return [place if place.named else replace(place, name=self._own_name(path))]
             models = list(layouts.models_below(path))
+            if not models and layouts.is_plain(path):
+                return [place]
             if not models:
                 layouts.one_artifact(path)  # says what is wrong with the folder
             if not place.named:
@@ -232,6 +249,8 @@ class Repository:
             base, folder = replace(base, version=version), folders[version]
             spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
             return Found(place.name, {version: spec})
+        if path.is_dir() and layouts.is_plain(path):
+            return Found(place.name, {base.version: self._python(base, path, place)})
         artifact = path if path.is_file() else layouts.one_artifact(path)
         return Found(place.name, {base.version: complete(base, artifact)})
 
@@ -241,7 +260,7 @@ class Repository:
             raise invalid(f"model '{place.name}' is Python code; {reason}")
         size, environments = self._defaults.batch_size, self._defaults.environments
         if not (path / RECORD).is_file():
-            return spec_of(base, path, batch_size=size, environments=environments)
+            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
         kind, content = read_record(path)
         spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
         assert spec is not None
@@ -278,6 +297,8 @@ class Repository:
             instances=defaults.instances,
             arguments=dict(defaults.arguments),
             run_timeout_s=defaults.run_timeout_s,
+            load_timeout_s=defaults.load_timeout_s,
+            repeatable=defaults.repeatable,
         )
 
 

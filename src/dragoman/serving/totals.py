@@ -76,6 +76,8 @@ class Reading:
     by_version: tuple[Total, ...]
     gauges: tuple[Gauge, ...]
     workers: tuple[WorkerVitals, ...]
+    tallies: Mapping[str, Mapping[c.Tally, int]]
+    """By model."""
 
 
 class _Sum:
@@ -102,8 +104,8 @@ class _Sum:
             for index, row in enumerate(records[: c.SIZES].tolist())
             if (count := row[c.COUNT])
         )
-        success = everyone[c.COUNT]
         request = words[c.REQUEST : c.REQUEST + c.BINS].tolist()
+        success = sum(request)  # not of the records: one request may have led several runs
         queue = words[c.QUEUE : c.QUEUE + c.BINS].tolist()
         # Waits up to the first bound are not counted one by one: they are whoever is in no other bin. A request that is being written right
         # now may be in one place and not yet in the other.
@@ -139,6 +141,7 @@ def add_up(images: Iterable[c.Image], live_since_ns: int, name: str = "", versio
     by_version: dict[c.Key, _Sum] = {}
     gauges: dict[tuple[str, str], Gauge] = {}
     workers: dict[int, WorkerVitals] = {}
+    tallies: dict[str, c.Words] = {}
     for image in images:
         live = image.seen_ns > live_since_ns
         if live and image.index == 0:
@@ -148,6 +151,8 @@ def add_up(images: Iterable[c.Image], live_since_ns: int, name: str = "", versio
                 continue
             if key[1] or key[2]:  # a target that failed before its versions were known has a gauge and nothing to count
                 by_version.setdefault((key[0], key[1], ""), _Sum()).add(words, image.epoch_ns)
+            elif (counted := words[c.TALLIES : c.TALLIES + len(c.Tally)]).any():
+                tallies[key[0]] = tallies.get(key[0], 0) + counted
             if key[2]:
                 by_dialect.setdefault(key, _Sum()).add(words, image.epoch_ns)
             elif live and words[c.READY]:
@@ -159,6 +164,7 @@ def add_up(images: Iterable[c.Image], live_since_ns: int, name: str = "", versio
         tuple(by_version[key].total(key) for key in sorted(by_version)),
         tuple(gauges[key] for key in sorted(gauges)),
         tuple(workers[number] for number in sorted(workers)),
+        {model: dict(zip(c.Tally, tallies[model].tolist(), strict=True)) for model in sorted(tallies)},
     )
 
 

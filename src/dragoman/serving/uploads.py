@@ -75,14 +75,6 @@ class Uploads:
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, f"the upload cannot be stored: {error.strerror}") from error
 
-    async def put(self, data: bytes, name: str = "", declared_type: str = "") -> str:
-        """Store one that is all there; returns its key. Raises like `add`."""
-
-        async def whole() -> AsyncIterator[bytes]:
-            yield data
-
-        return (await self.add(whole(), name, declared_type)).key
-
     async def find(self, key: str) -> Upload:
         """What is known of an upload by its key; the id alone will do. That counts as a use. Raises NOT_FOUND."""
         return await asyncio.to_thread(self._find, key)

@@ -133,6 +133,10 @@ class PredictionStore(Protocol):
         """The models that PENDING predictions wait for."""
         ...
 
+    async def unfinished(self) -> dict[str, tuple[int, int]]:
+        """Model -> how many of its predictions wait (PENDING or CLAIMED) and how many are RUNNING; only models that have any."""
+        ...
+
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         """Those CLAIMED or RUNNING whose lease is over or whose owner is among the dead, oldest first.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, Row, Select, Update, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, Row, Select, Update, and_, bindparam, delete, func, insert, or_, select, update
 
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change
@@ -199,6 +199,20 @@ def claim(connection: Connection, wanted: Claim) -> list[Found]:
 
 def pending_models(connection: Connection) -> list[str]:
     return list(connection.scalars(select(predictions.c.model).where(WAITING).distinct().order_by(predictions.c.model)))
+
+
+def unfinished(connection: Connection) -> dict[str, tuple[int, int]]:
+    """In two queries, so that each is answered from its small index."""
+    counts: dict[str, tuple[int, int]] = {}
+    for condition in (WAITING, OWNED):
+        progress = predictions.c.progress
+        for row in connection.execute(
+            select(predictions.c.model, progress, func.count()).where(condition).group_by(predictions.c.model, progress)
+        ):
+            waiting, running = counts.get(row[0], (0, 0))
+            runs = row[1] == Progress.RUNNING.value
+            counts[row[0]] = (waiting, running + row[2]) if runs else (waiting + row[2], running)
+    return counts
 
 
 def orphans(connection: Connection, now: float, dead: Collection[str]) -> list[Prediction]:

@@ -142,6 +142,9 @@ class SqlStore:
     async def pending_models(self) -> list[str]:
         return await self._read(predictions.pending_models)
 
+    async def unfinished(self) -> dict[str, tuple[int, int]]:
+        return await self._read(predictions.unfinished)
+
     async def orphans(self, *, now: float, dead: Sequence[str] = ()) -> list[Prediction]:
         return await self._read(lambda connection: predictions.orphans(connection, now, dead))
 

@@ -91,6 +91,26 @@ def test_post_build(builder: Builder, tmp_path: Path) -> None:
     assert "loaded.bin" in [f.path for f in stored.files]
     assert not (source / "loaded.bin").exists()
     assert "down" in builder.lines
+    assert "checking the model and running its post_build" in builder.lines
+
+
+def test_a_folder_with_a_plain_model(builder: Builder, tmp_path: Path) -> None:
+    """Is built as it would be served."""
+    put(tmp_path / "shout" / "model.py", "def predict(x: str) -> str: return x.upper()\n")
+    stored = builder(tmp_path / "shout")
+    assert (stored.version.kind, stored.version.spec["arguments"]["module"]) == ("python", "model")
+
+
+def test_what_building_says(builder: Builder, tmp_path: Path) -> None:
+    """Of a model without a post_build nothing of one."""
+    builder(project(tmp_path / "p"))
+    assert "checking the model" in builder.lines
+
+
+def test_a_build_that_fails_shows_the_traceback(builder: Builder, tmp_path: Path) -> None:
+    """Once, with the line of the model that is to blame."""
+    builder.refused(project(tmp_path / "p", body="@staticmethod\n    def post_build(): 1 / 0"))
+    assert [line for line in builder.lines if line.startswith("ZeroDivisionError")] == ["ZeroDivisionError: division by zero"]
 
 
 def test_a_file_that_was_left_out(builder: Builder, tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ class Bench:
         self.gateway = gateway or serving(self.servable)
         self.posted = posted or Posted()
         self.opened = 0
+        self.ended: list[tuple[str, Progress]] = []
+        """What this worker has counted."""
 
         async def opener() -> Store:
             self.opened += 1
@@ -171,6 +173,7 @@ class Bench:
             Webhooks(FetchPolicy.parse([]), send=self.posted, sleep=no_sleep),
             folder / "owners",
             limits,
+            ended=lambda model, how: self.ended.append((model, how)),
             clock=self.clock,
             monotonic=self.monotonic,
             sleep=sleep,

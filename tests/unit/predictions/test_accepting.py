@@ -69,7 +69,8 @@ def test_a_client_that_goes_away_while_it_is_accepted(tmp_path: Path) -> None:
             assert submitting.cancelled()
             store.gate.set()
             await settle(lambda: [p.progress for p in store._predictions.values()] == [P.CANCELLED])
-            assert it.service.counts()["m"] == (0, 0)
+            assert it.service.waiting() == {}
+            assert it.ended == [("m", P.CANCELLED)]
             assert it.servable.asked == []
 
     run(scenario)
@@ -87,11 +88,14 @@ def test_too_many_wait_for_one_model(tmp_path: Path) -> None:
             assert error.message == "2 predictions wait for model 'm', at most 2 may"
             await it.asked(2)
             it.servable.start(0)
-            assert it.service.counts() == {"m": (1, 1)}
+            assert it.service.waiting() == {"m": 1}
+            await it.stored_as(first, P.RUNNING)
+            assert await it.service.unfinished() == {"m": (1, 1)}
             await it.submit()
             await refused(it)
             await it.service.cancel(first)
-            assert it.service.counts() == {"m": (2, 0)}
+            assert it.service.waiting() == {"m": 2}
+            assert await it.service.unfinished() == {"m": (2, 0)}
             await refused(it)
 
     run(scenario)
@@ -169,7 +173,7 @@ def test_what_is_refused(tmp_path: Path, rows: list[Value], options: dict[str, s
             assert caught.value.kind is kind
             assert text in caught.value.message
             assert it.fake._predictions == {}
-            assert it.service.counts().get("m", (0, 0)) == (0, 0)
+            assert it.service.waiting() == {}
 
     run(scenario)
 
@@ -335,6 +339,23 @@ def test_a_synchronous_run_that_cannot_be_now(tmp_path: Path, kind: Kind) -> Non
             it.servable.finish(0, ServingError(kind, "not now"))
             with pytest.raises(ServingError, match="not now"):
                 await running
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", [Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.UNSUPPORTED])
+def test_a_synchronous_run_that_ends_once_it_has_started(tmp_path: Path, kind: Kind) -> None:
+    """The model's process dies: the prediction has failed, whatever the kind of the error."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as it:
+            running = asyncio.ensure_future(it.service.run(it.gateway.find("m"), [{"x": 1}, {"x": 2}]))
+            await it.asked(2)
+            it.servable.start(0)
+            it.servable.finish(0, ServingError(kind, "its process ended"))
+            view = await running
+            assert (view.progress, view.error_kind, view.outputs) == (P.FAILED, kind.value, None)
+            assert view.error.endswith(": its process ended")
 
     run(scenario)
 

@@ -43,6 +43,7 @@ def test_success(tmp_path: Path) -> None:
             assert record.outputs is not None
             assert unpack_rows(record.outputs) == view.outputs
             assert unpack_rows(record.inputs) == [{"x": 1}, {"x": 2}]
+            assert it.ended == [("m", P.SUCCEEDED)]
 
     run(scenario)
 
@@ -59,6 +60,7 @@ def test_the_owner_reads_the_models_traceback(tmp_path: Path) -> None:
             view = await it.reach(key, P.FAILED)
             assert ended(view) == (P.FAILED, BROKEN.trace, "model_failed")
             assert (await it.stored(key)).error == BROKEN.trace
+            assert it.ended == [("m", P.FAILED)]
 
     run(scenario)
 
@@ -327,7 +329,7 @@ def test_accepting_needs_the_store(tmp_path: Path) -> None:
             it.fake.failure = DOWN
             with pytest.raises(ServingError, match="the database is gone"):
                 await it.submit()
-            assert it.service.counts().get("m", (0, 0)) == (0, 0)
+            assert it.service.waiting() == {}
             assert it.servable.asked == []
             it.fake.failure = None
             await it.submit()

@@ -264,7 +264,8 @@ def test_any_worker_answers_for_all(tmp_path: Path) -> None:
             assert ended(await one.service.get(key)) == (P.CANCELLED, "Canceled", "cancelled")
             await settle(lambda: one.servable.cancelled == 1)
             assert ended(await one.service.get(key)) == (P.CANCELLED, "Canceled", "cancelled")
-            assert one.service.counts()["m"] == (0, 0)
+            assert await one.service.unfinished() == {}
+            assert one.ended + other.ended == [("m", P.CANCELLED)]
 
     run(scenario)
 
@@ -358,10 +359,11 @@ def test_a_lost_lease_and_a_late_result(tmp_path: Path) -> None:
             await other.asked(1)
             assert (await other.stored(key)).attempt == 2
             hung.servable.finish(0, {"y": "late"})
-            await settle(lambda: hung.service.counts()["m"] == (0, 0))
+            await settle(lambda: hung.service.waiting() == {})
             assert (await hung.service.get(key)).progress is P.CLAIMED
             other.servable.finish(0, {"y": "good"})
             assert (await other.reach(key, P.SUCCEEDED)).outputs == [{"y": "good"}]
+            assert (hung.ended, other.ended) == ([], [("m", P.SUCCEEDED)])
             assert (await hung.service.get(key)).outputs == [{"y": "good"}]
 
     run(scenario)
@@ -400,8 +402,9 @@ def test_a_lost_lease_of_what_ran(tmp_path: Path) -> None:
             await other.service.beat()
             assert ended(await other.service.get(key)) == STOPPED
             hung.servable.finish(0, {"y": "late"})
-            await settle(lambda: hung.service.counts()["m"] == (0, 0))
+            await hung.reach(key, P.FAILED)
             assert ended(await hung.service.get(key)) == STOPPED
+            assert (hung.ended, other.ended) == ([], [("m", P.FAILED)])
 
     run(scenario)
 
@@ -419,7 +422,8 @@ def test_work_is_taken_over_where_there_is_room(tmp_path: Path) -> None:
                 keys.append(await one.submit({"x": number}))
             first, second, third = keys
             assert [(await one.stored(k)).progress for k in (first, second, third)] == [P.CLAIMED, P.PENDING, P.PENDING]
-            assert one.service.counts()["m"] == (3, 0)
+            assert one.service.waiting() == {"m": 3}
+            assert await one.service.unfinished() == {"m": (3, 0)}
             assert (await one.service.get(second)).progress is P.PENDING
             await one.service.beat()
             await one.asked(1)
@@ -437,7 +441,8 @@ def test_work_is_taken_over_where_there_is_room(tmp_path: Path) -> None:
             one.servable.finish(1, {"y": 1})
             await one.reach(second, P.SUCCEEDED)
             await one.service.beat()
-            assert one.service.counts()["m"] == (0, 0)
+            assert one.service.waiting() == {}
+            assert await one.service.unfinished() == {}
 
     run(scenario)
 
@@ -451,7 +456,7 @@ def test_cancel_of_what_nobody_runs(tmp_path: Path) -> None:
             assert (await it.service.cancel(key)).progress is P.CANCELLED
             await it.service.beat()
             assert it.servable.asked == []
-            assert it.service.counts() == {}
+            assert it.service.waiting() == {}
 
     run(scenario)
 

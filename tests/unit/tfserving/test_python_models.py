@@ -59,6 +59,12 @@ def client(tmp_path: Path) -> Iterator[Client]:
             {
                 "m": Served(model_of(tmp_path / "m", SOURCE)),
                 "one": Served(model_of(tmp_path / "one", "def predict(x: float, times: int = 1) -> float:\n    return x * times")),
+                "deep": Served(
+                    model_of(
+                        tmp_path / "deep",
+                        "import numpy as np\ndef predict(x: float):\n    return {'a': np.array([np.nan, 2.5]), 'b': {'c': -np.inf}}",
+                    )
+                ),
                 "list": Served(model_of(tmp_path / "list", "def predict(x: list[float]) -> float:\n    return sum(x)")),
                 "odd": Served(
                     model_of(tmp_path / "odd", "def predict(x: int):\n    return ['\\ud800', 10**30, x][x] if x < 3 else {str(x): x}")
@@ -103,6 +109,8 @@ def test_numbers_that_are_not_finite(client: Client) -> None:
     reply = client.predict("one", b'{"instances": [NaN, Infinity]}')
     assert reply.body == b'{"predictions":[NaN,Infinity]}'
     assert math.isnan(json.loads(reply.body)["predictions"][0])
+    deep = client.predict("deep", {"instances": [1]})
+    assert deep.body == b'{"predictions":[{"a":[NaN,2.5],"b":{"c":-Infinity}}]}'
 
 
 REFUSED = [

@@ -1,7 +1,11 @@
 """Uploads and the demo server's routes: what multipart bodies hold, files in the place of their URLs, one object per run."""
 
+import asyncio
 import contextlib
+import itertools
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -11,7 +15,8 @@ from hypothesis import strategies as st
 from dragoman.core.errors import ServingError
 from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob, Form, Signature
-from dragoman.dialects.tungsten.files import serve, upload
+from dragoman.dialects.tungsten.files import serve
+from dragoman.dialects.tungsten.forms import file_of
 from tests.fakes_predictions import NUMBERS, PICTURES, TEXT, Client
 
 FIRST = f"{1:032x}"
@@ -24,6 +29,32 @@ def multipart(name: str = "file", filename: str | None = "a.png", content: bytes
     named = f'; filename="{filename}"' if filename is not None else ""
     head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{named}\r\nContent-Type: {kind}\r\n\r\n'
     return head.encode() + content + b"\r\n--frontier--\r\n"
+
+
+def upload(body: bytes, content_type: bytes, sizes: Iterable[int] = ()) -> Blob:
+    """The file of a body that comes in pieces of these sizes, again and again, or as a whole."""
+
+    async def whole() -> Blob:
+        left = iter(pieces(body, list(sizes)))
+
+        async def read() -> bytes:
+            return next(left, b"")
+
+        file = await file_of(read, content_type)
+        async with aclosing(file.content) as content:
+            taken = b"".join([piece async for piece in content])
+        assert next(left, None) is None, "the rest of the body was not read"
+        return Blob(taken, file.media_type, file.name)
+
+    return asyncio.run(whole())
+
+
+def pieces(body: bytes, sizes: list[int]) -> Iterator[bytes]:
+    for size in itertools.cycle(sizes or [len(body) or 1]):
+        if not body:
+            return
+        yield body[:size]
+        body = body[size:]
 
 
 def put(client: Client, folder: str = "", **part: Any) -> str:
@@ -146,6 +177,28 @@ def test_an_empty_file() -> None:
     assert upload(multipart(content=b""), FORM.encode()).data == b""
 
 
+SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=4)
+NEARLY = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"--", b"--fron", b"\r\n--frontie", b"x", b"\r\n\r\n"]), max_size=12).map(
+    b"".join
+)
+
+
+@given(NEARLY, SIZES)
+def test_wherever_the_pieces_are_cut(content: bytes, sizes: list[int]) -> None:
+    """In a boundary, in a head, in what looks like either: the file is what was sent, also with fields before and behind it."""
+    field = b'--frontier\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + content + b"\r\n"
+    body = b"preamble\r\n" + field + multipart(content=content)[:-2] + b"\r\n" + field + b"--frontier--\r\nepilogue"
+    assert upload(body, FORM.encode(), sizes).data == content
+
+
+@given(st.integers(1, 300), SIZES)
+def test_a_form_that_ends_too_early(length: int, sizes: list[int]) -> None:
+    """Is refused wherever it ends, and the file is not taken for whole."""
+    body = multipart(content=b"x" * 100)
+    with pytest.raises(ServingError):
+        upload(body[: min(length, len(body) - len("--frontier--\r\n"))], FORM.encode(), sizes)
+
+
 @given(st.binary(max_size=200), st.binary(max_size=40))
 def test_any_bytes_are_a_file_or_refused(noise: bytes, content: bytes) -> None:
     """No body fails the server, and what is taken is what was sent."""
@@ -214,6 +267,15 @@ def test_metadata() -> None:
     assert found["input_filetypes"] == found["output_filetypes"] == found["demo_output_filetypes"] == {"image": "image"}
     assert list(client.get("/models/m/demo/metadata")["demo_output_schema"]["properties"]) == ["page"]
     assert client.get("/models/n:1/demo/metadata")["input_filetypes"] == {}
+
+
+def test_the_readme_is_text() -> None:
+    """What its author wrote, in JSON, whatever it holds."""
+    client = Client()
+    client.serve("r", TEXT, readme="# Hi\n<script>alert(1)</script> ![x](x.png)")
+    reply = client.send("GET", "/models/r/demo/metadata")
+    assert reply.headers[b"content-type"] == b"application/json"
+    assert json.loads(reply.body)["readme"] == "# Hi\n<script>alert(1)</script> ![x](x.png)"
 
 
 def test_one_run() -> None:

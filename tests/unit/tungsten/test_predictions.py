@@ -212,6 +212,17 @@ def test_a_predict_that_never_ran(kind: Kind, status: int, raised: bool) -> None
     assert client.refused(status, "POST", "/predict", [ROW]) == {"detail": "sorry", "error_kind": kind.value}
 
 
+@pytest.mark.parametrize(("kind", "status"), [(Kind.TIMEOUT, 504), (Kind.OVERLOADED, 200), (Kind.NOT_READY, 200), (Kind.UNAVAILABLE, 200)])
+def test_a_predict_that_broke_off(kind: Kind, status: int) -> None:
+    """What had started has failed, unless it was out of time: its process may have died."""
+    client = Client()
+    client.predictions.run_view = view(progress=Progress.FAILED, error="sorry", error_kind=kind.value, started=101.0)
+    if status == 200:
+        assert client.post("/predict", [ROW]) == {"outputs": None, "status": "failed", "error_message": "sorry"}
+    else:
+        client.refused(status, "POST", "/predict", [ROW])
+
+
 # --- demos ---
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from dragoman.core.model import ModelSpec
+from dragoman.core.model import InferRequest, ModelSpec
+from dragoman.core.tensors import BYTES, Form, Signature, TensorSpec, Value
 from dragoman.hosting.servable import LocalServable
 from dragoman.serving.gateway import Entry
 from tests.models.snippets import same_process, write
+from tests.unit.predictions.rig import Scripted
 from tests.unit.v2.client import Client
 
 SOURCE = """
@@ -89,6 +91,61 @@ def test_infer(client: Client) -> None:
     assert outputs["text"] == {"name": "text", "shape": [2], "datatype": "BYTES", "data": ["a", "bbb"]}
     assert outputs["size"]["data"] == [3, 3]
     assert [json.loads(each) for each in outputs["more"]["data"]] == [{"a": 1}, {"b": 3}]
+
+
+def test_statistics_count_one_request_of_two_rows(client: Client, tmp_path: Path) -> None:
+    """Rows are inferences, runs of the model executions, and the client asked once."""
+    assert client.infer("m", {"inputs": [HELLO, PICTURES]}).status == 200
+    runs = len(sizes(tmp_path))
+    (row,) = client.send("GET", "/v2/models/m/stats").json["model_stats"]
+    assert (row["inference_count"], row["execution_count"], row["inference_stats"]["success"]["count"]) == (2, runs, 1)
+
+
+def test_priority_and_id_reach_the_model() -> None:
+    """Of a request of rows as of one of tensors."""
+    model = Scripted()
+    model.answer = _echo
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    model.signatures = {"": Signature(Form.ROWS, (TensorSpec("a", BYTES, (-1,)),), batch=True, input_schema=schema)}
+    with Client([Entry(ModelSpec("r"), model)]) as client:
+        body = {"id": "7", "parameters": {"priority": 2}, "inputs": [text("a", "x", "y")]}
+        assert client.infer("r", body).json["id"] == "7"
+        asked = {"id": "8", "a": "z", "parameters": {"priority": 1}}
+        assert client.send("POST", "/v2/models/r/generate", asked).json["id"] == "8"
+    assert [(request.id, request.priority) for request in model.asked] == [("7", 2), ("7", 2), ("8", 1)]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    """As in answers of tensors, at any depth: JSON has no word for them."""
+    source = """
+from typing import TypedDict
+import numpy as np
+
+class Out(TypedDict):
+    y: float
+    many: list[float]
+    more: dict[str, float]
+    array: list
+
+def predict(x: float) -> Out:
+    odd = {"nan": float("nan"), "inf": float("-inf")}
+    return {"y": x * odd["inf"], "many": [1.5, odd["nan"]], "more": odd, "array": np.array([np.nan, 2.5])}
+"""
+    path = write(tmp_path / "n", source)
+    with same_process():
+        spec = ModelSpec("n", runtime="python", artifact=str(path))
+        with Client([Entry(spec, LocalServable.load(spec))]) as client:
+            asked = {"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, 0]}]}
+            outputs = client.infer("n", asked).outputs
+            assert outputs["y"]["data"] == [None, None]
+            assert outputs["many"]["data"] in ([1.5, None] * 2, ["[1.5,null]"] * 2)
+            assert outputs["more"]["data"] == ['{"nan":null,"inf":null}'] * 2
+            generated = client.send("POST", "/v2/models/n/generate", {"x": 1}).json
+            assert (generated["y"], generated["more"], generated["array"]) == (None, {"nan": None, "inf": None}, [None, 2.5])
+
+
+async def _echo(request: InferRequest) -> Value:
+    return {"output": "done"}
 
 
 def test_options_may_be_left_out(client: Client) -> None:

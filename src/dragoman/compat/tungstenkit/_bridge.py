@@ -90,7 +90,7 @@ def find_model(module: ModuleType, class_name: str = "") -> type:
         )
     if len(models) > 1:
         names = ", ".join(sorted(cls.__name__ for cls in models))
-        words = f"Multiple models are defined in module '{module.__name__}': {names}. Choose one with --model-class"
+        words = f"Multiple models are defined in module '{module.__name__}': {names}. Choose one with --model-class, or serve FILE.py:CLASS"
         raise ServingError(Kind.INVALID_INPUT, words, what="model")
     return models[0]
 

@@ -36,7 +36,7 @@ class Demo:
                 {
                     "name": entry.name,
                     "avatar_url": None,
-                    "readme": None,
+                    "readme": entry.spec.readme or None,
                     **description(entry.signatures),
                     "input_filetypes": dict(signature.input_files),
                     "output_filetypes": dict(signature.output_files),

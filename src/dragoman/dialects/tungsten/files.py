@@ -1,4 +1,4 @@
-"""Uploads: multipart bodies, the /files routes, and URLs in rows that mean a file of this server. Called by rest.py and demo.py.
+"""Uploads: how files are answered, and URLs in rows that mean a file of this server. Called by rest.py and demo.py.
 
 A URL of an upload never leaves the server to be fetched: its file takes the place of the URL in the row.
 """
@@ -11,19 +11,11 @@ from urllib.parse import quote, unquote
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob, Signature
 from dragoman.dialects import Answer, Request
-from dragoman.dialects.tungsten.errors import faulty
 
-_BOUNDARY = re.compile(rb'multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE | re.DOTALL)
-_DISPOSITION = re.compile(rb"^content-disposition:\s*form-data\s*;(.*)$", re.IGNORECASE | re.MULTILINE)
-_TYPE = re.compile(rb"^content-type:\s*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
-_PARAMETER = re.compile(rb'(?<![a-zA-Z*])([a-zA-Z*]{1,16})=(?:"((?:[^"\\]|\\.)*)"|([^;\s]*))')
 _OWN = re.compile(r"(?:https?://([A-Za-z0-9.:_\[\]-]{1,260}))?((?:/demo)?/files/)([^/?#]{1,400})\Z")
 _HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,260}\Z")
 _HARMLESS = re.compile(r"(?:image/(?!svg)|audio/|video/)", re.IGNORECASE)
 """What a page may show; everything else a browser saves."""
-_MOST_HEAD = 16 << 10
-_MOST_PARTS = 100
-"""A form has few fields. What is looked at here holds up everybody else, so it is bounded, and so is the time for each part."""
 
 Get = Callable[[str], Awaitable[Blob]]
 
@@ -33,53 +25,6 @@ _SAFE = [
     (b"cache-control", b"private, max-age=600"),
 ]
 """What somebody uploaded may be a page: it runs nothing, and belongs to no origin."""
-
-
-def upload(body: bytes, content_type: bytes | None) -> Blob:
-    """The part `file` of a multipart body. INVALID_INPUT without one, or for a body that is none."""
-    found = _BOUNDARY.match(content_type or b"")
-    if found is None:
-        raise _no_file()
-    boundary = b"--" + (found[1] or found[2])
-    at = body.find(boundary)
-    for _ in range(_MOST_PARTS):
-        if at < 0:
-            raise _no_file()
-        start = at + len(boundary)
-        if body.startswith(b"--", start):
-            break
-        head_end = body.find(b"\r\n\r\n", start, start + _MOST_HEAD)
-        end = body.find(b"\r\n" + boundary, head_end + 2 if head_end >= 0 else start)
-        if head_end < 0 or end < 0:
-            raise faulty("body", msg="There was an error parsing the body", code="value_error")
-        head = body[start:head_end]
-        named = _disposition(head)
-        if named.get("name") == "file" and "filename" in named:
-            media_type = _TYPE.search(head)
-            declared = media_type[1].strip().decode("latin-1") if media_type else ""
-            return Blob(body[head_end + 4 : end] if end > head_end + 2 else b"", declared, named["filename"])
-        at = end + 2
-    else:
-        raise faulty("body", msg=f"the form has more than {_MOST_PARTS} fields", code="value_error")
-    raise _no_file()
-
-
-def _disposition(head: bytes) -> dict[str, str]:
-    found = _DISPOSITION.search(head)
-    if found is None:
-        return {}
-    named = {}
-    for key, quoted, plain in _PARAMETER.findall(found[1]):
-        text = (re.sub(rb"\\(.)", rb"\1", quoted) or plain).decode("utf-8", "replace")
-        name = key.decode().lower()
-        if name == "filename*":  # RFC 5987: utf-8''percent-encoded
-            name, text = "filename", unquote(text.rpartition("'")[2])
-        named[name] = text
-    return named
-
-
-def _no_file() -> ServingError:
-    return faulty("body", "file", msg="field required", code="value_error.missing")
 
 
 def serve(blob: Blob) -> Answer:

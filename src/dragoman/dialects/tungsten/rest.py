@@ -4,6 +4,7 @@ The same routes are at the root, for the default model, and below /models/NAME o
 predictions and demos share one space. What the demo server of the original answers is below /demo, in demo.py.
 """
 
+from contextlib import aclosing
 from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
@@ -12,6 +13,7 @@ from dragoman.dialects.tungsten import answers, errors, files, reading
 from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
 from dragoman.dialects.tungsten.events import stream
+from dragoman.dialects.tungsten.forms import file_of
 from dragoman.serving.root_model import description
 
 _EVENT_HEADERS = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
@@ -111,7 +113,7 @@ class Tungsten:
         entry, rows = await self._calls.rows(request, name, tag)
         view = await self._predictions.run(entry, rows, caller=request.caller, dialect=self.name)
         kind = next((kind for kind in _UNDONE if view.error_kind == kind.value), None)
-        if kind is not None:
+        if kind is Kind.TIMEOUT or (kind is not None and view.started is None):
             raise ServingError(kind, view.error, retry_after_s=1.0 if kind is Kind.OVERLOADED else None)
         return Answer(body=await answers.encoded(answers.prediction(view)))
 
@@ -139,9 +141,10 @@ class Tungsten:
         return Answer(body=answers.encode(description(find(self._gateway, name, tag).signatures)))
 
     async def _upload(self, request: Request, folder: str) -> Answer:
-        blob = files.upload(await request.body(), request.header(b"content-type"))
-        key = await self._uploads.put(blob.data, blob.name, blob.media_type)
-        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, key)}))
+        file = await file_of(request.read, request.header(b"content-type"))
+        async with aclosing(file.content) as content:
+            upload = await self._uploads.add(content, file.name, file.media_type)
+        return Answer(body=answers.encode({"serving_url": files.file_url(request, folder, upload.key)}))
 
 
 def _get(handler: Handler, *args: str) -> Methods:

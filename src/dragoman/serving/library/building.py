@@ -83,7 +83,7 @@ async def build(library: Library, project: Project, name: Reference | None, log:
 
 def _is_python(project: Project) -> bool:
     source = project.source
-    return bool(project.module) or source.suffix == SUFFIX or (source.is_dir() and is_project(source))
+    return bool(project.module) or source.suffix == SUFFIX or (source.is_dir() and (is_project(source) or layouts.is_plain(source)))
 
 
 def _folder_name(source: Path) -> str:
@@ -132,7 +132,7 @@ async def _python(project: Project, folder: Path, log: Log, python_for: PythonFo
         python = await _interpreter(declared(ModelSpec("build"), config, "", environments=project.environments), python_for, log)
     files = await asyncio.to_thread(_files, code, config, project)
     await asyncio.to_thread(copy, files, folder)
-    log("checking the model" + (" and running its post_build" if static is not None else ""))
+    log("checking the model" + (" and running its post_build" if static is not None and static.post_build else ""))
     looked = await _examined(python, code, folder, folder.parent, log, post_build=True)
     _check(looked["config"], code.source)
     artifact = code.file.name if code.source.is_file() else ""
@@ -185,7 +185,7 @@ async def _examined(python: Path, code: _Code, folder: Path, place: Path, log: L
     answer = place / "examined.json"
     request = {
         "name": _folder_name(code.source), "folder": str(folder), "module": code.module, "class": code.model_class, "post_build": post_build,
-        "answer": str(answer),
+        "environment": str(python) != sys.executable, "answer": str(answer),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         str(python), "-c", _BOOT, str(_ROOT), json.dumps(request),

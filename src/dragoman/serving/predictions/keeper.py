@@ -163,6 +163,8 @@ class Keeper:
                 finished=self._parts.clock() if failed else None,
             )
             if await store.change_prediction(change):
+                if failed:
+                    self._parts.ended(orphan.model, progress)
                 log.warning("prediction %s lost its server: %s", orphan.id, "it has failed" if failed else "it will run again")
 
     def _repeatable(self, orphan: Prediction) -> bool | None:

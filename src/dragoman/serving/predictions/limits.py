@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
 
+from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Signature, Value
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -40,6 +41,10 @@ class Limits:
     attempts: int = 3
 
 
+def _unheard(_model: str, _how: Progress) -> None:
+    return
+
+
 async def _nothing() -> None:
     return
 
@@ -61,6 +66,8 @@ class Parts:
     admit: Admit = _anything
     tidy: Callable[[], Awaitable[None]] = _nothing
     """Whatever else is to be looked after from second to second; raises nothing."""
+    ended: Callable[[str, Progress], None] = _unheard
+    """Told of each end of a prediction that this worker has stored: its model, and how."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -41,7 +42,7 @@ _GATHER_S = 0.02
 """Changes that come closer together are told as one."""
 _ALL_MODELS = 4
 _RAISED = frozenset({Kind.OVERLOADED, Kind.NOT_READY, Kind.UNAVAILABLE, Kind.UNSUPPORTED, Kind.CANCELLED})
-"""What says nothing about the inputs: raised by `run` instead of being a failed prediction."""
+"""What says nothing about the inputs: of a prediction that has not started it is raised by `run` instead of being a failure."""
 DIALECT = "predictions"
 """For the counters, when the caller names none."""
 
@@ -121,8 +122,8 @@ class Predictions:
     ) -> View:
         """Run a prediction while the caller waits; nothing is stored. Cancelling the await cancels it.
 
-        A failure of the model or of an input is in the view, as it is for one that was submitted; what says that the server cannot now
-        (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
+        A failure of the model or of an input is in the view, as it is for one that was submitted, and so is every failure of what had started;
+        before that, what says that the server cannot now (OVERLOADED, NOT_READY, UNAVAILABLE) is raised, and so is what `Gateway.admit` raises.
         """
         parts = self._parts
         self._admit(entry, rows, operation)
@@ -133,7 +134,7 @@ class Predictions:
             outputs = await self._work.infer(run, monotonic() + parts.limits.run_timeout_s, patient=False)
             run.end(Ending(Progress.SUCCEEDED, parts.clock(), outputs))
         except ServingError as error:
-            if error.kind in _RAISED:
+            if error.kind in _RAISED and run.started is None:
                 raise
             run.end(Ending(Progress.FAILED, parts.clock(), error=error_text(error), error_kind=error.kind.value))
         run.show()
@@ -230,6 +231,7 @@ class Predictions:
         self._keeper.pending.discard(prediction_id)
         view, record = await self._stored(prediction_id)
         if cancelled:
+            self._parts.ended(record.model, Progress.CANCELLED)
             wake(self._parts.owners, record.owner)
             if record.webhook:
                 self._deliveries.ended(view, record.webhook)
@@ -258,15 +260,14 @@ class Predictions:
         await self._deliveries.close()
         await self._work.close(drain_s)
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Model -> (waiting, running) of this worker's submitted predictions."""
-        pending = self._keeper.pending.of
-        work = self._work
-        return {m: (work.waiting[m] + pending[m], work.running[m]) for m in sorted({*work.waiting, *work.running, *pending})}
+    def waiting(self) -> Counter[str]:
+        """Model -> how many predictions this worker has accepted that have not started; what the limits are about."""
+        return self._work.waiting + self._keeper.pending.of
 
-    def ends(self) -> dict[tuple[str, Progress], int]:
-        """(model, how it ended) -> how many of this worker's submitted predictions."""
-        return dict(self._work.ends)
+    async def unfinished(self) -> dict[str, tuple[int, int]]:
+        """Model -> how many submitted predictions wait and how many run, in all workers. Raises UNAVAILABLE."""
+        store = await self._parts.store.existing()
+        return {} if store is None else await store.unfinished()
 
     # --- below the surface ---
 
@@ -298,9 +299,9 @@ class Predictions:
         try:
             await insert
             store = await self._parts.store.get()
-            await store.change_prediction(
-                Change(record.id, Progress.CANCELLED, error=CANCELED, error_kind=Kind.CANCELLED.value, finished=self._parts.clock())
-            )
+            change = Change(record.id, Progress.CANCELLED, error=CANCELED, error_kind=Kind.CANCELLED.value, finished=self._parts.clock())
+            if await store.change_prediction(change):
+                self._parts.ended(record.model, Progress.CANCELLED)
         except ServingError as error:
             log.warning("a prediction whose client had gone may run all the same: %s", error.message)
 
@@ -308,9 +309,8 @@ class Predictions:
         if self._work.closing:
             raise ServingError(Kind.UNAVAILABLE, "the server is stopping; it accepts no more predictions", retry_after_s=5.0)
         most = self._parts.limits.waiting
-        pending = self._keeper.pending
-        here = self._work.waiting[model] + pending.of[model]
-        everywhere = self._work.waiting.total() + len(pending)
+        waiting = self.waiting()
+        here, everywhere = waiting[model], waiting.total()
         if here >= most or everywhere >= _ALL_MODELS * most:
             whose = f"{here} predictions wait for model '{model}', at most {most} may"
             text = whose if here >= most else f"{everywhere} predictions wait, at most {_ALL_MODELS * most} may"

@@ -49,10 +49,7 @@ class Work:
         self.recent: OrderedDict[str, Run] = OrderedDict()
         self.held_bytes = 0
         self.waiting: Counter[str] = Counter()
-        self.running: Counter[str] = Counter()
-        """Model -> how many of `runs` have not started, and how many have."""
-        self.ends: dict[tuple[str, Progress], int] = {}
-        """(model, ending) -> how many."""
+        """Model -> how many of `runs` have not started."""
         self._recent_bytes = 0
         self._gates: dict[str, Gate] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +86,8 @@ class Work:
         """Forget a run."""
         if self.runs.pop(run.id, None) is not None:
             self.held_bytes -= run.size
-            (self.waiting if run.started is None else self.running)[run.record.model] -= 1
+            if run.started is None:
+                self.waiting[run.record.model] -= 1
             if len(self.runs) * 2 < self._parts.limits.held:
                 self.on_room()
 
@@ -112,7 +110,6 @@ class Work:
     def _started(self, run: Run) -> None:
         if run.id in self.runs:
             self.waiting[run.record.model] -= 1
-            self.running[run.record.model] += 1
         self.spawn(self._save_start(run))
 
     async def _save_start(self, run: Run) -> None:
@@ -200,8 +197,6 @@ class Work:
         """Decide a run's ending and store it, in the background. False when it was decided before."""
         if not run.end(ending):
             return False
-        key = (run.record.model, ending.progress)
-        self.ends[key] = self.ends.get(key, 0) + 1
         self.spawn(self._settle(run, ending))
         return True
 
@@ -236,6 +231,7 @@ class Work:
             log.warning("prediction %s was decided elsewhere; what came of it here is dropped", run.id)
             run.lose()
             return
+        self._parts.ended(run.record.model, ending.progress)
         run.show()
         self._remember(run)
         if run.record.webhook:
