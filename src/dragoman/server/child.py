@@ -1,6 +1,7 @@
 """One worker process under the supervisor: `python -m dragoman.server.child FD`. Reads its orders from the line, reports over it."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -31,7 +32,8 @@ async def serve(line: socket.socket) -> int:
         writer.write(json.dumps({"event": event, **facts}).encode() + b"\n")
 
     async def leave_with_supervisor() -> None:
-        await reader.read()
+        with contextlib.suppress(OSError):  # a reset: it died before it had read what was reported
+            await reader.read()
         stopping.set()
 
     watch = loop.create_task(leave_with_supervisor())

@@ -9,7 +9,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import ModelSpec
-from dragoman.core.predictions import Progress
+from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change
 from tests.fakes_store import FakeStore
 from tests.servables import run, settle
@@ -177,6 +177,33 @@ def test_a_graceful_stop_keeps_everything(tmp_path: Path) -> None:
             await second.asked(1)
             second.servable.finish(0, {"y": 2})
             assert (await second.reach(waits, P.SUCCEEDED)).outputs == [{"y": 2}]
+
+    run(scenario)
+
+
+def test_what_is_accepted_during_a_stop_waits_for_the_next_server(tmp_path: Path) -> None:
+    """A prediction that is being stored when the stop begins has its id, does not run any more, and holds nothing up."""
+
+    class Slow(FakeStore):
+        async def add_prediction(self, prediction: Prediction) -> None:
+            storing.set()
+            await go_on.wait()
+            await super().add_prediction(prediction)
+
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def scenario() -> None:
+        it = Bench(tmp_path, Slow())
+        submitting = asyncio.create_task(it.submit())
+        await storing.wait()
+        publish(it.gateway, None, state=State.LOADING)  # as when its process is gone, too
+        closing = asyncio.create_task(it.service.close(60))
+        await asyncio.sleep(0)
+        go_on.set()
+        async with asyncio.timeout(10):
+            await closing
+        assert (await it.stored(await submitting)).progress is P.PENDING
+        assert not it.servable.asked
 
     run(scenario)
 

@@ -289,7 +289,11 @@ class Predictions:
         return replace(run.record, owner=owner, attempt=1, lease_until=lease, inputs=inputs)
 
     async def _insert(self, record: Prediction) -> None:
-        await (await self._parts.store.get()).add_prediction(record)
+        """Store it; if the server stops meanwhile, for the next one to run."""
+        store = await self._parts.store.get()
+        await store.add_prediction(record)
+        if self._work.closing and record.progress is Progress.CLAIMED:
+            await store.change_prediction(Change(record.id, Progress.PENDING, frozenset({Progress.CLAIMED}), record.owner, record.attempt))
 
     async def _withdraw(self, insert: asyncio.Task[None], record: Prediction) -> None:
         """Cancel what was stored although whoever asked had gone: nobody knows its id."""

@@ -92,7 +92,11 @@ class Work:
                 self.on_room()
 
     def begin(self, run: Run) -> None:
-        """Start working on a run that is held."""
+        """Start working on a run that is held; while the server stops nothing starts any more."""
+        if self.closing:
+            run.lose()
+            self.drop(run)
+            return
         run.on_start = self._started
         run.task = self.spawn(self._drive(run))
 
@@ -296,8 +300,9 @@ class Work:
         for run in waiting:
             run.stop()
         await asyncio.gather(*(self._release(run) for run in waiting))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+        until = time.monotonic() + timeout_s
+        while self._tasks and (left_s := until - time.monotonic()) > 0:  # one may start another
+            await asyncio.wait(set(self._tasks), timeout=left_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
