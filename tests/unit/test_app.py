@@ -218,10 +218,11 @@ def test_cancellation_is_nobodys_error() -> None:
         ("/v2/models/m/versions/1/infer", True, True),
         ("/v1/models/m:predict", True, True),
         ("/v2/models/m/generate_stream", False, True),
-        ("/predict", False, True),
-        ("/models/m:1/predict", False, True),
+        ("/predict", True, True),
+        ("/models/m:1/predict", True, True),
         ("/predictions/0/events", False, True),
-        ("/predictions", False, False),
+        ("/predictions", True, False),
+        (f"/predictions/{32 * '0'}", True, False),
         ("/predictions/0/cancel", False, False),
         ("/v2/repository/models/m/load", False, False),
         ("/v2/health/ready", False, False),
@@ -232,6 +233,11 @@ def test_how_requests_may_be_run(path: str, eager: bool, cancels: bool) -> None:
     """Inference without a task and only while somebody waits; whatever changes the server to its end."""
     assert App.eager({"path": path}) is eager
     assert App.cancels({"path": path}) is cancels
+
+
+def test_polls_that_may_wait_have_a_task() -> None:
+    """A wait with a time limit needs one."""
+    assert not App.eager({"path": f"/predictions/{32 * '0'}", "query_string": b"wait=5"})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ _EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions")
 _POLLED = len("/predictions/") + 32
 """The length of the path of one prediction at the root."""
 
-_CANCELLED_ENDINGS = (*_EAGER_ENDINGS, "/generate", "/generate_stream", ":classify", ":regress", "/predict", "/events")
+_CANCELLED_ENDINGS = ("/infer", ":predict", "/predict", "/generate", "/generate_stream", ":classify", ":regress", "/events")
 """Paths whose work nobody needs once the client has left."""
 
 
