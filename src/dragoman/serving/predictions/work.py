@@ -239,6 +239,8 @@ class Work:
 
     async def save_progress(self, run: Run) -> None:
         """Store that a run has started, and what it has printed. With the store down it stays unsaved, until the next time."""
+        if run.ending is not None:  # that is being stored, for as long as it takes, and nobody else may wait for it
+            return
         async with run.writing:
             if run.ending is not None or run.lost or run.started is None or (run.started_saved and run.logs_saved):
                 return
