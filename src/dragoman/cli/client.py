@@ -80,7 +80,7 @@ def exchange(options: argparse.Namespace, method: str, path: str, body: object =
     except ValueError as error:
         raise invalid(f"--url is {base}: {error}") from error
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310 # the same
             return reply.status, json.load(reply)
     except urllib.error.HTTPError as error:
         with error:

@@ -57,9 +57,10 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of that lower-case name."""
-        for key, value in self.scope["headers"]:
+        headers: Headers = self.scope["headers"]
+        for key, value in headers:
             if key == name:
-                return value  # type: ignore[no-any-return]
+                return value
         return None
 
     @property
@@ -70,11 +71,13 @@ class Request:
     @property
     def caller(self) -> str:
         """The name of the API key that admitted the request, "" for none."""
-        return self.scope.get(CALLER, "")  # type: ignore[no-any-return]
+        caller: str = self.scope.get(CALLER, "")
+        return caller
 
     @property
     def query(self) -> bytes:
-        return self.scope.get("query_string", b"")  # type: ignore[no-any-return]
+        query: bytes = self.scope.get("query_string", b"")
+        return query
 
     async def body(self) -> bytes:
         """The whole body as it was sent. Raises TOO_LARGE above the server's limit, CANCELLED when the client went away."""

@@ -41,7 +41,8 @@ def only_row(outputs: Rows, model: str) -> dict[str, Any]:
     row = outputs.items[0]
     if isinstance(row, Failure):
         raise ServingError(Kind.MODEL_FAILED, row.message, trace=row.trace)
-    return jsonable(row if isinstance(row, dict) else {"output": row})  # type: ignore[no-any-return]
+    answer: dict[str, Any] = jsonable(row if isinstance(row, dict) else {"output": row})
+    return answer
 
 
 def plain(value: Any) -> Value:

@@ -159,7 +159,8 @@ class Keeper:
             return self._folder / prefix
         if self._own_folder is None:
             usual = tempfile.gettempdir()
-            self._own_folder = tempfile.mkdtemp(prefix="dragoman-", dir=usual if len(usual) < _LONGEST_PATH - 20 else "/tmp")  # noqa: S108
+            short = usual if len(usual) < _LONGEST_PATH - 20 else "/tmp"  # noqa: S108 # mkdtemp makes a folder of its own below it, 0700
+            self._own_folder = tempfile.mkdtemp(prefix="dragoman-", dir=short)
         return Path(self._own_folder) / prefix
 
 

@@ -153,7 +153,7 @@ class Process:
     async def _connect(self) -> None:
         outputs = (_Lines(self._log, None, self._silent), _Lines(self._log, self._words, self._silent))
         for lines, stream in zip(outputs, (self._popen.stdout, self._popen.stderr), strict=True):
-            transport, _ = await self._loop.connect_read_pipe(lambda lines=lines: lines, stream)  # type: ignore[misc]
+            transport, _ = await self._loop.connect_read_pipe(lambda lines=lines: lines, stream)  # type: ignore[misc] # mypy cannot infer a lambda with a default
             self._transports.append(transport)
         transport, _ = await self._loop.create_connection(lambda: self._line, sock=self._socket)
         self._transports.append(transport)

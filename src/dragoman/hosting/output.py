@@ -23,10 +23,10 @@ class Tee(io.TextIOBase):
     @property
     def buffer(self) -> Any:
         """For those who write bytes; nobody but the log hears these."""
-        return self._below.buffer  # type: ignore[attr-defined]
+        return self._below.buffer  # type: ignore[attr-defined] # the streams of a process have one
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override] # typeshed has an attribute; this one is fixed
         return "utf-8"
 
     def writable(self) -> bool:

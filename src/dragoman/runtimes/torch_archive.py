@@ -79,6 +79,7 @@ def examine(path: Path, model: str, *, trusted: bool) -> Format:
             "server with --trust-pickle",
             what="model",
         ) from None
+    # NotImplementedError is what zipfile raises for a compression or a version that it does not know.
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, NotImplementedError) as error:
         with path.open("rb") as file:
             head = file.read(2)
@@ -87,7 +88,7 @@ def examine(path: Path, model: str, *, trusted: bool) -> Format:
         raise invalid(f"the file '{path.name}' of model '{model}' is damaged or is no PyTorch archive: {error}", what="model") from error
 
 
-class _Unsafe(Exception):  # noqa: N818
+class _Unsafe(Exception):  # noqa: N818 # no error: it carries a finding to the caller
     """The file asks for something that could run foreign code."""
 
 
@@ -185,7 +186,7 @@ def _examine_target(target: str) -> None:
         found: Any = torch.ops
         for part in parts[2:]:
             found = getattr(found, part, None)
-        if isinstance(found, torch._ops.OpOverload) and found._schema.name not in _FILE_OPERATORS:  # noqa: SLF001
+        if isinstance(found, torch._ops.OpOverload) and found._schema.name not in _FILE_OPERATORS:  # noqa: SLF001 # no public name
             return
     raise _Unsafe(f"it calls '{target[:100]}', which is no known operator")
 

@@ -80,7 +80,7 @@ def export(torch: Any, program: Any, spec: ModelSpec) -> Program:
     options = {"check_guards": False} if "check_guards" in program.module.__code__.co_varnames else {}
     forward = program.module(**options).forward
     in_spec = program.call_spec.in_spec
-    unflatten = torch.utils._pytree.tree_unflatten  # noqa: SLF001 - the exporter's own way to put nested arguments together
+    unflatten = torch.utils._pytree.tree_unflatten  # noqa: SLF001 # the exporter's own way to put nested arguments together
 
     def run(flat: Sequence[Any]) -> Any:
         tensors = iter(flat)

@@ -135,7 +135,7 @@ def _forest(ensemble: Any) -> None:
     members = np.asarray(getattr(ensemble, "estimators_", []), dtype=object).ravel()
     width = ensemble.n_features_in_
     subsets = getattr(ensemble, "estimators_features_", None)
-    if subsets is None or ensemble._max_features == width:  # noqa: SLF001 - then its trees get whole rows, whatever the subsets say
+    if subsets is None or ensemble._max_features == width:  # noqa: SLF001 # then its trees get whole rows, whatever the subsets say
         subsets = [range(width)] * len(members)
     for member, subset in zip(members, subsets, strict=True):
         _require(member.tree_.n_features == len(subset), "a tree of a forest was grown for another number of features")

@@ -32,7 +32,7 @@ PIECES = 256  # of a body are joined to one
 ONE_WRITE_BYTES = 64 * 1024  # up to about here joining head and body costs less than a gathering write
 
 
-class ClientGone(ConnectionResetError):  # noqa: N818  it tells an event; nothing went wrong
+class ClientGone(ConnectionResetError):  # noqa: N818 # it tells an event; nothing went wrong
     """Raised by `send` when nobody is there to read the answer. An application may let it pass."""
 
 

@@ -39,7 +39,7 @@ from dragoman.server.wire import ErrorBody, HttpLimits, OnResponse, json_error
 try:
     import resource
 except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]  # the name is a module or nothing
+    resource = None  # type: ignore[assignment] # the name is a module or nothing
 
 __all__ = ["Application", "ClientGone", "ErrorBody", "HttpLimits", "HttpServer", "OnResponse", "Peers", "bind"]
 

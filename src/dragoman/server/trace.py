@@ -113,7 +113,8 @@ class Identified:
 
     def _ids(self, scope: Scope) -> Ids | None:
         if IDS_KEY in scope:
-            return scope[IDS_KEY]  # type: ignore[no-any-return]
+            known: Ids | None = scope[IDS_KEY]
+            return known
         ids = scope[IDS_KEY] = identify(scope["headers"], always=self._always)
         return ids
 

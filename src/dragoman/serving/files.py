@@ -239,7 +239,7 @@ def _deep(value: Value) -> Value:
 
 
 def _value(place: _Place) -> Value:
-    return place.holder[place.key]  # type: ignore[index]
+    return place.holder[place.key]  # type: ignore[index] # as in put
 
 
 def _refused(place: _Place, text: str, kind: Kind = Kind.INVALID_INPUT) -> ServingError:

@@ -3,9 +3,8 @@
 Called by files.py. Knows PNG, JPEG, GIF, WebP and BMP; what it does not recognise is left to the model's own decoder.
 """
 
+import struct
 from collections.abc import Callable
-from struct import error as StructError  # noqa: N812
-from struct import unpack_from
 
 Size = tuple[int, int]
 
@@ -21,7 +20,7 @@ def size_of(data: bytes) -> Size | None:
         if data.startswith(magic):
             try:
                 return read(data)
-            except StructError:
+            except struct.error:
                 return None
     return None
 
@@ -29,21 +28,21 @@ def size_of(data: bytes) -> Size | None:
 def _png(data: bytes) -> Size | None:
     if data[12:16] != b"IHDR":
         return None
-    width, height = unpack_from(">II", data, 16)
+    width, height = struct.unpack_from(">II", data, 16)
     return width, height
 
 
 def _gif(data: bytes) -> Size | None:
-    width, height = unpack_from("<HH", data, 6)
+    width, height = struct.unpack_from("<HH", data, 6)
     return width, height
 
 
 def _bmp(data: bytes) -> Size | None:
-    (header,) = unpack_from("<I", data, 14)
+    (header,) = struct.unpack_from("<I", data, 14)
     if header == 12:
-        width, height = unpack_from("<HH", data, 18)
+        width, height = struct.unpack_from("<HH", data, 18)
         return width, height
-    width, height = unpack_from("<ii", data, 18)
+    width, height = struct.unpack_from("<ii", data, 18)
     return abs(width), abs(height)  # a negative height counts from the top
 
 
@@ -54,10 +53,10 @@ def _webp(data: bytes) -> Size | None:
     if kind == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
     if kind == b"VP8L":
-        (bits,) = unpack_from("<I", data, 21)
+        (bits,) = struct.unpack_from("<I", data, 21)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if kind == b"VP8 ":
-        width, height = unpack_from("<HH", data, 26)
+        width, height = struct.unpack_from("<HH", data, 26)
         return width & 0x3FFF, height & 0x3FFF
     return None
 
@@ -81,9 +80,9 @@ def _jpeg(data: bytes) -> Size | None:
             continue
         if marker in (0xD9, 0xDA):
             break
-        (length,) = unpack_from(">H", data, at + 2)
+        (length,) = struct.unpack_from(">H", data, at + 2)
         if marker in _FRAMES:
-            height, width = unpack_from(">HH", data, at + 5)
+            height, width = struct.unpack_from(">HH", data, at + 5)
             if best is None or width * height > best[0] * best[1]:
                 best = (width, height)
         at += 2 + max(2, length)

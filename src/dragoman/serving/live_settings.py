@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 try:
     import fcntl
 except ImportError:  # this platform has one worker, and nobody to lock out
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # the name is a module or nothing
 
 log = logging.getLogger("dragoman")
 

@@ -13,7 +13,7 @@ from typing import Any
 try:
     import fcntl
 except ImportError:  # this platform has one worker, and nobody to lock out
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # the name is a module or nothing
 
 MOST_BYTES = 256 << 20
 """Of one file: tracing is for looking at requests, not a reason to fill a disk."""

@@ -132,10 +132,10 @@ class ModelServer:
     def _call(self, method: str, path: str, payload: Any) -> tuple[int, bytes]:
         url = self.base_url + path
         body = None if payload is None else json.dumps(payload).encode()
-        request = Request(url, data=body, method=method, headers={"Content-Type": "application/json", **self._headers})  # noqa: S310
+        request = Request(url, data=body, method=method, headers={"Content-Type": "application/json", **self._headers})  # noqa: S310 # see below
         try:
-            # The scheme was looked at when the object was made.
-            with urlopen(request, timeout=None if path == "/predict" else ANSWER_TIMEOUT_S) as answer:  # noqa: S310
+            timeout_s = None if path == "/predict" else ANSWER_TIMEOUT_S
+            with urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 # the scheme was looked at when the object was made
                 return answer.status, answer.read()
         except HTTPError as error:
             with error:

@@ -60,7 +60,7 @@ def Field(  # noqa: N802 # Tungstenkit's name
     return FieldInfo(description=description, choices=choices, ge=ge, le=le, min_length=min_length, max_length=max_length)
 
 
-def Option(  # noqa: N802
+def Option(  # noqa: N802 # Tungstenkit's name
     default: Any,
     *,
     description: str | None = None,
@@ -226,8 +226,8 @@ def resolver(cls: type, nearby: Mapping[str, Any]) -> Callable[[str], Any]:
 
     def resolve(text: str) -> Any:
         module = sys.modules.get(cls.__module__)
-        # The text is the model file's own code, in the place where Python itself would evaluate it.
-        return eval(text, dict(vars(module)) if module else {}, {**vars(cls), cls.__name__: cls, **nearby})  # noqa: S307
+        names = {**vars(cls), cls.__name__: cls, **nearby}
+        return eval(text, dict(vars(module)) if module else {}, names)  # noqa: S307 # an annotation: the model file's own code
 
     return resolve
 

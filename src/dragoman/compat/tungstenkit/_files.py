@@ -188,7 +188,7 @@ class File:
     def __eq__(self, other: object) -> bool:
         return self.dict() == (other.dict() if isinstance(other, File) else other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # equal by what it points at, which changes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(__root__={_shortened(self.__root__)!r})"

@@ -22,7 +22,7 @@ class MaskedImage(BaseIO):
             if not isinstance(value, Image):
                 return
             try:
-                pictures[name] = value.to_pil_image(mode)  # type: ignore[arg-type]
+                pictures[name] = value.to_pil_image(mode)  # type: ignore[arg-type] # one of the two literals above
             except Exception as error:  # PIL's own, of its plugins, of a download: no common class
                 fault(faults, (*loc, name), "value_error", f"cannot be decoded as an image: {type(error).__name__}")
         if len(pictures) < 2:

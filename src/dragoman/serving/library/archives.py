@@ -23,7 +23,7 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> Self:
-        found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type] # no encoding is None there, too
         if found.type == tarfile.XHDTYPE and found.size <= _LARGEST_HEADER:
             return found
         if found.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
