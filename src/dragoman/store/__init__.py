@@ -4,10 +4,11 @@ Everything here is awaited and never blocks the loop. A write is durable when it
 answered). Inference never needs a store: with the store down serving goes on. Failures of the database are ServingError UNAVAILABLE.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from dragoman.core.model import EMPTY
 from dragoman.core.predictions import Prediction, Progress, may_move
 
 ACTIVE = frozenset({Progress.CLAIMED, Progress.RUNNING})
@@ -15,11 +16,26 @@ ACTIVE = frozenset({Progress.CLAIMED, Progress.RUNNING})
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A name in the registry, with or without versions. Times are seconds since the epoch."""
+
+    name: str
+    created: float
+    updated: float = 0.0
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Key -> value, "" for a tag that is only a word (Submarine's)."""
+    number: int = 0
+    """Given by the store, in the order of creation (Submarine's modelId)."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """One version of a model in the registry: what was built or registered, immutable but for its tags.
+    """One version of a model in the registry: what was built or registered. Its files never change; what people say about it does.
 
     `spec` is the ModelSpec as JSON, relative to `folder`; `manifest` lists files with sizes and hashes; `digest` is the hash of all of
-    that, the same wherever the same model is built. `folder` lies under the data directory, "" for versions that are only a URI.
+    that, the same wherever the same model is built. `folder` is relative to the data directory, or absolute for a version that was
+    registered where it lies; "" for one that is only a URI.
     """
 
     model: str
@@ -33,17 +49,70 @@ class StoredVersion:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
     source: str = ""
-    """Where it came from: a folder, a URI."""
+    """Where it came from, as whoever registered it wrote it: a folder, a URI."""
+    updated: float = 0.0
+    description: str = ""
+    stage: str = ""
+    """Production, Staging, Developing, Archived, None ... as given; "" when it was never given one."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What one face of the registry keeps and shows again, and nothing else reads: user_id, experiment_id, dataset, run_id, id ..."""
+    number: int = 0
+    """Given by the store, in the order of creation (Submarine's modelVersionId)."""
 
 
 class ModelStore(Protocol):
-    """Models, their versions, and their aliases (Tungsten's tags, MLflow's aliases)."""
+    """Models, their versions, their aliases (Tungsten's tags, MLflow's aliases) and what people say about them."""
 
-    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> None:
-        """Insert a version (and its model, when that is new) and point these aliases at it, in one transaction.
+    async def add_model(self, model: RegisteredModel) -> RegisteredModel:
+        """Insert a model without versions, which stays until it is removed; returns it with its number. Raises CONFLICT."""
+        ...
 
-        Raises CONFLICT when the version exists and `replace` is false.
+    async def model(self, name: str) -> RegisteredModel | None: ...
+    async def models(self) -> list[RegisteredModel]:
+        """All of them, by name; those that came with a version, too."""
+        ...
+
+    async def change_model(
+        self, name: str, *, updated: float, new_name: str | None = None, description: str | None = None
+    ) -> RegisteredModel:
+        """Change what is not None; versions, aliases and tags follow a new name. Raises NOT_FOUND, CONFLICT for a name that is taken."""
+        ...
+
+    async def remove_model(self, name: str) -> bool:
+        """With all its versions, aliases and tags. False when there was none. The files are the caller's."""
+        ...
+
+    async def tag_model(self, name: str, key: str, value: str | None, *, updated: float) -> None:
+        """Set a tag, or remove it with None (no error when there is none). Raises NOT_FOUND for an unknown model."""
+        ...
+
+    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> StoredVersion:
+        """Insert a version (and its model, when that is new) and point these aliases at it, in one transaction; returns it as stored.
+
+        A version "" gets the number after the highest one. Raises CONFLICT when the version exists and `replace` is false.
         """
+        ...
+
+    async def change_version(
+        self,
+        model: str,
+        version: str,
+        *,
+        updated: float,
+        description: str | None = None,
+        stage: str | None = None,
+        facts: Mapping[str, str] = EMPTY,
+        archive: str = "",
+    ) -> StoredVersion:
+        """Change what is not None; `facts` are merged. Other versions in the stage `stage` go to the stage `archive`, if one is given.
+
+        Raises NOT_FOUND (what="version").
+        """
+        ...
+
+    async def tag_version(self, model: str, version: str, key: str, value: str | None, *, updated: float) -> None:
+        """As tag_model."""
         ...
 
     async def version(self, model: str, version: str) -> StoredVersion | None: ...
@@ -52,7 +121,9 @@ class ModelStore(Protocol):
         ...
 
     async def remove_version(self, model: str, version: str) -> bool:
-        """Remove a version and the aliases that point at it; the model goes with its last version. False when there was none.
+        """Remove a version with its tags and the aliases that point at it. False when there was none.
+
+        A model that came with a version goes with its last one; one that was made by add_model stays.
 
         The files of the version are the caller's.
         """
@@ -171,7 +242,88 @@ class PredictionStore(Protocol):
         ...
 
 
-class Store(ModelStore, PredictionStore, Protocol):
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What should be served of one model, all of it: leaving a version out means unload it (written and read by serving/registry.py)."""
+
+    model: str
+    generation: int
+    """Of the whole registry: every change of any wish has a higher one than all before."""
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """JSON. Empty: nothing of it should be served; such a wish stays as a row, so that watchers see it."""
+    run: str = ""
+    """The run of a server that it holds for, "" for wishes that outlive every server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How far one worker came with the wish of one model."""
+
+    worker: str
+    model: str
+    generation: int
+    """The wish that it has applied, as far as that is possible."""
+    failures: Mapping[str, str] = field(default_factory=dict)
+    """Version -> reason, of those that did not load."""
+
+
+Rewrite: TypeAlias = Callable[[Wish | None], Mapping[str, Any] | None]
+"""From the wish that stands to the document of the next one; None leaves it as it is. Pure: it may be called twice, in another thread."""
+
+
+class DeploymentStore(Protocol):
+    """Wishes, and who has applied them. Everything here is small; statements are the same for every database."""
+
+    async def wish(self, model: str, rewrite: Rewrite, *, run: str = "", stages: Mapping[str, str] = EMPTY) -> Wish:
+        """Change a wish in one transaction that no other wish can come between; returns the one that stands then.
+
+        Where it changed, it has the next generation, the versions in `stages` have these stages, and everybody's bell rings. What `rewrite`
+        raises is raised here, and nothing is changed.
+        """
+        ...
+
+    async def wishes(self, *, since: int = 0) -> list[Wish]:
+        """Those of a higher generation, of all runs, in the order of generations."""
+        ...
+
+    async def forget_run(self, run: str) -> None:
+        """Remove the wishes of a server run that has ended."""
+        ...
+
+    async def join(self, worker: str, lease_until: float) -> None:
+        """Count this worker among those whom barriers wait for, or go on counting it until then (seconds since the epoch)."""
+        ...
+
+    async def leave(self, workers: Sequence[str]) -> None:
+        """Remove workers and their reports: they have ended, or somebody knows that they are dead. Everybody's bell rings."""
+        ...
+
+    async def workers(self, *, now: float) -> list[str]:
+        """Those whose lease is not over."""
+        ...
+
+    async def report(self, reports: Sequence[Report]) -> None:
+        """Write (in place of older ones of the same worker and model); everybody's bell rings."""
+        ...
+
+    async def reports(self, model: str) -> list[Report]: ...
+
+
+class Bell(Protocol):
+    """Tells one process that others have changed wishes or reports. It may ring for nothing, and is only a hint: whoever waits looks anyway."""
+
+    async def rung(self, timeout_s: float) -> None:
+        """Return when it has rung since the last return, or after the time-out. One waiter at a time. A change is never missed."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Store(ModelStore, PredictionStore, DeploymentStore, Protocol):
     """All of it, in one database."""
+
+    async def bell(self) -> Bell:
+        """A bell of one's own, close it in the end. SQLite: rung by processes of this machine; PostgreSQL: by everybody (LISTEN, NOTIFY)."""
+        ...
 
     async def close(self) -> None: ...
