@@ -72,7 +72,10 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
-    "store/sql.py": {"dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store"},
+    "store/sql.py": {
+        "dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store",
+        "dragoman.store.sqlite": "the same",
+    },
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
