@@ -122,10 +122,12 @@ class Roots:
     def _there(self, candidates: Sequence[Path], source: str) -> Path:
         """The first of these that exists. What is outside is refused before anybody looks whether it exists."""
         inside = [real for path in candidates if self.open_to(real := Path(os.path.realpath(path)))]
-        if not inside:
-            where = "not in a folder that models may be registered from"
-            raise invalid(f"the source {quoted(source)} is {where}; the server's operator allows folders with --model-root DIR", "source")
         problem = invalid(f"the source {quoted(source)} does not exist", "source")
+        if len(inside) < len(candidates):
+            where = "not in a folder that models may be registered from"
+            problem = invalid(
+                f"the source {quoted(source)} is {where}; the server's operator allows folders with --model-root DIR", "source"
+            )
         for real in inside:
             try:
                 if os.path.realpath(real, strict=True) != str(real):  # changed meanwhile, or links in a circle
