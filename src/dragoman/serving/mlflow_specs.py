@@ -50,8 +50,10 @@ _SAFE = "skops, ONNX, exported PyTorch programs, safetensors, UBJSON"
 _DEEPEST = 16
 
 
-def spec_of(base: ModelSpec, folder: Path, *, batch_size: int = 0, environments: str = "auto") -> ModelSpec:
+def spec_of(base: ModelSpec, folder: Path, *, batch_size: int = 0, environments: str = "auto", code: bool = True) -> ModelSpec:
     """The spec of an MLflow folder over the defaults in `base`. `batch_size` and `environments`: see python_models.
+
+    Without `code` the folder came as data, and none of its own code may be run, trusted or not.
 
     Raises INVALID_INPUT for a folder that is damaged, UNSUPPORTED for one that would run code and is not trusted.
     """
@@ -69,6 +71,7 @@ def spec_of(base: ModelSpec, folder: Path, *, batch_size: int = 0, environments:
         }
         spec = replace(base, artifact=str(artifact))
     else:
+        _refuse_code(base, model, code=code)
         spec = _python(base, folder, model, batch_size, environments)
         facts |= _loader(folder, model)
     spec = replace(spec, runtime=RUNTIME, signature=signature, arguments={**spec.arguments, RUNTIME: facts})
@@ -107,15 +110,14 @@ def _is_script(path: Path) -> bool:
 # --- the model's own code ---
 
 
-def _python(base: ModelSpec, folder: Path, model: MlflowModel, batch_size: int, environments: str) -> ModelSpec:
-    """A model that MLflow's python_function loads: in a process of its own, with the packages that the folder asks for."""
+def _refuse_code(base: ModelSpec, model: MlflowModel, *, code: bool) -> None:
     if PYTHON_FUNCTION not in model.flavors:
         raise ServingError(
             Kind.UNSUPPORTED,
             f"model '{base.name}' has the MLflow flavor {quoted(model.flavor)} only, for which there is no runtime",
             what="model",
         )
-    if base.arguments.get("trust_pickle") is not True:
+    if not code or base.arguments.get("trust_pickle") is not True:
         what = _MISSING.get(model.flavor, "its code runs when it is opened")
         raise ServingError(
             Kind.UNSUPPORTED,
@@ -123,6 +125,10 @@ def _python(base: ModelSpec, folder: Path, model: MlflowModel, batch_size: int, 
             f"and MLflow's python_function loads it in a process of its own; safe formats are {_SAFE}",
             what="model",
         )
+
+
+def _python(base: ModelSpec, folder: Path, model: MlflowModel, batch_size: int, environments: str) -> ModelSpec:
+    """A model that MLflow's python_function loads: in a process of its own, with the packages that the folder asks for."""
     environment, notes = environment_of(model, environments)
     # Nothing says that rows of different callers may be joined, so only the operator may.
     return replace(
