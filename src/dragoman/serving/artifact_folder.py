@@ -99,7 +99,7 @@ class ArtifactFolder:
         file = await _to_the_end(path, lambda: _open(target, path), undo=os.close)
         return os.fstat(file).st_size, _pieces(path, file)
 
-    async def list(self, path: str) -> list[Listed]:
+    async def listed(self, path: str) -> list[Listed]:
         """What a folder holds, by name; nothing of what is no folder. "" is the whole tree."""
         target = await self.resolve(path) if path.strip("/") else self.root
         return await _to_the_end(path, lambda: self._list(target))
@@ -114,7 +114,9 @@ class ArtifactFolder:
     def _resolved(self, path: str) -> Path:
         parts = PurePosixPath(path).parts
         if len(path) > _LONGEST_PATH or any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in parts):
-            raise invalid(f"the artifact path {quoted(path)} is too long: at most {_LONGEST_PATH} characters, and {_LONGEST_NAME} bytes a name")
+            raise invalid(
+                f"the artifact path {quoted(path)} is too long: at most {_LONGEST_PATH} characters, and {_LONGEST_NAME} bytes a name"
+            )
         if any(ord(c) < 32 or ord(c) == 127 for c in path) or parts[:1] == (_INCOMING,):
             raise invalid(f"the artifact path {quoted(path)} is not one that a file here can have")
         return confine(self.root, path, "the artifact path")

@@ -37,7 +37,7 @@ class Artifacts:
     async def _list(self, request: Request) -> Answer:
         """The entries of the folder `path`, with names relative to it; none for a file, and none for what is not there."""
         path = (await fields(request, self._max_inflated)).text("path", "", longest=TEXT)
-        listed = await self._folder.list(path)
+        listed = await self._folder.listed(path)
         return answer(
             {
                 "files": [
