@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
+        "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
         "console": "dragoman.console.routes:Console",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},

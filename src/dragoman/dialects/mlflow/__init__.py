@@ -1,1 +1,1 @@
-"""MLflow's protocols: its registry, artifacts and runs (registry.py), so that its client registers models here, and its scoring server."""
+"""MLflow's protocols: the registry's REST API, and the scoring server's `/invocations`."""
