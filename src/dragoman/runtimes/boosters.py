@@ -60,7 +60,8 @@ def load_xgboost(spec: ModelSpec) -> Model:
         return booster.predict(xgboost.DMatrix(x, nthread=threads or None), validate_features=False)
 
     linear = name == "gblinear"
-    ask, datatype = run_linear if linear else run, FP32
+    ask: Run = run_linear if linear else run
+    datatype = FP32
     if Options(spec).boolean("classes"):
         ask, datatype = _classes(ask, objective), INT64
     return Booster(

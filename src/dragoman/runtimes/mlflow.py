@@ -6,6 +6,7 @@ declared signature. Nothing here reads `MLmodel`.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -33,11 +34,11 @@ def load(spec: ModelSpec) -> Model:
     if runtime == "sklearn":
         return _estimator(inner, spec, facts)
     if runtime == "torch" and spec.signature is not None and not spec.artifact.endswith(".pt2"):
-        return find("runtimes", runtime)(replace(inner, signature=spec.signature))  # TorchScript declares nothing itself
+        inner = replace(inner, signature=spec.signature)  # TorchScript declares nothing itself
     if runtime == "xgboost" and str(facts.get("model_class")).endswith("Classifier"):
         inner = replace(inner, arguments={**inner.arguments, "classes": True})
     model: Model = find("runtimes", runtime)(inner)
-    return _bound(model, spec, facts)
+    return model if inner.signature is not None else _bound(model, spec, facts)
 
 
 def _bound(model: Model, spec: ModelSpec, facts: Mapping[str, Any]) -> Model:
@@ -75,6 +76,4 @@ def _estimator(inner: ModelSpec, spec: ModelSpec, facts: Mapping[str, Any]) -> M
 
 
 def _has_pandas() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("pandas") is not None

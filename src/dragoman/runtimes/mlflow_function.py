@@ -10,9 +10,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from dragoman.core.artifacts import TRUST
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Model, ModelSpec
-from dragoman.core.plugins import missing
 from dragoman.core.tensors import Signature
 from dragoman.runtimes.mlflow_frames import Framed, Function
 from dragoman.runtimes.options import Options
@@ -26,8 +26,7 @@ def load_function(spec: ModelSpec, facts: Mapping[str, Any]) -> Model:
     if not Options(spec).boolean("trust_pickle"):
         raise ServingError(
             Kind.UNSUPPORTED,
-            f"model '{spec.name}' is an MLflow python_function, whose code runs when it is opened; if you trust its author, start the server "
-            "with --trust-pickle",
+            f"model '{spec.name}' is an MLflow python_function, whose code runs when it is opened; {TRUST}",
             what="model",
         )
     function, refusals = run(lambda: _loaded(spec, facts), spec, "could not be loaded")
@@ -51,7 +50,12 @@ def _loaded(spec: ModelSpec, facts: Mapping[str, Any]) -> tuple[Function, tuple[
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         if not loader or loader.split(".")[0] == "mlflow":
-            raise missing("mlflow", "mlflow-skinny", error) from error
+            raise ServingError(
+                Kind.UNSUPPORTED,
+                f"model '{spec.name}' is loaded by MLflow ({loader or 'no loader_module'}), which its environment lacks: it belongs into its "
+                "requirements.txt, or with --environments never into the server's own: pip install mlflow-skinny",
+                what="model",
+            ) from error
         return _own(spec, facts, loader), ()
     model = mlflow.pyfunc.load_model(spec.artifact)
     takes_parameters = bool(facts.get("params"))

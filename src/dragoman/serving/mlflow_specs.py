@@ -3,6 +3,7 @@
 Called by repository.py. Nothing of the model is run; what a folder declares about itself is never a reason to trust it.
 """
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.core.artifacts import looks_like_lightgbm, read_head
+from dragoman.core.artifacts import TRUST, looks_like_lightgbm, read_head
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.core.tensors import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype, Form, Signature, TensorSpec, datatype_of
@@ -46,7 +47,6 @@ _RUNTIMES = {"pytorch": "torch"}
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".skops"})
 _SAVED_MODEL = "TensorFlow's SavedModel is what this version cannot load yet"
 _MISSING = {"tensorflow": _SAVED_MODEL, "keras": _SAVED_MODEL}
-_SAFE = "skops, ONNX, exported PyTorch programs, safetensors, UBJSON"
 _DEEPEST = 16
 
 
@@ -98,8 +98,6 @@ def _native(folder: Path, model: MlflowModel) -> tuple[str, Path] | None:
 
 def _is_script(path: Path) -> bool:
     """Whether a file of PyTorch is TorchScript, whose archive has its code beside the pickles; a pickled module has none."""
-    import zipfile
-
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist()[:10_000])
@@ -118,11 +116,11 @@ def _refuse_code(base: ModelSpec, model: MlflowModel, *, code: bool) -> None:
             what="model",
         )
     if not code or base.arguments.get("trust_pickle") is not True:
-        what = _MISSING.get(model.flavor, "its code runs when it is opened")
+        what = _MISSING.get(model.flavor, "no runtime of this server reads it")
         raise ServingError(
             Kind.UNSUPPORTED,
-            f"model '{base.name}' is an MLflow {model.flavor} model: {what}. If you trust its author, start the server with --trust-pickle, "
-            f"and MLflow's python_function loads it in a process of its own; safe formats are {_SAFE}",
+            f"model '{base.name}' is an MLflow {model.flavor} model: {what}, and MLflow's python_function, which can load it in a process of "
+            f"its own, runs its author's code; {TRUST}",
             what="model",
         )
 
