@@ -1,41 +1,60 @@
-"""Statements on wishes, and on the workers that apply them. Each function runs in the transaction of the connection that it is given."""
+"""Statements on wishes, and on the workers that apply them. Each function runs in the transaction of the connection that it is given.
+
+Those that write are called in transactions of which there is one at a time (`Database.alone`).
+"""
 
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, insert, select, update
 
 from dragoman.store import Report, Rewrite, Wish
-from dragoman.store.models import lock, set_stages
+from dragoman.store.models import set_stages
 from dragoman.store.tables import registry, reports, wishes, workers
 
 # --- wishes ---
 
 
-def wish(connection: Connection, model: str, run: str, rewrite: Rewrite, stages: Mapping[tuple[str, str], str]) -> tuple[Wish, bool]:
-    """The wish that stands afterwards, and whether it is a new one."""
-    generation = lock(connection) + 1
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """What came of a call of `wish`."""
+
+    stands: Wish | Exception
+    """What its rewrite raised, otherwise the wish that stands afterwards."""
+    new: bool = False
+
+
+def is_new(wished: Wished) -> bool:
+    return wished.new
+
+
+def wish(connection: Connection, model: str, run: str, rewrite: Rewrite, stages: Mapping[tuple[str, str], str]) -> Wished:
     one = and_(wishes.c.model == model, wishes.c.run == run)
     row = connection.execute(select(wishes).where(one)).one_or_none()
     stands = None if row is None else _wish(row)
-    document = rewrite(stands)
-    unchanged = (stands or Wish(model, 0, {}, run), False)
-    if document is None:
+    try:
+        document = rewrite(stands)
+        # Compared as text: 1, 1.0 and True are one to Python, and not to whoever reads them.
+        text = None if document is None else _canonical(document)
+    except Exception as error:  # its caller's business; nothing is written, and those who share the transaction do not notice
+        return Wished(error)
+    unchanged = Wished(Wish(model, 0, {}, run) if row is None else _wish(row))
+    if text is None:
         return unchanged
-    # Compared as text: 1, 1.0 and True are one to Python, and not to whoever reads them.
-    text = _canonical(document)
     restaged = set_stages(connection, stages, time.time())
-    if row is not None and _canonical(json.loads(row.document)) == text and not restaged:
+    if row is not None and row.document == text and not restaged:
         return unchanged
-    connection.execute(update(registry).values(generation=generation))
+    connection.execute(update(registry).values(generation=registry.c.generation + 1))
+    generation = connection.execute(select(registry.c.generation)).scalar_one()
     values = {"generation": generation, "document": text}
     if row is None:
         connection.execute(insert(wishes).values(model=model, run=run, **values))
     else:
         connection.execute(update(wishes).where(one).values(values))
-    return Wish(model, generation, json.loads(text), run), True
+    return Wished(Wish(model, generation, json.loads(text), run), new=True)
 
 
 def all_wishes(connection: Connection, since: int) -> list[Wish]:
@@ -44,7 +63,6 @@ def all_wishes(connection: Connection, since: int) -> list[Wish]:
 
 
 def forget_run(connection: Connection, run: str) -> None:
-    lock(connection)
     connection.execute(delete(wishes).where(wishes.c.run == run))
 
 
@@ -97,6 +115,5 @@ def reports_on(connection: Connection, model: str) -> list[Report]:
 
 
 def _counted(connection: Connection, names: Collection[str]) -> set[str]:
-    """Those of them that have joined; they do not leave before the end of the transaction."""
-    query = select(workers.c.worker).where(workers.c.worker.in_(sorted(names))).order_by(workers.c.worker)
-    return set(connection.scalars(query.with_for_update()))
+    """Those of them that have joined."""
+    return set(connection.scalars(select(workers.c.worker).where(workers.c.worker.in_(sorted(names)))))

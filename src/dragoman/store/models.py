@@ -1,6 +1,6 @@
 """Statements on models, versions, aliases and tags. Each function runs in the transaction of the connection that it is given.
 
-Those that write lock the registry's row first (`lock`), so that what they looked at is still so when they write.
+Those that write are called in transactions of which there is one at a time (`Database.alone`): what they look at is so when they write.
 """
 
 import json
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.store import RegisteredModel, StoredVersion
-from dragoman.store.tables import held, model_aliases, model_tags, model_versions, models, registry, version_tags
+from dragoman.store.tables import held, model_aliases, model_tags, model_versions, models, version_tags
 
 _HIGHEST = 2**31 - 1
 """Of the numbers that are given to versions: the protocols count in 32 bits."""
@@ -40,16 +40,10 @@ class Edit:
     archive: str
 
 
-def lock(connection: Connection) -> int:
-    """Until the end of the transaction nobody else changes the registry. Returns the generation of the last wish."""
-    return int(connection.execute(select(registry.c.generation).with_for_update()).scalar_one())
-
-
 # --- models ---
 
 
 def add_model(connection: Connection, model: RegisteredModel) -> RegisteredModel:
-    lock(connection)
     if _has(connection, model.name):
         raise ServingError(Kind.CONFLICT, f"model '{model.name}' exists already", what="model")
     _insert_model(connection, model, kept=True)
@@ -70,7 +64,6 @@ def all_models(connection: Connection) -> list[RegisteredModel]:
 
 
 def change_model(connection: Connection, name: str, updated: float, new_name: str | None, description: str | None) -> RegisteredModel:
-    lock(connection)
     _expect_model(connection, name)
     if new_name is not None and held(new_name) != held(name) and _has(connection, new_name):
         raise ServingError(Kind.CONFLICT, f"model '{name}' cannot be called '{new_name}': there is a model of that name", what="model")
@@ -83,12 +76,10 @@ def change_model(connection: Connection, name: str, updated: float, new_name: st
 
 def remove_model(connection: Connection, name: str) -> bool:
     """What belongs to it goes by its foreign keys."""
-    lock(connection)
     return connection.execute(delete(models).where(models.c.name == name)).rowcount > 0
 
 
 def tag_model(connection: Connection, name: str, key: str, value: str | None, updated: float) -> None:
-    lock(connection)
     _expect_model(connection, name)
     connection.execute(delete(model_tags).where(model_tags.c.model == name, model_tags.c.key == key))
     _set_tags(connection, {} if value is None else {key: value}, model=name)
@@ -99,7 +90,6 @@ def tag_model(connection: Connection, name: str, key: str, value: str | None, up
 
 
 def add_version(connection: Connection, addition: Addition) -> StoredVersion:
-    lock(connection)
     version = addition.version
     name, number = version.model, version.version
     same = _same(connection, version) if addition.reuse else None
@@ -125,7 +115,6 @@ def add_version(connection: Connection, addition: Addition) -> StoredVersion:
 
 
 def change_version(connection: Connection, model: str, version: str, edit: Edit) -> StoredVersion:
-    lock(connection)
     found = _version_as_stored(connection, model, version)
     values: dict[str, object] = {"updated": edit.updated}
     values |= {} if edit.description is None else {"description": edit.description}
@@ -140,7 +129,6 @@ def change_version(connection: Connection, model: str, version: str, edit: Edit)
 
 
 def tag_version(connection: Connection, model: str, version: str, key: str, value: str | None, updated: float) -> None:
-    lock(connection)
     _expect_version(connection, model, version)
     tag = and_(version_tags.c.model == model, version_tags.c.version == version, version_tags.c.key == key)
     connection.execute(delete(version_tags).where(tag))
@@ -149,7 +137,7 @@ def tag_version(connection: Connection, model: str, version: str, key: str, valu
 
 
 def set_stages(connection: Connection, stages: Mapping[tuple[str, str], str], updated: float) -> bool:
-    """Whether that changed any. The registry is locked already. Raises NOT_FOUND."""
+    """Whether that changed any. Raises NOT_FOUND."""
     changed = False
     for (model, version), stage in stages.items():
         _expect_version(connection, model, version)
@@ -174,7 +162,6 @@ def all_versions(connection: Connection, model: str) -> list[StoredVersion]:
 
 def remove_version(connection: Connection, model: str, version: str) -> bool:
     """Aliases and tags go with their version, by their foreign keys."""
-    lock(connection)
     if not connection.execute(delete(model_versions).where(_is(model, version))).rowcount:
         return False
     others = select(model_versions.c.number).where(model_versions.c.model == model)
@@ -191,7 +178,6 @@ def all_aliases(connection: Connection, model: str) -> dict[tuple[str, str], str
 
 
 def set_alias(connection: Connection, model: str, alias: str, version: str) -> None:
-    lock(connection)
     _expect_version(connection, model, version)
     _point(connection, model, (alias,), version)
 

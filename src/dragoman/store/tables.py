@@ -41,8 +41,7 @@ def held(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-# One row. Whoever changes models, versions or wishes locks it first: in PostgreSQL, too, such changes come one after the other, so that a look
-# before a write is still true when it is written, and a higher generation is never seen before a lower one.
+# One row: the generation of the last wish. Its update is what makes wishes wait for each other, whatever else does.
 registry = Table(
     "registry",
     METADATA,
