@@ -9,6 +9,7 @@ from pathlib import Path
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change, Store, StoredVersion
 from dragoman.store.sql import open_store, store_url
+from tests import postgres
 from tests.fakes_store import FakeStore
 
 
@@ -32,9 +33,14 @@ async def _sqlite(place: Path) -> Store:
     return await open_store(store_url(place))
 
 
+async def _postgres(place: Path) -> Store:
+    return await open_store(await asyncio.to_thread(postgres.database_of, place))
+
+
 MEMORY = Case("memory", _memory, shared=False)
 SQLITE = Case("sqlite", _sqlite, shared=True)
-CASES = [MEMORY, SQLITE]
+POSTGRES = Case("postgres", _postgres, shared=True)
+CASES = [MEMORY, SQLITE, POSTGRES]
 SHARED = [case for case in CASES if case.shared]
 
 
