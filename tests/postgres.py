@@ -4,6 +4,7 @@ It is started by the first test that needs it and ended when the tests are over,
 Processes that a test starts find it by an environment variable.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -140,15 +141,20 @@ def _url() -> str:
 
 def database_of(place: Path) -> str:
     """The URL of the database that belongs to this place, in whatever process asks; made empty if there is none."""
-    name = "t_" + hashlib.sha256(str(place).encode()).hexdigest()[:24]
-    with administrator() as connection:
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-        if found is None:
-            connection.execute("SELECT pg_advisory_lock(1)")
-            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
-            if found is None:
-                connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+    name = _name(place)
+    if not has_database(place):
+        with administrator() as connection, contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
     return f"{_url()}/{name}"
+
+
+def has_database(place: Path) -> bool:
+    with administrator() as connection:
+        return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_name(place)]).fetchone() is not None
+
+
+def _name(place: Path) -> str:
+    return "t_" + hashlib.sha256(str(place).encode()).hexdigest()[:24]
 
 
 def administrator(database: str = "postgres") -> "psycopg.Connection[Any]":

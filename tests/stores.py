@@ -20,6 +20,8 @@ class Case:
     name: str
     open: Callable[[Path], Awaitable[Store]]
     shared: bool
+    begun: Callable[[Path], bool] = lambda _place: False
+    """Whether somebody has begun to make a store at a place."""
 
     def __str__(self) -> str:
         return self.name
@@ -38,8 +40,8 @@ async def _postgres(place: Path) -> Store:
 
 
 MEMORY = Case("memory", _memory, shared=False)
-SQLITE = Case("sqlite", _sqlite, shared=True)
-POSTGRES = Case("postgres", _postgres, shared=True)
+SQLITE = Case("sqlite", _sqlite, shared=True, begun=lambda place: any(place.glob("*")))
+POSTGRES = Case("postgres", _postgres, shared=True, begun=postgres.has_database)
 CASES = [MEMORY, SQLITE, POSTGRES]
 SHARED = [case for case in CASES if case.shared]
 
