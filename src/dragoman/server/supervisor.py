@@ -40,7 +40,10 @@ Report = dict[str, Any]
 
 
 class Supervisor:
-    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}."""
+    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}.
+
+    Workers keep the descriptors `inherited` open for as long as they live: the lock of the store.
+    """
 
     def __init__(
         self,
@@ -48,12 +51,14 @@ class Supervisor:
         sockets: Sequence[socket.socket],
         run_dir: str,
         on_report: Callable[[int, Report], None],
+        inherited: Sequence[int] = (),
     ) -> None:
         self._settings = settings
         self._sockets = sockets
         self._run_dir = run_dir
         self._keeper = str(Path(run_dir) / "keeper")
         self._on_report = on_report
+        self._inherited = inherited
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
@@ -135,7 +140,7 @@ class Supervisor:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "dragoman.server.child", str(theirs.fileno()),
-                pass_fds=[*descriptors, theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[*descriptors, *self._inherited, theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal goes to the supervisor, which then drains the workers
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )  # fmt: skip

@@ -56,7 +56,7 @@ from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.webhooks import Webhooks
-from dragoman.store.sql import open_store, store_url
+from dragoman.store.sql import exists, open_store
 
 log = logging.getLogger("dragoman")
 
@@ -124,7 +124,7 @@ class Worker:
         )
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
-        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots)
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.place), self.roots)
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -133,10 +133,7 @@ class Worker:
         )
         operations = Operations(self.registry, self.repository, self.gateway, fixed)
         fetching = FetchPolicy.parse(settings.allow_fetch)
-        self.store = LateStore(
-            partial(open_store, store_url(settings.data_path)),
-            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
-        )
+        self.store = LateStore(partial(open_store, settings.store_url), partial(exists, settings.store_url))
         self.catalog = Catalog(self.store, self.roots, settings.data_path)
         self.origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
