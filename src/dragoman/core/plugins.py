@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
+        "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "console": "dragoman.console.routes:Console",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
