@@ -3,12 +3,13 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change, Store, StoredVersion
 from dragoman.store.sql import open_store, store_url
+from tests import postgres
 from tests.fakes_store import FakeStore
 
 
@@ -19,6 +20,8 @@ class Case:
     name: str
     open: Callable[[Path], Awaitable[Store]]
     shared: bool
+    begun: Callable[[Path], bool] = lambda _place: False
+    """Whether somebody has begun to make a store at a place."""
 
     def __str__(self) -> str:
         return self.name
@@ -32,9 +35,14 @@ async def _sqlite(place: Path) -> Store:
     return await open_store(store_url(place))
 
 
+async def _postgres(place: Path) -> Store:
+    return await open_store(await asyncio.to_thread(postgres.database_of, place))
+
+
 MEMORY = Case("memory", _memory, shared=False)
-SQLITE = Case("sqlite", _sqlite, shared=True)
-CASES = [MEMORY, SQLITE]
+SQLITE = Case("sqlite", _sqlite, shared=True, begun=lambda place: any(place.glob("*")))
+POSTGRES = Case("postgres", _postgres, shared=True, begun=postgres.has_database)
+CASES = [MEMORY, SQLITE, POSTGRES]
 SHARED = [case for case in CASES if case.shared]
 
 
@@ -100,3 +108,8 @@ def done(prediction: Prediction, **fields: object) -> Change:
 def version(model: str = "m", number: str = "1", **fields: object) -> StoredVersion:
     usual: dict[str, object] = {"digest": "d" * 64, "created": 100.0}
     return StoredVersion(model, number, **{**usual, **fields})  # type: ignore[arg-type]
+
+
+def as_stored(version: StoredVersion, number: int = 1) -> StoredVersion:
+    """As it comes back from a store that it was given to as its `number`th."""
+    return replace(version, updated=version.updated or version.created, number=number)
