@@ -64,7 +64,7 @@ LATE = {
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
     "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
-    "serving/mlflow_models.py": {"yaml": "for MLflow's folders only"},
+    "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
