@@ -74,6 +74,7 @@ class Desired:
     """What should be served of one model: one record, so that versions, labels and default move together under one generation."""
 
     generation: int
+    """Rises with every change that this worker hears of, of any model."""
     versions: Mapping[str, Wanted]
     labels: Mapping[str, str]
     failed: Mapping[str, str] = EMPTY

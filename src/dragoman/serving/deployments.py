@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Policy, PolicyKind, State, choose, version_order
@@ -75,8 +76,10 @@ class Deployments:
 
     # --- what users ask ---
 
-    async def serve(self, model: str, version: str, *, stage: str = SERVED_STAGE) -> None:
+    async def serve(self, model: str, version: str, *, stage: str | None = SERVED_STAGE) -> None:
         """Serve one more registered version beside the others; returns when every worker has it ready. Asking again changes nothing.
+
+        It gets the stage in the same moment, None leaves the one that it has.
 
         Raises NOT_FOUND (what="model" or "version"), CONFLICT for a version that a target of the command line has, UNAVAILABLE (what="load")
         with the reason; then the version is not wanted, and has the stage that it had.
@@ -90,7 +93,8 @@ class Deployments:
             named = (*(v for v in policy.versions if v != version), version)
             return replace(policy, versions=named)
 
-        await self._deploy(model, choice, {version: stage}, required=(version,), forget=(version,))
+        stages = {} if stage is None else {version: stage}
+        await self._deploy(model, choice, stages, required=(version,), forget=(version,))
 
     async def stop(self, model: str, version: str, *, stage: str = IDLE_STAGE) -> None:
         """Serve a registered version no longer, whether it was or not; returns when no worker answers for it. Requests in flight finish.
@@ -135,7 +139,7 @@ class Deployments:
     async def follow(self, model: str) -> None:
         """The catalog has changed: choose anew, by the policy that stands. Returns when that is wished for; loading goes on by itself.
 
-        A model that does not exist any more is not served any more; see `rename` for one that has another name.
+        What the catalog does not have any more is not served any more.
         """
         task = asyncio.get_running_loop().create_task(self._follow(model, wished := asyncio.Event()))
         self._following.add(task)
@@ -148,13 +152,26 @@ class Deployments:
         if task.done():
             task.result()
 
-    async def rename(self, model: str, new_name: str) -> None:
-        """A registered model has another name: it is served under that one, and when it is, no longer under the old one."""
-        standing = self._registry.document(model)
-        if versions_of(standing):
-            policy = policy_of(standing)
-            await self._deploy(new_name, lambda _: policy)
-        await self.follow(model)
+    async def version_of(self, model: str, text: str = "") -> str | None:
+        """The registered version that a number, an alias or a stage means, the highest for ""; None when the model is not registered.
+
+        Raises NOT_FOUND (what="version") for a model that has none of that name.
+        """
+        if await self._store.existing() is None:
+            return None
+        facts = await self._facts(model)
+        if not facts.exists:
+            return None
+        ordered = sorted(facts.revisions, key=version_order)
+        found = [v for v in ordered if text in ("", v)] or [v for v in ordered if facts.aliases.get(text) == v or facts.stages[v] == text]
+        if not found:
+            _check_known(facts, model, text)
+        return found[-1]
+
+    async def registered(self, limit: int) -> list[str]:
+        """Names of registered models that have versions, loaded or not, up to so many."""
+        store = await self._store.existing()
+        return [] if store is None else list(dict.fromkeys(v.model for v in await store.versions()))[:limit]
 
     # --- what is so ---
 
@@ -214,17 +231,9 @@ class Deployments:
         for _ in range(_ROUNDS):
             facts = await self._facts(model)
             known = {version: stage for version, stage in stages.items() if version in facts.stages}
-
-            def rewrite(
-                standing: Wish | None, facts: _Facts = facts, known: Mapping[str, str] = known, choice: _Choice = choice
-            ) -> Document | None:
-                before = {} if standing is None else dict(standing.document)
-                after = _composed(model, before, facts.restaged(known), choice(before), forget)
-                return None if after == before and facts.restaged(known) == facts else after
-
             await self._registry.deploy(
                 model,
-                rewrite,
+                partial(_rewritten, model, facts, facts.restaged(known), choice, frozenset(forget), over=bool(required)),
                 stages={(model, version): stage for version, stage in known.items()},
                 back={(model, version): facts.stages[version] for version in known},
                 required=required,
@@ -251,6 +260,17 @@ def _check_known(facts: _Facts, model: str, version: str) -> None:
     if version not in facts.revisions:
         have = ", ".join(sorted(facts.revisions, key=version_order)) or "none"
         raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'; it has {have}", what="version")
+
+
+def _rewritten(
+    model: str, facts: _Facts, restaged: _Facts, choice: _Choice, forget: frozenset[str], standing: Wish | None, *, over: bool
+) -> Document | None:
+    """The next document, None for the one that stands. One of a folder below a root is not the catalog's: it is replaced only when `over`."""
+    before = {} if standing is None else dict(standing.document)
+    if versions_of(before) and "policy" not in before and not over:
+        return None
+    after = _composed(model, before, restaged, choice(before), forget)
+    return None if after == before and restaged == facts else after
 
 
 def _composed(model: str, before: Document, facts: _Facts, policy: Policy, forget: Collection[str]) -> Document:

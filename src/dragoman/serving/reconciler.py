@@ -37,6 +37,8 @@ class _Model:
         self.gone: dict[str, VersionStatus] = {}
         self.changed: dict[Key, float] = {}
         self.labels: dict[str, str] = {}
+        self.loading: set[Key] = set()
+        """What is being opened, also where nobody waits for it any more."""
         self.losses: dict[Key, int] = {}
         """How often a version was lost in a row, failed loads after that included."""
         self.watches: dict[Key, asyncio.Task[None]] = {}
@@ -118,47 +120,60 @@ class Reconciler:
         busy = (h for h in model.have.values() if h.state in (State.LOADING, State.DRAINING) and wanted.get(h.version) == h.revision)
         if not any(busy):
             failures = {h.version: h.reason for h in model.have.values() if h.state is State.FAILED}
-            self._registry.report(name, desired.generation, failures)
+            self._registry.report(name, failures)
 
-    def _begin(self, name: str, model: _Model, wanted: Wanted, mine: Have) -> None:
-        self._set(model, mine)
-        self._spawn(self._load(name, model, wanted, mine))
+    def _begin(self, name: str, model: _Model, wanted: Wanted, have: Have) -> None:
+        self._set(model, have)
+        key = (have.version, have.revision)
+        if key not in model.loading:  # a load that was forgotten still runs: what it brings is as good
+            model.loading.add(key)
+            self._spawn(self._load(name, model, key, wanted))
 
-    async def _load(self, name: str, model: _Model, wanted: Wanted, mine: Have) -> None:
-        """Open one version. `mine` is this load's own record: when another is in its place, the load was forgotten and perhaps begun anew."""
-        version = mine.version
-        key = (version, mine.revision)
-        entry: Entry | None = None
-        failure = ""
-        again = key in model.losses
+    async def _load(self, name: str, model: _Model, key: Key, wanted: Wanted) -> None:
+        """Open one version, once at a time, for whoever waits for it when it is open; nobody may, or somebody else than in the beginning."""
         begin = time.monotonic()
         async with self._loads:
-            if model.have.get(key) is not mine:
+            while self._awaited(model, key):
+                entry, failure, again = await self._attempt(name, key[0], wanted)
+                if self._awaited(model, key):
+                    break
+                if entry is not None:
+                    await self._release(entry.servable, name, key[0])
+            else:
+                model.loading.discard(key)
                 return
-            try:
-                entry = Entry(*await self._open(name, version, wanted))
-            except ServingError as error:
-                failure = error.message
-                again = again or error.retry_after_s is not None
-            except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
-                log.exception("loading model '%s' version %s failed", name, version)
-                failure = f"{type(error).__name__}: {error}"
-            failure = failure.encode("utf-8", "backslashreplace").decode()  # a path in it need not be UTF-8, but every answer is
-        if model.have.get(key) is not mine:
-            if entry is not None:
-                await self._release(entry.servable, name, version)
-        elif entry is None:
+        model.loading.discard(key)
+        version, have = key[0], model.have[key]
+        if entry is None:
             log.error("model '%s' version %s failed to load: %s", name, version, failure)
-            self._fail(name, model, mine, failure, again=again)
+            self._fail(name, model, have, failure, again=again or key in model.losses)
         else:
             log.info("model '%s' version %s is ready (%s, %.2f s)", name, version, entry.servable.platform, time.monotonic() - begin)
             for warning in entry.spec.warnings:
                 log.warning("model '%s': %s", name, warning)
             model.entries[key] = entry
-            self._set(model, mine.to(State.READY))
+            self._set(model, have.to(State.READY))
             model.gone.pop(version, None)
             model.watches[key] = self._spawn(self._watch(name, model, key, entry.servable))
         self._step(name)
+
+    async def _attempt(self, name: str, version: str, wanted: Wanted) -> tuple[Entry | None, str, bool]:
+        """What was opened, else the reason and whether it may be otherwise in a moment."""
+        again = False
+        try:
+            return Entry(*await self._open(name, version, wanted)), "", False
+        except ServingError as error:
+            failure, again = error.message, error.retry_after_s is not None
+        except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
+            log.exception("loading model '%s' version %s failed", name, version)
+            failure = f"{type(error).__name__}: {error}"
+        # A path in it need not be UTF-8, but every answer is.
+        return None, failure.encode("utf-8", "backslashreplace").decode(), again
+
+    @staticmethod
+    def _awaited(model: _Model, key: Key) -> bool:
+        have = model.have.get(key)
+        return have is not None and have.state is State.LOADING
 
     async def _watch(self, name: str, model: _Model, key: Key, servable: Servable) -> None:
         """Wait until a servable is lost; then it is out of the table at once, and loaded again after a pause that grows."""

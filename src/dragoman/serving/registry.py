@@ -71,14 +71,18 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """How far this worker is with one model."""
+    """How far this worker is with one model: what it has applied, by its own count and by that of the store."""
 
+    count: int
     generation: int
     failures: Failures
 
 
 class Registry:
-    """One per worker. `run` is the run of this server, shared by its workers: wishes of it hold as long as the server lives."""
+    """One per worker. `run` is the run of this server, shared by its workers: wishes of it hold as long as the server lives.
+
+    A worker without others keeps those in memory, so that a server which only has targets needs no store.
+    """
 
     def __init__(self, store: LateStore, members: Members | None = None, *, run: str = "run") -> None:
         self._store = store
@@ -92,6 +96,7 @@ class Registry:
         self._applied: dict[str, _Applied] = {}
         self._reports: dict[str, Report] = {}
         self._watchers: list[Callable[[str], None]] = []
+        self._count = 0
         self._ended = False
 
     # --- what users and dialects ask ---
@@ -119,10 +124,9 @@ class Registry:
         return EMPTY if applied is None else applied.failures
 
     def fix(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> None:
-        """Serve a target of the command line, in this worker and as long as it lives. `settled(name, 0)` waits for it."""
+        """Serve a target of the command line, in this worker and as long as it lives. `settled` waits for it."""
         check_name(name)
         self._fixed[name] = ({v: Wanted(spec.revision, spec) for v, spec in versions.items()}, dict(labels))
-        self._applied.pop(name, None)
         self._compose(name)
 
     async def wish(self, name: str, rewrite: Rewrite, *, stages: Stages = EMPTY, run: str = "") -> Wish:
@@ -132,7 +136,10 @@ class Registry:
         """
         check_name(name)
         self._refuse_when_ended()
-        wish = await (await self._store.get()).wish(name, rewrite, run=run, stages=stages)
+        if run and self.members.alone:
+            wish = self._wish_here(name, rewrite, run)
+        else:
+            wish = await (await self._store.get()).wish(name, rewrite, run=run, stages=stages)
         self.absorb([wish])
         return wish
 
@@ -178,21 +185,18 @@ class Registry:
             raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
         return wish
 
-    async def settled(self, name: str, generation: int) -> Failures:
+    async def settled(self, name: str, generation: int = 0) -> Failures:
         """Wait until every live worker has applied a wish of that generation or a later one; returns what failed to load in any of them.
 
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
-        while True:
-            self._refuse_when_ended()
-            count = self.changes.count
-            applied = self._applied.get(name)
-            if name not in self._desired:
-                return EMPTY
-            if applied is not None and applied.generation >= generation:
-                break
-            await self.changes.after(count)
-        return applied.failures if self.members.alone or not generation else await self._everywhere(name, generation)
+        alone = self.members.alone
+        await self._until(lambda: alone or self._generation(name) >= generation)
+        desired = self._desired.get(name)
+        if desired is None:
+            return EMPTY
+        await self._until(lambda: (applied := self._applied.get(name)) is not None and applied.count >= desired.generation)
+        return self.failures(name) if alone or not generation else await self._everywhere(name, generation)
 
     # --- what the reconciler asks ---
 
@@ -200,14 +204,14 @@ class Registry:
         """Call `watcher` with the name of every model whose wish changes; it must not block."""
         self._watchers.append(watcher)
 
-    def report(self, name: str, generation: int, failures: Failures) -> None:
-        """The wish of that generation is applied, as far as it can be."""
-        applied = _Applied(generation, dict(failures))
+    def report(self, name: str, failures: Failures) -> None:
+        """What is desired now is applied, as far as it can be."""
+        applied = _Applied(self._desired[name].generation, self._generation(name), dict(failures))
         if self._applied.get(name) == applied:
             return
         self._applied[name] = applied
-        if not self.members.alone and generation:
-            self._reports[name] = Report(self.members.name, name, generation, applied.failures)
+        if not self.members.alone and applied.generation:
+            self._reports[name] = Report(self.members.name, name, applied.generation, applied.failures)
         self.changes.tell()
 
     def end(self) -> None:
@@ -256,13 +260,30 @@ class Registry:
         if name in self._fixed and (own is None or own.document.get("fixed")):
             versions |= self._fixed[name][0]
             labels |= self._fixed[name][1]
-        generation = max((w.generation for run in ("", self.run) if (w := self._wishes.get((name, run)))), default=0)
         failed = {version: reason for version, reason in failed.items() if version not in versions}
-        self._desired[name] = Desired(generation, versions, labels, failed)
+        self._count += 1
+        self._desired[name] = Desired(self._count, versions, labels, failed)
         if not self._ended:
             for watcher in self._watchers:
                 watcher(name)
         self.changes.tell()
+
+    def _generation(self, name: str) -> int:
+        """The newest wish for a model, of those in the store, that this worker has taken in."""
+        return max((w.generation for run in ("", self.run) if (w := self._wishes.get((name, run)))), default=0)
+
+    def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
+        standing = self._wishes.get((name, run))
+        document = rewrite(standing)
+        if document is not None and (standing is None or document != standing.document):
+            return Wish(name, 1 if standing is None else standing.generation + 1, dict(document), run)
+        return standing or Wish(name, 0, {}, run)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        self._refuse_when_ended()
+        while not condition():
+            await self.changes.after(self.changes.count)
+            self._refuse_when_ended()
 
     def _before(self, name: str, run: str) -> Document:
         """What stands for a model before anybody has wished."""

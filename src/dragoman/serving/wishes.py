@@ -42,10 +42,10 @@ def failed_of(document: Document) -> dict[str, str]:
 
 
 def policy_of(document: Document) -> Policy:
-    """The policy by which the versions were chosen; the one that names them where there is none."""
+    """The policy by which the versions were chosen; that of nothing for a document without one, which is not of registered versions."""
     stored = document.get("policy")
     if stored is None:
-        return Policy(versions=tuple(versions_of(document)))
+        return Policy()
     return Policy(PolicyKind(stored["kind"]), stored.get("count", 1), tuple(stored.get("versions", ())))
 
 
