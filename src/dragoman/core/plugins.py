@@ -15,11 +15,13 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
         "python": "dragoman.runtimes.python:load",
+        "mlflow": "dragoman.runtimes.mlflow:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
         "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
+        "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
         "console": "dragoman.console.routes:Console",
     },

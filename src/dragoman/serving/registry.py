@@ -116,7 +116,8 @@ class Registry:
 
     def fixed(self, name: str) -> Collection[str]:
         """The versions of a target of the command line."""
-        return self._fixed.get(name, (EMPTY, EMPTY))[0].keys()
+        fixed = self._fixed.get(name)
+        return () if fixed is None else fixed[0].keys()
 
     def failures(self, name: str) -> Failures:
         """What of the model could not be loaded in this worker."""
@@ -321,7 +322,7 @@ class Registry:
             others = await self.members.others(store, uncounted=time.monotonic() < patience)
             reports = {r.worker: r for r in await store.reports(name) if r.generation >= generation}
             if others <= reports.keys():
-                failures = dict(self.failures(name))
+                failures: dict[str, str] = dict(self.failures(name))
                 for worker in others:
                     failures |= reports[worker].failures
                 return failures
