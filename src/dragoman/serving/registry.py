@@ -178,7 +178,7 @@ class Registry:
         if any(version in failures for version in set(required) - new):  # it has failed before: asked for again, it is tried again
             again = await self.wish(name, tried_again, run=run)
             failures = await self.settled(name, again.generation)
-        mine = {version: reason for version, reason in failures.items() if version in new}
+        mine: Failures = {version: reason for version, reason in failures.items() if version in new}
         if mine and not (run and not worked):  # what never worked is nothing to go back to, and is forgotten with the server
             mine = await self._withdraw(name, wish, old, mine, back, run)
         asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in self._desired[name].versions}
