@@ -206,7 +206,7 @@ class Parts:
 
     async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY, run: str = "run") -> None:
         """Versions of the model m, by default until the server ends."""
-        await self.registry.deploy("m", self.rewrite(specs, labels), run=run)
+        await self.registry.deploy("m", self.rewrite(specs, labels), run=run, required=[s.version for s in specs])
 
     async def wish(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY, name: str = "m", run: str = "run") -> int:
         return (await self.registry.wish(name, self.rewrite(specs, labels), run=run)).generation

@@ -19,9 +19,7 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
     ("wanted", "present", "expected"),
     [
         pytest.param({"1": "a"}, [], [Load("1", "a")], id="load what is wanted"),
-        pytest.param(
-            {"1": "a", "10": "a", "9": "a"}, [], [Load("10", "a")], id="the highest number first, one at a time"
-        ),
+        pytest.param({"1": "a", "10": "a", "9": "a"}, [], [Load("10", "a")], id="the highest number first, one at a time"),
         pytest.param({"1": "a", "2": "a"}, [have("2", State.LOADING)], [], id="one load at a time"),
         pytest.param({"1": "a"}, [have("1", State.READY)], [], id="settled"),
         pytest.param({}, [have("1", State.READY)], [Drain("1", "a")], id="nothing wanted: drain"),
@@ -44,9 +42,7 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
         ),
         pytest.param({}, [have("1", State.LOADING)], [Forget("1", "a")], id="an unwanted load is forgotten"),
         pytest.param({"1": "a"}, [have("1", State.FAILED)], [], id="a failure is final without a retry time"),
-        pytest.param(
-            {"1": "a"}, [have("1", State.FAILED, retry_at=5.0)], [Retry("1", "a")], id="and is tried again when that has come"
-        ),
+        pytest.param({"1": "a"}, [have("1", State.FAILED, retry_at=5.0)], [Retry("1", "a")], id="and is tried again when that has come"),
         pytest.param({"1": "a"}, [have("1", State.FAILED, retry_at=15.0)], [], id="not before"),
         pytest.param(
             {"3": "a"},
