@@ -35,6 +35,7 @@ from dragoman.server.settings import Settings
 from dragoman.server.telemetry import Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
+from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
@@ -157,6 +158,7 @@ class Worker:
             store=self.store,
             roots=self.roots,
             catalog=self.catalog,
+            artifacts=ArtifactFolder(self.roots.artifacts),
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
