@@ -94,7 +94,7 @@ class FakeRegistry:
         self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
     ) -> StoredVersion:
         self._check()
-        of_model = await self.versions(version.model)
+        of_model = self._newest_first(version.model)
         same = next((v for v in of_model if v.digest == version.digest != ""), None) if reuse else None
         if same is None:
             same = self._add(version, [v.version for v in of_model], permitted=replace)
@@ -150,7 +150,7 @@ class FakeRegistry:
 
     async def versions(self, model: str = "") -> list[StoredVersion]:
         self._check()
-        return sorted((v for v in self._versions.values() if model in ("", v.model)), key=lambda v: (-v.created, -v.number))
+        return self._newest_first(model)
 
     async def remove_version(self, model: str, version: str) -> bool:
         self._check()
@@ -252,6 +252,9 @@ class FakeRegistry:
         if (model, version) not in self._versions:
             raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
         return self._versions[model, version]
+
+    def _newest_first(self, model: str) -> list[StoredVersion]:
+        return sorted((v for v in self._versions.values() if model in ("", v.model)), key=lambda v: (-v.created, -v.number))
 
     def _new_model(self, model: RegisteredModel) -> RegisteredModel:
         tags = dict(sorted(model.tags.items()))

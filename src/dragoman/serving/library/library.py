@@ -20,7 +20,6 @@ from dragoman.serving.library.references import LATEST, Reference, default_tag, 
 from dragoman.serving.paths import private_folder
 from dragoman.store import ModelStore, StoredVersion
 
-_ATTEMPTS = 20
 _ABANDONED_S = 86_400.0
 
 
@@ -171,27 +170,15 @@ class Library:
 
     async def _record(self, version: StoredVersion, tag: str) -> Stored:
         """Write a version under the next number of its repository, unless the same content is there; then that gets the tag."""
-        repository = version.model
-        for _ in range(_ATTEMPTS):
-            versions = await self._store.versions(repository)
-            same = next((v for v in versions if v.digest == version.digest), None)
-            try:
-                if same is not None:
-                    await self._store.set_alias(repository, tag, same.version)
-                else:
-                    highest = max((int(v.version) for v in versions if v.version.isdigit()), default=0)
-                    await self._store.add_version(replace(version, version=str(highest + 1)), aliases=[tag])
-            except ServingError as error:
-                if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND):  # somebody else was faster: look again
-                    raise
-            else:
-                return await self.resolve(f"{repository}:{tag}")
-        raise ServingError(Kind.CONFLICT, f"model '{repository}' is being changed by others all the time; try again", what="model")
+        await self._store.add_version(replace(version, version=""), aliases=[tag], reuse=True)
+        return await self.resolve(f"{version.model}:{tag}")
 
     async def _remove(self, version: StoredVersion) -> None:
         await self._store.remove_version(version.model, version.version)
-        if version.folder and not any(v.folder == version.folder for v in await self._store.versions()):
-            place = self._folder(version).parent
+        place = self._folder(version).parent
+        if place.parent.parent != self.root:  # registered where it lies: its files are somebody else's
+            return
+        if not any(v.folder == version.folder for v in await self._store.versions()):
             await asyncio.to_thread(shutil.rmtree, place, True)
             with suppress(OSError):  # not empty: other versions
                 place.parent.rmdir()
