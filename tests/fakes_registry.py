@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
@@ -91,11 +91,16 @@ class FakeRegistry:
     # --- versions and aliases ---
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         self._check()
         of_model = self._newest_first(version.model)
-        same = next((v for v in of_model if v.digest == version.digest != ""), None) if reuse else None
+        same = next((v for v in of_model if v.digest == version.digest and reuse is not None and reuse(v)), None)
         if same is None:
             same = self._add(version, [v.version for v in of_model], permitted=replace)
         self._aliases |= {(version.model, alias): same.version for alias in aliases}

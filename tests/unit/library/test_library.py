@@ -190,7 +190,12 @@ def test_somebody_else_is_faster(digest: str, number: str, tags: tuple[str, ...]
         """Another process adds a version in the last moment."""
 
         async def add_version(
-            self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+            self,
+            version: StoredVersion,
+            *,
+            aliases: Iterable[str] = (),
+            replace: bool = False,
+            reuse: Callable[[StoredVersion], bool] | None = None,
         ) -> StoredVersion:
             await super().add_version(changed(version, digest=digest or version.digest), aliases=["other"])
             return await super().add_version(version, aliases=aliases, replace=replace, reuse=reuse)
@@ -199,6 +204,18 @@ def test_somebody_else_is_faster(digest: str, number: str, tags: tuple[str, ...]
     shelf.library = Library(Raced(), shelf.root)
     added = asyncio.run(shelf.add("a", tag="mine"))
     assert (added.version.version, added.tag, added.tags) == (number, "mine", tags)
+
+
+def test_the_same_content_elsewhere_is_another_version(shelf: Shelf, tmp_path: Path) -> None:
+    """What was registered where it lies may go at any time: a build does not count on it."""
+
+    async def run() -> None:
+        digest = (await shelf.add("b")).version.digest
+        await shelf.store.add_version(StoredVersion("a", "1", digest, 0.0, folder=str(tmp_path / "elsewhere" / "model")))
+        assert (await shelf.add("a")).version.version == "2"
+        assert (await shelf.add("a")).version.version == "2"
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("folder", ["", "artifacts/7/model", "models/x", "models", "{}/mine/deep/model"])
