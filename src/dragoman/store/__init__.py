@@ -88,12 +88,18 @@ class ModelStore(Protocol):
         ...
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         """Insert a version (and its model, when that is new) and point these aliases at it, in one transaction; returns it as stored.
 
         A version "" gets the number after the highest one. Without `updated` it is as of its creation. Raises CONFLICT when the version
-        exists and `replace` is false. With `reuse`, a version of this model that has this digest is taken as it is instead of a new one.
+        exists and `replace` is false. Where `reuse` is true of a version of this model with the same digest, that (the newest) is taken as it
+        is instead; it is called as `Rewrite`s are.
         """
         ...
 

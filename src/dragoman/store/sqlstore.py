@@ -86,7 +86,12 @@ class SqlStore:
         await self._write(lambda connection: models.tag_model(connection, name, key, value, updated))
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         addition = models.Addition(version, tuple(aliases), replace, reuse)
         return await self._write(lambda connection: models.add_version(connection, addition))
