@@ -54,6 +54,7 @@ from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import open_store, store_url
@@ -137,7 +138,8 @@ class Worker:
             partial(open_store, store_url(settings.data_path)),
             lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
         )
-        self.catalog = Catalog(self.store, self.roots, settings.data_path)
+        tracking = Tracking(self.store)
+        self.catalog = Catalog(self.store, self.roots, settings.data_path, logged=tracking.location)
         self.origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -159,6 +161,7 @@ class Worker:
             roots=self.roots,
             catalog=self.catalog,
             artifacts=ArtifactFolder(self.roots.artifacts),
+            tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
