@@ -54,6 +54,7 @@ class Runs:
         }
         return [
             Endpoint(("GET",), "runs/get", self._get, Access.ADMIN),
+            Endpoint(("GET",), "metrics/get-history", self._history, Access.ADMIN),
             *(Endpoint(("POST",), f"runs/{name}", handler, Access.ADMIN) for name, handler in handlers.items()),
         ]
 
@@ -73,6 +74,12 @@ class Runs:
 
     async def _get(self, request: Request) -> Answer:
         return answer({"run": record(await self._tracking.run(_id(await self._fields(request))))})
+
+    async def _history(self, request: Request) -> Answer:
+        """Of a metric only the last value is kept; clients ask when they log a model in a run that has metrics."""
+        asked = await self._fields(request)
+        run, key = await self._tracking.run(_id(asked)), asked.text("metric_key", longest=NAME)
+        return answer({"metrics": [_measured(key, run.metrics[key])] if key in run.metrics else []})
 
     async def _update(self, request: Request) -> Answer:
         asked = await self._fields(request)
@@ -177,15 +184,17 @@ class Runs:
 
 def record(run: Run) -> dict[str, Any]:
     """A run as the API shows it."""
-    metrics = [
-        {"key": key, "value": number(each.value), "timestamp": each.timestamp, "step": each.step} for key, each in run.metrics.items()
-    ]
+    metrics = [_measured(key, each) for key, each in run.metrics.items()]
     return {
         "info": _info(run),
         "data": filled(metrics=metrics, params=pairs(run.params), tags=pairs(run.tags)),
         "inputs": filled(dataset_inputs=list(run.datasets), model_inputs=[{"model_id": each} for each in run.took]),
         "outputs": filled(model_outputs=[{"model_id": each, "step": step} for each, step in run.made.items()]),
     }
+
+
+def _measured(key: str, metric: Metric) -> dict[str, Any]:
+    return {"key": key, "value": number(metric.value), "timestamp": metric.timestamp, "step": metric.step}
 
 
 def _info(run: Run) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """MLflow's `model-versions/...`: versions, their stages and tags, over the catalog that every protocol shares. Routed to by registry.py."""
 
+import re
 from typing import Any
 
 from dragoman.core.errors import invalid
@@ -22,6 +23,9 @@ _STAGES = {stage.casefold(): stage for stage in (NO_STAGE, "Staging", "Productio
 _ARCHIVED = "Archived"
 _ONE_OF_A_KIND = ("Staging", "Production")
 """Stages whose other versions may be archived when a new one comes."""
+
+_LOGGED = re.compile(r"models:/+(m-[^/@]{1,64})")
+"""A source that is a logged model."""
 
 
 class Versions:
@@ -49,10 +53,13 @@ class Versions:
 
     async def _create(self, request: Request) -> Answer:
         asked = await self._fields(request)
+        source = asked.text("source")
         facts = {name: asked.text(name, "") for name in ("run_id", "run_link", "model_id")}
+        if (logged := _LOGGED.fullmatch(source)) is not None:
+            facts["model_id"] = logged[1]
         version = await self._catalog.create_version(
             _name(asked),
-            asked.text("source"),
+            source,
             description=asked.text("description", ""),
             tags=asked.pairs("tags"),
             facts={name: value for name, value in facts.items() if value},
