@@ -52,6 +52,7 @@ from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
@@ -115,7 +116,15 @@ class Worker:
         self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins)
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
         self.deployments = Deployments(self.store, self.registry, self.gateway)
-        self.catalog = Catalog(self.store, self.roots, settings.data_path, after=self.deployments.follow, served=self.deployments.serving)
+        tracking = Tracking(self.store)
+        self.catalog = Catalog(
+            self.store,
+            self.roots,
+            settings.data_path,
+            after=self.deployments.follow,
+            served=self.deployments.serving,
+            logged=tracking.location,
+        )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -138,6 +147,7 @@ class Worker:
             catalog=self.catalog,
             deployments=self.deployments,
             artifacts=ArtifactFolder(self.roots.artifacts),
+            tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)
