@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from dragoman.server.loading import Loaded
 from dragoman.server.settings import Settings
-from dragoman.server.worker import Loaded
 
 
 class Progress:
