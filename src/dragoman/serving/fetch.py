@@ -16,18 +16,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from dragoman.core.data_uris import OCTETS, bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.fetch_policy import FetchPolicy
 
-__all__ = ["FetchPolicy", "Fetched", "Resolver", "bare_name", "fetch", "media_type", "post", "resolve", "shown", "too_large"]
+__all__ = ["FetchPolicy", "Fetched", "Resolver", "fetch", "media_type", "post", "resolve", "shown", "too_large"]
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Every address of a host and port, as text. Raises OSError where there is none (socket.gaierror with EAI_AGAIN: ask again later)."""
 
 _WEB = frozenset({"http", "https"})
 _SHOWN_CHARACTERS = 200
-_NAME_CHARACTERS = 120
 _AUTHORITY = re.compile(r"(?:[^:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}\Z")
 _TYPES = mimetypes.MimeTypes()
@@ -133,19 +133,13 @@ def too_large(url: str, policy: FetchPolicy) -> ServingError:
     return ServingError(Kind.TOO_LARGE, f"URL {shown(url)} holds more than {policy.max_bytes} bytes, the most that is fetched")
 
 
-def bare_name(path: str) -> str:
-    """The last segment of a decoded path as a file name that is safe to use: no separators or control characters; "" where none is left."""
-    name = "".join(character for character in re.split(r"[/\\]", path)[-1] if character.isprintable()).strip()
-    return "" if name in {".", ".."} else name[-_NAME_CHARACTERS:]
-
-
 def media_type(declared: str, name: str) -> str:
     """The declared type in lower case without parameters; where it is missing or no type at all, a guess by the file's name."""
     plain = declared.partition(";")[0].strip()
     if _MEDIA_TYPE.match(plain):
         return plain.lower()
     guess, packed = _TYPES.guess_type(name)
-    return guess if guess and not packed else "application/octet-stream"
+    return guess if guess and not packed else OCTETS
 
 
 def _read_file(parts: SplitResult, policy: FetchPolicy) -> Fetched:

@@ -19,8 +19,9 @@ import httpcore
 import httpx
 
 from dragoman import __version__
+from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.serving.fetch import Fetched, Resolver, bare_name, media_type, shown, too_large
+from dragoman.serving.fetch import Fetched, Resolver, media_type, shown, too_large
 from dragoman.serving.fetch_policy import Address, FetchPolicy, plain_host
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
