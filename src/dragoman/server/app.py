@@ -10,9 +10,10 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Scope
+from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Scope, prefixes
 from dragoman.server.guard import Guard
 
 log = logging.getLogger("dragoman.http")
@@ -64,8 +65,10 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise TypeError(f"this application answers http, not {scope['type']}")
+        if prefixes.possible(scope["path"]):
+            scope = _without_prefix(scope)
         request = Request(scope, receive, self._max_body)
-        dialect = self.dialect_of(request.path)
+        dialect = self._owner(request.path)
         try:
             if request.method == "OPTIONS" and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None:
                 answer = preflight
@@ -99,12 +102,17 @@ class App:
             await send({"type": "http.response.body", "body": b""})
 
     def dialect_of(self, path: str) -> Dialect:
-        """Who answers for a path, also for errors that the HTTP server finds before there is a request."""
+        """Who answers for a path that a client sent: for errors that the HTTP server finds before there is a request."""
+        if prefixes.possible(path):
+            path = prefixes.rewritten(path.encode("utf-8", "replace")).decode("utf-8", "replace")
+        return self._owner(path)
+
+    def _owner(self, path: str) -> Dialect:
         for prefix, dialect in self._by_segment.get(path.split("/", 2)[1] if path.startswith("/") else "", ()):
             if path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"):
                 return dialect
         lower = path.lower()  # TensorFlow Serving's paths are blind to case
-        return self._default if lower == path else self.dialect_of(lower)
+        return self._default if lower == path else self._owner(lower)
 
     def _refuse(self, dialect: Dialect, request: Request, error: ServingError) -> Answer:
         if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:
@@ -115,3 +123,10 @@ class App:
         if error.kind is Kind.UNAUTHENTICATED:
             answer.headers.append((b"www-authenticate", b"Bearer"))
         return answer
+
+
+def _without_prefix(scope: Scope) -> Scope:
+    """The request at its protocol's own path. A copy: the access log goes on seeing what was sent."""
+    sent: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+    raw = prefixes.rewritten(sent)
+    return scope if raw is sent else {**scope, "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw}

@@ -5,6 +5,7 @@ Called by the server's composition and by the commands that look into the store.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from dragoman.core.errors import invalid
@@ -22,7 +23,7 @@ async def open_store(url: str) -> Store:
     if not url.startswith(_SQLITE) or not path or path.startswith(":"):
         raise invalid(f"'{url}' is no store: expected {_SQLITE}PATH, such as {_SQLITE}/var/lib/dragoman/dragoman.db")
     # In a thread: it imports, which takes longer than the loop may stand still.
-    return await (await asyncio.to_thread(_opener))(Path(path))
+    return await (await asyncio.to_thread(_opener, Path(path)))()
 
 
 def store_url(data_dir: Path) -> str:
@@ -30,7 +31,8 @@ def store_url(data_dir: Path) -> str:
     return f"{_SQLITE}{data_dir / 'dragoman.db'}"
 
 
-def _opener() -> Callable[[Path], Awaitable[Store]]:
+def _opener(path: Path) -> Callable[[], Awaitable[Store]]:
+    from dragoman.store.sqlite import SqliteFile
     from dragoman.store.sqlstore import SqlStore
 
-    return SqlStore.at
+    return partial(SqlStore.over, SqliteFile(path))

@@ -1,6 +1,6 @@
 """SQLite beneath the store: how a file is opened, what a transaction is, and what its failures mean to whoever asked.
 
-Nothing here knows a table but the one with the schema's revision. Called by sql.py; transactions run in the threads of lanes.
+Nothing here knows a table but the one with the schema's revision. Implements database.py; transactions run in the threads of lanes.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +16,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.store import Bell
+from dragoman.store.bells import Bells
+from dragoman.store.blobs import Blobs
 from dragoman.store.upgrades import check, upgrade
 
 log = logging.getLogger("dragoman.store")
@@ -23,6 +26,8 @@ log = logging.getLogger("dragoman.store")
 WAIT_S = 10.0
 """For another process that writes."""
 _RETRY_S = 0.02
+_RING = "rings"
+"""In `info` of a connection: its transaction is to ring the bells."""
 
 _WORDS = {
     sqlite3.SQLITE_BUSY: "is locked by another process: try again, or end the process that holds it",
@@ -42,10 +47,15 @@ _WORDS = {
 
 
 class SqliteFile:
-    """One database file. It is made, brought up to date and checked by `prepare`; then each lane opens transactions of its own."""
+    """One database file. It is made, brought up to date and checked by `prepare`; then each lane opens transactions of its own.
+
+    A write waits `wait_s` for other processes.
+    """
 
     def __init__(self, path: Path, *, wait_s: float = WAIT_S) -> None:
         self.path = path
+        self.blobs = Blobs(path.parent / "blobs")
+        self._bells = Bells(path.parent / "bells", path)
         self._wait_s = wait_s
 
     def prepare(self) -> None:
@@ -65,14 +75,27 @@ class SqliteFile:
             transactions.disconnect()
 
     def transactions(self, *, write: bool) -> "Transactions":
-        return Transactions(self.path, write=write, wait_s=self._wait_s)
+        return Transactions(self.path, write=write, wait_s=self._wait_s, committed=self._bells.ring)
+
+    def alone(self, connection: Connection) -> None:
+        """Every transaction that writes is, from its begin."""
+
+    def ring(self, connection: Connection) -> None:
+        connection.info[_RING] = True
+
+    async def bell(self) -> Bell:
+        return self._bells.new()
+
+    def unavailable(self, error: OSError) -> ServingError:
+        return unavailable(error, self.path)
 
 
 class Transactions:
-    """One connection, opened when it is needed and again after a failure; used in one thread. Calling it opens one transaction."""
+    """Implements `database.Transactions`. `committed` is called after a transaction that rings."""
 
-    def __init__(self, path: Path, *, write: bool, wait_s: float) -> None:
+    def __init__(self, path: Path, *, write: bool, wait_s: float, committed: Callable[[], None]) -> None:
         self._path = path
+        self._committed = committed
         self._write = write
         self._wait_s = wait_s
         self._engine = self._made()
@@ -83,7 +106,6 @@ class Transactions:
         self._failing = ""
 
     def __call__(self) -> contextlib.AbstractContextManager[Connection]:
-        """Raises ServingError UNAVAILABLE for whatever goes wrong beneath, but for IntegrityError, which the statements bring about."""
         return self._transaction(checked=True)
 
     def unchecked(self) -> contextlib.AbstractContextManager[Connection]:
@@ -94,11 +116,13 @@ class Transactions:
     def _transaction(self, *, checked: bool) -> Iterator[Connection]:
         try:
             connection = self._connected()
+            connection.info.pop(_RING, None)
             with connection.begin():
                 if checked and not self._checked:
                     check(connection)
                     self._checked = True
                 yield connection
+            rings = connection.info.pop(_RING, False)
         except (DBAPIError, sqlite3.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if isinstance(cause, sqlite3.IntegrityError):
@@ -106,6 +130,8 @@ class Transactions:
             self.disconnect()
             raise self._reported(unavailable(cause, self._path)) from error
         self._recovered()
+        if rings:
+            self._committed()
 
     def _connected(self) -> Connection:
         """The connection to the file that is there now: SQLite would go on writing to one that was moved away or replaced."""

@@ -1,11 +1,13 @@
-"""The store over SQLAlchemy: hands each call to a lane, and large payloads to files. Made by sql.py's `open_store`."""
+"""The store over SQLAlchemy: hands each call to a lane, and large payloads to files where the database wants that.
+
+Made by sql.py's `open_store`. Which database it is, only the object beneath knows (database.py).
+"""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -13,11 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Prediction, Progress
-from dragoman.store import Change, StoredVersion, models, predictions
+from dragoman.store import Bell, Change, StoredVersion, models, predictions
 from dragoman.store.blobs import LEAST_BYTES, Blobs
+from dragoman.store.database import Database, Transactions
 from dragoman.store.lanes import Lane
 from dragoman.store.predictions import Found, Payload
-from dragoman.store.sqlite import WAIT_S, SqliteFile, Transactions, unavailable
 
 R = TypeVar("R")
 
@@ -25,38 +27,40 @@ R = TypeVar("R")
 class SqlStore:
     """Implements `dragoman.store.Store`."""
 
-    def __init__(self, file: SqliteFile, blobs: Blobs) -> None:
-        self._path = file.path
-        self._blobs = blobs
-        writing, reading = file.transactions(write=True), file.transactions(write=False)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        writing, reading = database.transactions(write=True), database.transactions(write=False)
         self._writer = Lane("store-writer", writing, disconnect=writing.disconnect)
         self._reader = Lane("store-reader", reading, disconnect=reading.disconnect)
         self._stopped = threading.Event()
-        self._collector = threading.Thread(target=self._collect, args=(file.transactions(write=False),), name="store-files", daemon=True)
-        self._collector.start()
+        self._collector: threading.Thread | None = None
+        if database.blobs is not None:
+            arguments = (database.blobs, database.transactions(write=False))
+            self._collector = threading.Thread(target=self._collect, args=arguments, name="store-files", daemon=True)
+            self._collector.start()
 
     @classmethod
-    async def at(cls, path: Path, *, wait_s: float = WAIT_S) -> "SqlStore":
-        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read.
-
-        A write waits `wait_s` for other processes.
-        """
-        file = SqliteFile(path, wait_s=wait_s)
-        await asyncio.to_thread(file.prepare)
-        store = cls(file, Blobs(path.parent / "blobs"))
+    async def over(cls, database: Database) -> "SqlStore":
+        """Made or migrated where that is due, and connected: a disk that is full later does not keep it from being read."""
+        await asyncio.to_thread(database.prepare)
+        store = cls(database)
         try:
-            await store._write(lambda _: None)
+            await store._write_some(lambda _: None)
             await store._read(lambda _: None)
         except BaseException:
             await store.close()
             raise
         return store
 
+    async def bell(self) -> Bell:
+        return await self._database.bell()
+
     async def close(self) -> None:
         self._stopped.set()
         await self._writer.close()
         await self._reader.close()
-        await asyncio.to_thread(self._collector.join)
+        if self._collector is not None:
+            await asyncio.to_thread(self._collector.join)
 
     # --- models ---
 
@@ -90,7 +94,7 @@ class SqlStore:
 
         def settle(result: object) -> None:
             if result is None:
-                self._blobs.remove(files)
+                self._remove(files)
 
         try:
             await self._writer.run(predictions.add, (prediction, parts), after=settle if files else None)
@@ -113,15 +117,15 @@ class SqlStore:
 
         def settle(written: predictions.Written | None) -> None:
             if written is None or not written.applied:
-                self._blobs.remove(files)
+                self._remove(files)
             if written is not None:
-                self._blobs.remove(written.unused)
+                self._remove(written.unused)
 
         return (await self._writer.run(predictions.change, (change, parts), after=settle)).applied
 
     async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
         wanted = predictions.Claim(owner, tuple(models), lease_until, limit)
-        found = await self._write(lambda connection: predictions.claim(connection, wanted))
+        found = await self._write_some(lambda connection: predictions.claim(connection, wanted))
         return [prediction for one in found if (prediction := await self._runnable(one)) is not None]
 
     async def _runnable(self, found: Found) -> Prediction | None:
@@ -152,7 +156,7 @@ class SqlStore:
         return await self._read(predictions.owners)
 
     async def renew_leases(self, owner: str, lease_until: float) -> None:
-        await self._write(lambda connection: predictions.renew(connection, owner, lease_until))
+        await self._write_some(lambda connection: predictions.renew(connection, owner, lease_until))
 
     async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:
         kept = await self._read(lambda connection: predictions.kept(connection, owner, ids))
@@ -163,14 +167,27 @@ class SqlStore:
         return [(await self._loaded(one)).prediction for one in found]
 
     async def remove_predictions(self, *, finished_before: float, limit: int) -> list[str]:
-        ids, files = await self._write(lambda connection: predictions.remove(connection, finished_before, limit))
+        ids, files = await self._write_some(lambda connection: predictions.remove(connection, finished_before, limit))
         if files:
-            await asyncio.to_thread(self._blobs.remove, files)
+            await asyncio.to_thread(self._remove, files)
         return ids
 
     # --- inside ---
 
-    async def _write(self, work: Callable[[Connection], R]) -> R:
+    async def _write(self, work: Callable[[Connection], R], *, rings: bool = False) -> R:
+        """A change of the registry: no other one comes between its looks and its writes. `rings`: everybody's bell, once it is committed."""
+
+        def alone(connection: Connection) -> R:
+            self._database.alone(connection)
+            result = work(connection)
+            if rings:
+                self._database.ring(connection)
+            return result
+
+        return await self._write_some(alone)
+
+    async def _write_some(self, work: Callable[[Connection], R]) -> R:
+        """A change that itself sees to it that no other one disturbs it."""
         return await self._writer.run(lambda connection, _: [work(connection)], None)
 
     async def _read(self, work: Callable[[Connection], R]) -> R:
@@ -180,21 +197,25 @@ class SqlStore:
         """What is to be stored: large contents are files when this returns. Empty inputs need no row, nor do logs that are unknown."""
         contents = {"inputs": inputs or None, "outputs": outputs, "logs": logs.encode("utf-8", "replace") if logs else None}
         given = [(part, content) for part, content in contents.items() if content is not None]
-        if all(len(content) < LEAST_BYTES for _, content in given):
+        if self._database.blobs is None or all(len(content) < LEAST_BYTES for _, content in given):
             return [Payload(part, content, None, len(content)) for part, content in given]
-        return await asyncio.to_thread(self._filed, given)
+        return await asyncio.to_thread(self._filed, self._database.blobs, given)
 
-    def _filed(self, given: Iterable[tuple[str, bytes]]) -> list[Payload]:
+    def _filed(self, blobs: Blobs, given: Iterable[tuple[str, bytes]]) -> list[Payload]:
         made: list[Payload] = []
         try:
             for part, content in given:
                 large = len(content) >= LEAST_BYTES
-                name = self._blobs.write(content) if large else None
+                name = blobs.write(content) if large else None
                 made.append(Payload(part, None if large else content, name, len(content)))
         except OSError as error:
-            self._blobs.remove(_files(made))
-            raise unavailable(error, self._path) from error
+            blobs.remove(_files(made))
+            raise self._database.unavailable(error) from error
         return made
+
+    def _remove(self, files: Collection[str]) -> None:
+        if self._database.blobs is not None:
+            self._database.blobs.remove(files)
 
     async def _loaded(self, found: Found) -> "_Loaded":
         if not _files(found.parts.values()):
@@ -206,9 +227,9 @@ class SqlStore:
         lost = set()
         for part, payload in found.parts.items():
             try:
-                content = payload.data if payload.file is None else self._blobs.read(payload.file, payload.size)
+                content = self._content(payload)
             except OSError as error:
-                raise unavailable(error, self._path) from error
+                raise self._database.unavailable(error) from error
             if content is None:
                 lost.add(part)
             else:
@@ -220,7 +241,12 @@ class SqlStore:
             prediction = replace(prediction, progress=Progress.FAILED, error=words, error_kind=Kind.INTERNAL.value)
         return _Loaded(prediction, lost)
 
-    def _collect(self, transactions: Transactions) -> None:
+    def _content(self, payload: Payload) -> bytes | None:
+        if payload.file is None:
+            return payload.data
+        return self._database.blobs.read(payload.file, payload.size) if self._database.blobs is not None else None
+
+    def _collect(self, blobs: Blobs, transactions: Transactions) -> None:
         """In a thread of its own, once: files that a crash left without a row."""
 
         def unknown(names: Collection[str]) -> Collection[str]:
@@ -228,7 +254,7 @@ class SqlStore:
                 return predictions.unknown_files(connection, names)
 
         try:
-            self._blobs.collect(unknown, self._stopped.is_set)
+            blobs.collect(unknown, self._stopped.is_set)
         except (ServingError, OSError):
             pass  # reported by whoever needs the database; the next start collects
         finally:

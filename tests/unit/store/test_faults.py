@@ -154,7 +154,7 @@ def test_a_locked_database(tmp_path: Path) -> None:
     """A writer waits, then fails, all that wait with it, while reads are served; afterwards writing works."""
 
     async def impatient(place: Path) -> Store:
-        return await SqlStore.at(place / "dragoman.db", wait_s=0.2)
+        return await SqlStore.over(sqlite.SqliteFile(place / "dragoman.db", wait_s=0.2))
 
     async def body(store: Store) -> None:
         one, large = claimed(), claimed(inputs=LARGE)

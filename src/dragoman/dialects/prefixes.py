@@ -1,0 +1,89 @@
+"""Paths below a served version's own prefix, rewritten to the paths of the protocol that answers them. Pure; called by server/app.py and by
+dialects that answer below such a prefix themselves.
+
+The prefixes are /serve/{name}-{version}, which Submarine's `result.url` begins with, /{name}/{version} (Submarine 0.7.0), and Seldon's
+/seldon/{namespace}/{name}[/{version}]. Open Inference Protocol, TensorFlow Serving and Tungsten have paths of their own that name model and
+version, so their handlers need not know of prefixes. MLflow scoring and Seldon have none: they see the path as it came, and ask `pinned`.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+_SERVE = re.compile(rb"/serve/([^/]+)-([^/-]+)(?:/(.*))?\Z", re.DOTALL)
+"""A name may have dashes, a version has none."""
+_ROUTE = re.compile(rb"/([^/]+)/([0-9]+)/((?:api/v[0-9.]+/|v2/models/).+)\Z", re.DOTALL)
+"""No protocol's own path looks like this, so it needs no word in front."""
+_SELDON = re.compile(rb"/seldon/[^/]+/([^/]+)(?:/([0-9]+))?/(.*)\Z", re.DOTALL)
+_POSSIBLE = re.compile(r"/(?:serve|seldon)/|/[^/]+/[0-9]+/(?:api|v2)/")
+
+_V2_MODEL = re.compile(rb"v2/models/([^/]+)(?:/versions/([^/]+))?((?:/.*)?)\Z", re.DOTALL)
+_V1_MODEL = re.compile(rb"v1/models/([^/:]+)(?:/versions/([^/:]+))?((?:[/:].*)?)\Z", re.DOTALL | re.IGNORECASE)
+_TUNGSTEN = (b"predict", b"predictions", b"demo")
+_FILES = b"files"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A path below the prefix of one version."""
+
+    name: str
+    version: str
+    """"" where the prefix names none: Seldon's own deployments."""
+    rest: bytes
+    """What follows the prefix and its slash, percent-encoded as it came."""
+
+
+def possible(path: str) -> bool:
+    """Whether a decoded path may have such a prefix: what every request is asked first, so it is cheap."""
+    return _POSSIBLE.match(path) is not None
+
+
+def pinned(raw_path: bytes) -> Pinned | None:
+    """Model and version that a path is below; None for a path that has no such prefix. Whether they are served is for others to say."""
+    found = _SERVE.match(raw_path) or _ROUTE.match(raw_path) or _SELDON.match(raw_path)
+    return None if found is None else Pinned(_text(found[1]), _text(found[2] or b""), found[3] or b"")
+
+
+def rewritten(raw_path: bytes) -> bytes:
+    """The path that means the same without a prefix; the path itself where there is none.
+
+    A path that names another model or version than its prefix becomes one that its protocol does not have.
+    """
+    place = pinned(raw_path)
+    if place is None:
+        return raw_path
+    rest = place.rest
+    first, _, below = rest.partition(b"/")
+    if first == b"v2":
+        return _v2(place, rest, below.removesuffix(b"/"))
+    if first.lower() == b"v1":
+        found = _V1_MODEL.match(rest)
+        where = b"/v1/models/" + _quoted(place.name) + (b"/versions/" + _quoted(place.version) if place.version else b"")
+        return where + found[3] if found is not None and _same(place, found[1], found[2]) else b"/v1" + raw_path
+    if first in _TUNGSTEN or not rest:
+        where = b"/models/" + _quoted(place.name) + (b":" + _quoted(place.version) if place.version else b"")
+        return where + b"/" + rest if rest else where
+    return b"/" + rest if first == _FILES else raw_path
+
+
+def _v2(place: Pinned, rest: bytes, below: bytes) -> bytes:
+    where = b"/v2/models/" + _quoted(place.name) + (b"/versions/" + _quoted(place.version) if place.version else b"")
+    if below == b"health/ready":
+        return where + b"/ready"  # a probe at the prefix of a model asks about that model, not about all others
+    if below in (b"", b"health/live"):
+        return b"/" + rest
+    found = _V2_MODEL.match(rest)
+    return where + found[3] if found is not None and _same(place, found[1], found[2]) else b"/v2/" + rest
+
+
+def _same(place: Pinned, name: bytes, version: bytes | None) -> bool:
+    return _text(name) == place.name and (version is None or not place.version or _text(version) == place.version)
+
+
+def _text(raw: bytes) -> str:
+    return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
+
+
+def _quoted(text: str) -> bytes:
+    return quote(text, safe="").encode()
