@@ -9,6 +9,8 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.artifact_folder import ArtifactFolder
+from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -18,6 +20,7 @@ from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
+from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.uploads import Uploads
 
@@ -28,6 +31,9 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 CALLER = "dragoman.caller"
 """Where the server leaves in the scope whose API key a request was made with."""
+
+PINNED = "dragoman.pinned"
+"""Where it leaves the model and version below whose prefix a request came (see prefixes.py)."""
 
 
 class Access(Enum):
@@ -73,6 +79,12 @@ class Request:
         """The name of the API key that admitted the request, "" for none."""
         caller: str = self.scope.get(CALLER, "")
         return caller
+
+    @property
+    def pinned(self) -> tuple[str, str] | None:
+        """Model and version ("" for any) below whose prefix the request came; None for one at the root."""
+        pinned: tuple[str, str] | None = self.scope.get(PINNED)
+        return pinned
 
     @property
     def query(self) -> bytes:
@@ -159,6 +171,9 @@ class Services:
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     store: LateStore = field(kw_only=True)
+    roots: Roots = field(kw_only=True)
+    catalog: Catalog = field(kw_only=True)
+    artifacts: ArtifactFolder = field(kw_only=True)
 
 
 class Dialect(Protocol):
@@ -217,6 +232,7 @@ check_table(USUAL_STATUS)
 
 __all__ = [
     "CALLER",
+    "PINNED",
     "USUAL_STATUS",
     "Access",
     "Answer",

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY
+from dragoman.serving import yaml_text
 from dragoman.serving.paths import confine, read_bounded
 from dragoman.serving.settings import quoted
 
@@ -22,8 +23,6 @@ REQUIREMENTS = "requirements.txt"
 PYTHON_ENV = "python_env.yaml"
 
 _LARGEST = 2 << 20
-_DEEPEST = 40
-_MOST_NODES = 50_000
 _MOST_FIELDS = 10_000
 _MOST_DIMENSIONS = 32
 _NOT_NATIVE = frozenset({PYTHON_FUNCTION, "openai", "langchain", "spark"})
@@ -86,7 +85,7 @@ def is_mlflow(folder: Path) -> bool:
 
 def describe(folder: Path) -> MlflowModel:
     """Read a model folder's `MLmodel`, blocking. Raises INVALID_INPUT for a file that is missing, damaged or hostile."""
-    document = _yaml(read_bounded(folder / FILE, _LARGEST, FILE), FILE)
+    document = yaml_text.mapping(read_bounded(folder / FILE, _LARGEST, FILE), FILE)
     flavors = _flavors(document.get("flavors"))
     signature = document.get("signature")
     if not isinstance(signature, Mapping | None):
@@ -122,37 +121,6 @@ def file_of(folder: Path, model: MlflowModel, flavor: str, *keys: str) -> Path |
 
 
 # --- the document ---
-
-
-def _yaml(content: bytes, source: str) -> Mapping[str, Any]:
-    """A YAML document that is a mapping: bounded in depth and number of nodes, without tags, anchors and aliases."""
-    import yaml
-
-    # the C reader, where it is there, is ten times faster on a signature of thousands of columns
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = nodes = 0
-    try:
-        text = content.decode()
-        for event in yaml.parse(text, Loader=loader):
-            nodes += 1
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-                raise invalid(f"{source}: aliases, anchors and tags are not read, line {event.start_mark.line + 1} has one")
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > _DEEPEST or nodes > _MOST_NODES:
-                raise invalid(f"{source}: nested deeper than {_DEEPEST} levels, or more than {_MOST_NODES} values")
-        document = yaml.load(text, Loader=loader)  # noqa: S506 # a safe loader either way
-    except ServingError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bytes that are no text, dates and numbers that are none
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}" if place is not None else ""
-        raise invalid(f"{source}: this is no YAML{where}") from None
-    if not isinstance(document, Mapping):
-        raise invalid(f"{source}: expected an object at the top, not {_kind(document)}")
-    return document
 
 
 def _flavors(written: object) -> dict[str, Mapping[str, Any]]:
@@ -263,7 +231,7 @@ def _requirements(folder: Path) -> str:
 def _python(folder: Path, declared: str) -> str:
     """What the python_function flavor says, or python_env.yaml."""
     if not declared and (folder / PYTHON_ENV).is_file():
-        declared = _text(_yaml(read_bounded(folder / PYTHON_ENV, _LARGEST, PYTHON_ENV), PYTHON_ENV), "python")
+        declared = _text(yaml_text.mapping(read_bounded(folder / PYTHON_ENV, _LARGEST, PYTHON_ENV), PYTHON_ENV), "python")
     return declared if _VERSION.fullmatch(declared) else ""
 
 

@@ -11,9 +11,9 @@ from urllib.parse import quote, unquote
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob, Signature
 from dragoman.dialects import Answer, Request
+from dragoman.dialects.addresses import base_url
 
 _OWN = re.compile(r"(?:https?://([A-Za-z0-9.:_\[\]-]{1,260}))?((?:/demo)?/files/)([^/?#]{1,400})\Z")
-_HOST = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,260}\Z")
 _HARMLESS = re.compile(r"(?:image/(?!svg)|audio/|video/)", re.IGNORECASE)
 """What a page may show; everything else a browser saves."""
 
@@ -32,12 +32,6 @@ def serve(blob: Blob) -> Answer:
     media_type = blob.media_type if re.fullmatch(r"[\x21-\x7e]+/[\x21-\x7e ]+", blob.media_type) else "application/octet-stream"
     shown = b"inline" if _HARMLESS.match(media_type) else b"attachment"
     return Answer(200, blob.data, media_type.encode(), [*_SAFE, (b"content-disposition", shown)])
-
-
-def base_url(request: Request) -> str:
-    """The address that the client used; loopback where its Host could be more than an address."""
-    host = (request.header(b"host") or b"").decode("latin-1")
-    return f"{request.scope.get('scheme', 'http')}://{host if _HOST.match(host) else '127.0.0.1'}"
 
 
 def file_url(request: Request, folder: str, name: str) -> str:
