@@ -44,6 +44,7 @@ class Case:
     outputs: tuple[TensorSpec, ...]
     batch: bool = True
     arguments: dict[str, Any] = field(default_factory=dict)
+    declared: Signature | None = None
 
     def __str__(self) -> str:
         return self.file
@@ -73,6 +74,7 @@ class Model:
         return {"label": scores.argmax(axis=1), "scores": scores}
 """
 
+COLUMNS = tuple(TensorSpec(name, FP64, (-1,), native="double") for name in "abcd")
 ANY_X = (TensorSpec("X", None, (-1, 4)),)
 CLASSES = TensorSpec("predict", INT64, (-1,))
 CASES = [
@@ -188,6 +190,19 @@ CASES = [
         (TensorSpec("x", FP32, (-1, 4)),),
         (TensorSpec("label", INT64, (-1,)), TensorSpec("scores", FP32, (-1, 3))),
     ),
+    Case(
+        "mlflow",
+        "flowers.skops",
+        learned.LEARNED["classifier.skops"],
+        "sklearn",
+        tuple(tensor(spec.name, X[:, index].astype(float)) for index, spec in enumerate(COLUMNS)),
+        tuple(tensor(spec.name, X.astype(float)) for spec in COLUMNS),
+        "class",
+        COLUMNS,
+        (TensorSpec("class", INT64, (-1,)),),
+        arguments={"mlflow": {"runtime": "sklearn", "predict_fn": "predict", "columns": True}},
+        declared=Signature(inputs=COLUMNS, outputs=(TensorSpec("class", INT64, (-1,)),), batch=True),
+    ),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -213,7 +228,7 @@ def path(case: Case, tmp_path: Path) -> Path:
 @pytest.fixture
 def model(case: Case, path: Path) -> Model:
     """The loaded case."""
-    return load(case.runtime, path, **case.arguments)
+    return load(case.runtime, path, case.declared, **case.arguments)
 
 
 def refused(model: Model, request: Call) -> ServingError:

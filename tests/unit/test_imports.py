@@ -67,7 +67,10 @@ LATE = {
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
-    "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
+    "runtimes/estimators.py": {"sklearn": "an extra; a second to import"},
+    "runtimes/estimator_files.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
+    "runtimes/mlflow_frames.py": {"pandas": "an extra; half a second to import"},
+    "runtimes/mlflow_function.py": {"mlflow": "lives in the model's own environment"},
     "runtimes/trusted.py": {"sklearn": "an extra; a second to import", "scipy": "comes with it"},
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
@@ -202,6 +205,7 @@ def test_only_the_seams_import_by_name() -> None:
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
     assert users == [
         "core/plugins.py",
+        "runtimes/mlflow_function.py",
         "runtimes/python.py",
         "runtimes/python_examine.py",
         "runtimes/python_tungsten.py",

@@ -15,6 +15,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
         "python": "dragoman.runtimes.python:load",
+        "mlflow": "dragoman.runtimes.mlflow:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
