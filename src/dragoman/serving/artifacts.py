@@ -28,7 +28,8 @@ from dragoman.serving.unpacking import bare, is_archive, unpack
 
 log = logging.getLogger("dragoman.models")
 
-FOLDER = "fetched"
+FOLDER = "cache"
+"""In the data directory."""
 _REMOTE = re.compile(r"(?:https?|s3|s3a|gs|az|azure|adl|abfs|abfss)://.|models:/+[^/]", re.IGNORECASE)
 _PINNED = re.compile(r"models:/+[^/@]+/[0-9]+|models:/+m-[0-9a-f]{32}")
 _CHECKSUM = re.compile(r"(?P<url>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})")

@@ -7,29 +7,28 @@ for each load request, so that what is served is what lies on disk then.
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY
-from dragoman.serving.library.library import Stored
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
 from dragoman.serving.registry import check_name
 from dragoman.serving.roots import Roots
-from dragoman.serving.targets import Targets, nothing_stored
+from dragoman.serving.targets import Elsewhere, Targets
+
+NOWHERE_ELSE = Elsewhere()
 
 
 class Repository:
-    """The targets of this run: each PATH or NAME=PATH, or a name in the model store where there is no such path.
-
-    `stored` looks a name up and raises ServingError where there is none; it may block.
-    """
+    """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path."""
 
     def __init__(
-        self, targets: Sequence[str], defaults: Defaults, stored: Callable[[str], Stored] = nothing_stored, roots: Roots | None = None
+        self, targets: Sequence[str], defaults: Defaults, elsewhere: Elsewhere = NOWHERE_ELSE, roots: Roots | None = None
     ) -> None:
-        self._targets = Targets(targets, defaults.name, stored)
+        trusting = bool(defaults.arguments.get("trust_pickle"))
+        self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots)
         self._uploads = _Uploads()
 
