@@ -78,7 +78,10 @@ LATE = {
     "store/sql.py": {
         "dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store",
         "dragoman.store.sqlite": "the same",
+        "dragoman.store.postgres": "its driver is an extra",
     },
+    "store/postgres.py": {"psycopg": "an extra; imported by sql.py when a store in PostgreSQL is opened"},
+    "store/listening.py": {"psycopg": "the same"},
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
