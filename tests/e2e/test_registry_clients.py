@@ -17,7 +17,7 @@ from tests.clients import run
 from tests.e2e.plain import Plain
 from tests.e2e.running import Running, serving
 from tests.models import build
-from tests.postgres import Database
+from tests.postgres import database_of
 
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 ENVELOPE = ["status", "code", "success", "message", "result", "attributes"]
@@ -53,12 +53,9 @@ def refused(call, *words, **named):
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest) -> list[str]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     """The flags of a server that keeps its registry there."""
-    if request.param == "sqlite":
-        return []
-    database: Database = request.getfixturevalue("database")
-    return ["--store", database.url]
+    return [] if request.param == "sqlite" else ["--store", database_of(tmp_path)]
 
 
 @pytest.fixture

@@ -103,8 +103,8 @@ def test_the_status_is_followed(running: Running, root: Path) -> None:
         env=environment(Path("/nonexistent")),
         start_new_session=True,
     )
+    assert watch.stdout is not None
     try:
-        assert watch.stdout is not None
         assert json.loads(watch.stdout.readline())["models"] == []
         do(running, "register", "iris", str(root / "iris"), "--deploy")
         states: list[str] = []

@@ -7,9 +7,8 @@ Two clients fetch: for the operator's own words on the command line every host m
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 from dragoman.server.settings import Settings
 from dragoman.serving.artifacts import FOLDER, Artifacts, Progress, Registry, name_of
@@ -39,8 +38,7 @@ def artifacts_for_targets(settings: Settings, progress: Callable[[str], None]) -
 def artifacts_for_requests(settings: Settings, roots: Roots) -> Artifacts:
     """What fetches for sources of registered versions: guarded, and files of this machine only below a model root."""
     policy = replace(FetchPolicy.parse(settings.allow_fetch), max_bytes=_LARGEST, timeout_s=_PAUSE_S)
-    local: Callable[[Path], Path] = lambda path: roots.resolve(str(path))  # noqa: E731 # a name for its type
-    return Artifacts(settings.data_path / FOLDER, policy, registry_of(settings), local=local)
+    return Artifacts(settings.data_path / FOLDER, policy, registry_of(settings), local=lambda path: roots.resolve(str(path)))
 
 
 def registry_of(settings: Settings) -> Registry:
@@ -50,7 +48,7 @@ def registry_of(settings: Settings) -> Registry:
     return Registry(base, os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
 
 
-def elsewhere(settings: Settings, roots: Roots, opener: Callable[[], "asyncio.Future[Store]"], progress: Callable[[str], None]) -> Elsewhere:
+def elsewhere(settings: Settings, roots: Roots, opener: Callable[[], Awaitable[Store]], progress: Callable[[str], None]) -> Elsewhere:
     """For threads without a loop."""
     artifacts = artifacts_for_targets(settings, progress)
     by_name = lookup(settings.data_path)

@@ -28,6 +28,7 @@ from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
 from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
+from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
 from dragoman.server.logs import AccessLog, log_settings
@@ -42,7 +43,6 @@ from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.late_store import LateStore
-from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.operations import Operations
@@ -124,7 +124,11 @@ class Worker:
         )
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
-        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots)
+        opener = partial(open_store, store_url(settings.data_path))
+        self.store = LateStore(opener, lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists())
+        self._progress: Progress = lambda text: None
+        others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
+        self.repository = Repository(settings.targets, defaults(settings), others, self.roots)
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -133,11 +137,7 @@ class Worker:
         )
         operations = Operations(self.registry, self.repository, self.gateway, fixed)
         fetching = FetchPolicy.parse(settings.allow_fetch)
-        self.store = LateStore(
-            partial(open_store, store_url(settings.data_path)),
-            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
-        )
-        self.catalog = Catalog(self.store, self.roots, settings.data_path)
+        self.catalog = Catalog(self.store, self.roots, settings.data_path, fetch=artifacts_for_requests(settings, self.roots).fetch)
         self.origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -224,6 +224,7 @@ class Worker:
 
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
         """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
+        self._progress = progress
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)

@@ -24,9 +24,7 @@ NOWHERE_ELSE = Elsewhere()
 class Repository:
     """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path."""
 
-    def __init__(
-        self, targets: Sequence[str], defaults: Defaults, elsewhere: Elsewhere = NOWHERE_ELSE, roots: Roots | None = None
-    ) -> None:
+    def __init__(self, targets: Sequence[str], defaults: Defaults, elsewhere: Elsewhere = NOWHERE_ELSE, roots: Roots | None = None) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots)
@@ -53,10 +51,14 @@ class Repository:
         """Every model name that the targets have now, loaded or not."""
         names: dict[str, None] = {}
         for target in self._targets.texts:
+            meant = self._targets.meant(target)
+            if meant.remote:  # whoever only asks for names need not wait for other places
+                names[readable(meant.name)] = None
+                continue
             try:
                 names.update((readable(p.name), None) for p in self._targets.places(target))
             except ServingError:
-                names[readable(self._targets.meant(target).name)] = None
+                names[readable(meant.name)] = None
         return list(names)
 
     def find(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY) -> Found | None:
@@ -69,10 +71,13 @@ class Repository:
         if files:
             return self.reader.read(Place(name, self._uploads.write(name, files), data_only=True), config)
         for target in self._targets.texts:
+            meant = self._targets.meant(target)
+            if meant.remote and meant.name != name:
+                continue
             try:
                 places = self._targets.places(target)
             except ServingError as error:
-                if self._targets.meant(target).name == name:
+                if meant.name == name:
                     return broken(name, error.message)
                 continue
             for place in places:

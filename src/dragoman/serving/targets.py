@@ -31,7 +31,9 @@ def nothing_stored(text: str) -> Stored:
 
 def nowhere(uri: str) -> Path:
     """The fetching of a server that fetches nothing."""
-    raise ServingError(Kind.UNSUPPORTED, f"'{without_secrets(uri)}' cannot be fetched here: bring the model to this machine and name its path")
+    raise ServingError(
+        Kind.UNSUPPORTED, f"'{without_secrets(uri)}' cannot be fetched here: bring the model to this machine and name its path"
+    )
 
 
 @dataclass(frozen=True, slots=True)
