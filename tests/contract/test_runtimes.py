@@ -376,7 +376,7 @@ def test_damaged_files(case: Case, damage: str, tmp_path: Path) -> None:
 def test_a_folder_holds_the_model(case: Case, path: Path) -> None:
     """A version's folder does as well as the file in it."""
     (path.parent / "notes.md").write_text("not a model")
-    model = load(case.runtime, path.parent, **case.arguments)
+    model = load(case.runtime, path.parent, case.declared, **case.arguments)
     assert list(ask(model, *fresh(case.good), outputs=(case.output,))) == [case.output]
 
 
@@ -395,7 +395,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
     """The servable loads it, warms it up, answers several callers at once, and gives it back."""
 
     async def serve() -> list[Tensors | Rows]:
-        spec = ModelSpec("m", runtime=case.runtime, artifact=str(path), instances=2, arguments=case.arguments)
+        spec = ModelSpec("m", runtime=case.runtime, artifact=str(path), instances=2, signature=case.declared, arguments=case.arguments)
         servable = LocalServable.load(spec)
         try:
             async with asyncio.TaskGroup() as group:
@@ -421,7 +421,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
 def test_threads_share_a_concurrent_model(case: Case, model: Model) -> None:
     """Models that say that they may be called at once give every caller his own answer."""
     if not model.concurrent:
-        assert case.runtime in ("sklearn", "torch", "python")
+        assert case.runtime in ("sklearn", "torch", "python", "mlflow")
         return
     expected = ask(model, *fresh(case.good))
     wrong: list[str] = []

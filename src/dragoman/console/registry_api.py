@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import Policy
+from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.serving.catalog import RegisteredModel, StoredVersion
 from dragoman.serving.deployments import Deployment
-from dragoman.store import RegisteredModel, StoredVersion
 
 PATHS = ("/dragoman/v1/registry", "/dragoman/v1/deployments")
 _LATEST = re.compile(r"latest(?::([1-9][0-9]{0,3}))?")
@@ -63,7 +63,7 @@ class RegistryApi:
 
     async def _described(self, model: RegisteredModel) -> Json:
         aliases = await self._catalog.aliases(model.name)
-        states = {each.version: each for each in await self._deployments.deployed() if each.model == model.name}
+        states = {each.version: each for each in self._deployments.deployed() if each.model == model.name}
         versions = [_version(each, aliases, states.get(each.version)) for each in await self._catalog.versions(model.name)]
         return {
             "name": model.name,
@@ -75,12 +75,12 @@ class RegistryApi:
         }
 
     async def _deployed(self, request: Request) -> Answer:
-        return _json({"deployments": await self._listed()})
+        return _json({"deployments": self._listed()})
 
-    async def _listed(self, name: str = "") -> list[Json]:
+    def _listed(self, name: str = "") -> list[Json]:
         return [
-            {"model": each.model, "version": each.version, "state": each.state, "reason": each.reason, "stage": each.stage}
-            for each in await self._deployments.deployed()
+            {"model": each.model, "version": each.version, "state": each.state.value, "reason": each.reason, "stage": each.stage}
+            for each in self._deployments.deployed()
             if name in ("", each.model)
         ]
 
@@ -115,29 +115,29 @@ class RegistryApi:
 
     async def _deploy(self, request: Request, name: str) -> Answer:
         await self._deployments.deploy(name, policy_of((await _object(request)).get("versions", "latest")))
-        return _json({"deployments": await self._listed(name)})
+        return _json({"deployments": self._listed(name)})
 
     async def _undeploy(self, request: Request, name: str) -> Answer:
         await self._deployments.undeploy(name)
-        return _json({"deployments": await self._listed(name)})
+        return _json({"deployments": self._listed(name)})
 
     async def _serve(self, request: Request, name: str, version: str) -> Answer:
         await self._deployments.serve(name, version)
-        return _json({"deployments": await self._listed(name)})
+        return _json({"deployments": self._listed(name)})
 
     async def _stop(self, request: Request, name: str, version: str) -> Answer:
         await self._deployments.stop(name, version)
-        return _json({"deployments": await self._listed(name)})
+        return _json({"deployments": self._listed(name)})
 
 
 def policy_of(value: object) -> Policy:
     """The policy that a request or a command line means. Raises INVALID_INPUT."""
     if value == "all":
-        return Policy("all")
+        return Policy(PolicyKind.ALL)
     if isinstance(value, str) and (found := _LATEST.fullmatch(value)) is not None:
-        return Policy("latest", count=int(found[1] or 1))
+        return Policy(PolicyKind.LATEST, count=int(found[1] or 1))
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-        return Policy("specific", versions=tuple(value))
+        return Policy(versions=tuple(value))
     raise invalid(f"'versions' is not one of {_VERSIONS}", "versions")
 
 
@@ -152,7 +152,7 @@ def _version(version: StoredVersion, aliases: Mapping[str, str], deployed: Deplo
         "stage": version.stage,
         "tags": dict(version.tags),
         "aliases": sorted(alias for alias, target in aliases.items() if target == version.version),
-        "state": deployed.state if deployed is not None else "",
+        "state": deployed.state.value if deployed is not None else "",
         "reason": deployed.reason if deployed is not None else "",
     }
 

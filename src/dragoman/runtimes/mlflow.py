@@ -12,6 +12,7 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Model, ModelSpec
 from dragoman.core.plugins import find
+from dragoman.core.tensors import Signature
 from dragoman.runtimes import mlflow_columns
 from dragoman.runtimes.estimator_files import METHODS, open_estimator
 from dragoman.runtimes.estimators import SklearnModel
@@ -59,20 +60,21 @@ def _estimator(inner: ModelSpec, spec: ModelSpec, facts: Mapping[str, Any]) -> M
             f"model '{spec.name}' answers with {method!r}, which {type(estimator).__name__} does not have or this server does not call",
             what="model",
         )
-    if not facts.get("columns"):
-        return _bound(SklearnModel(estimator, inner, (method,)), spec, facts)
-    assert spec.signature is not None
     signature = spec.signature
-    try:
-        model = SklearnModel(estimator, inner, (method,))
-        bound = mlflow_columns.bind(model, spec, columns=True)
-    except ServingError as error:
-        if error.kind is not Kind.UNSUPPORTED:
-            raise
-    else:
-        if model.sampled or not model.feature_names or not _has_pandas():
-            return bound
-    return Framed(spec, signature, lambda table, _: getattr(estimator, method)(table), platform="sklearn", whole=True)
+    model = SklearnModel(estimator, inner, (method,))
+    if signature is None or not facts.get("columns"):
+        return _bound(model, spec, facts)
+    if _wants_names(model, signature):
+        return Framed(spec, signature, lambda table, _: getattr(estimator, method)(table), platform="sklearn", whole=True)
+    return _bound(model, spec, facts)
+
+
+def _wants_names(model: SklearnModel, signature: Signature) -> bool:
+    """Whether an estimator must see the columns' names: it was fitted on them, and neither an array of numbers nor single columns will do."""
+    known = set(model.feature_names)
+    if not known or not known <= signature.input_by_name.keys():
+        return False
+    return not mlflow_columns.fits(model, signature.inputs) or (not model.sampled and _has_pandas())
 
 
 def _has_pandas() -> bool:

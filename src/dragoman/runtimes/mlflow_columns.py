@@ -23,7 +23,7 @@ MATRIX = "matrix"
 
 
 def bind(model: Model, spec: ModelSpec, *, columns: bool) -> Model:
-    """The model with the declared inputs and outputs. Raises UNSUPPORTED where the columns are not what the model takes."""
+    """The model with the declared inputs and outputs. Raises INVALID_INPUT where the columns are not what the model takes."""
     declared, own = spec.signature, model.signatures[""]
     if declared is None:
         return model
@@ -39,6 +39,15 @@ def bind(model: Model, spec: ModelSpec, *, columns: bool) -> Model:
         signatures[MATRIX] = replace(own, outputs=outputs.specs, reads=declared.reads)
         gathers[MATRIX] = None
     return _Bound(model, spec.name, signatures, gathers, outputs)
+
+
+def fits(model: Model, columns: tuple[TensorSpec, ...]) -> bool:
+    """Whether these columns make the model's inputs."""
+    try:
+        _gather(model, columns, model.signatures[""], "")
+    except ServingError:
+        return False
+    return True
 
 
 class _Bound:
@@ -127,12 +136,13 @@ def _gather(model: Model, columns: tuple[TensorSpec, ...], own: Signature, name:
             if text is None:
                 return _stacked(_ordered(columns, getattr(model, "feature_names", ())), columns, target, name), True
             raise _unfit(name, f"column '{text}' is text, and the model takes one matrix of numbers")
+    shown = ", ".join(f"'{spec.name}'" for spec in columns[:10])
     wanted = ", ".join(f"'{spec.name}' {'' if spec.shape is None else list(spec.shape)}" for spec in own.inputs[:10])
-    raise _unfit(name, f"{len(columns)} columns do not make its inputs {wanted}")
+    raise _unfit(name, f"its columns {shown} do not make the inputs {wanted}")
 
 
 def _unfit(model: str, why: str) -> ServingError:
-    return ServingError(Kind.UNSUPPORTED, f"the MLflow signature of model '{model}' does not fit its file: {why}", what="model")
+    return invalid(f"the MLflow signature of model '{model}' does not fit its file: {why}", what="model")
 
 
 def _ordered(columns: Sequence[TensorSpec], trained: Sequence[str]) -> list[TensorSpec]:
