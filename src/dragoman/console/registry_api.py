@@ -20,8 +20,8 @@ import orjson
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.dialects import Access, Answer, Request, Route, Services
-from dragoman.serving.catalog import RegisteredModel, StoredVersion
 from dragoman.serving.deployments import Deployment
+from dragoman.store import RegisteredModel, StoredVersion
 
 PATHS = ("/dragoman/v1/registry", "/dragoman/v1/deployments")
 _LATEST = re.compile(r"latest(?::([1-9][0-9]{0,3}))?")
