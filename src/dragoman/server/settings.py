@@ -66,7 +66,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    targets: tuple[str, ...] = setting([], "what to serve: files, folders or NAME=PATH", metavar="TARGET")
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs or NAME=PATH", metavar="TARGET")
     port: tuple[int, ...] = field(
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
@@ -121,6 +121,9 @@ class Settings:
     trusted_root: tuple[str, ...] = setting(
         [], "as --model-root, for folders with files that you made: pickles and Python code in it are loaded", metavar="DIR"
     )
+    mlflow_registry: str = setting(
+        "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
+    )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     store: str = setting(
@@ -151,6 +154,11 @@ class Settings:
     @property
     def store_url(self) -> str:
         return self.store or store_url(self.data_path)
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process serves from the store: with a SQLite file there is one server at a time (holder.py)."""
+        return self.workers == 1 and sqlite_path(self.store_url) is not None
 
     @property
     def place(self) -> Place:
