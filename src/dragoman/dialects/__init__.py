@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
+from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -22,6 +23,7 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -173,7 +175,9 @@ class Services:
     store: LateStore = field(kw_only=True)
     roots: Roots = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
+    deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
+    tracking: Tracking = field(kw_only=True)
 
 
 class Dialect(Protocol):

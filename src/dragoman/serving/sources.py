@@ -138,7 +138,7 @@ def _python(place: Path, spec: ModelSpec) -> Model:
     artifact = Path(spec.artifact)
     if (place / RECORD).is_file():
         return Model(place, *read_record(place))
-    inside = "" if artifact == place else artifact.relative_to(place if place.is_dir() else place.parent).as_posix()
+    inside = artifact.relative_to(place if place.is_dir() else place.parent).as_posix()
     return Model(place, PYTHON, kept(inside if inside != "." else "", spec.arguments["module"], spec.arguments["class"], {}))
 
 
