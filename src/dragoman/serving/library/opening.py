@@ -45,6 +45,23 @@ async def resolved(place: Place, text: str = "") -> Stored:
         return await library.resolve(text)
 
 
+async def newest(place: Place) -> Stored | None:
+    """What a server serves that nobody told what to serve: the newest model that was built. None when there is none, or any is deployed."""
+    if not place.exists:
+        return None
+    store = await sql.open_store(place.store)
+    try:
+        if any(wish.document.get("versions") and not wish.run for wish in await store.wishes()):
+            return None
+        return await Library(store, place.data_path / FOLDER).resolve()
+    except ServingError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return None
+    finally:
+        await store.close()
+
+
 def lookup(place: Place) -> Callable[[str], Stored]:
     """`resolved` for threads without a loop."""
     return lambda text: asyncio.run(resolved(place, text))
