@@ -71,16 +71,16 @@ _WORDS = {
 }
 """The beginning of an SQLSTATE -> what is wrong and what to do; the longest one counts."""
 _REFUSALS = {
-    "authentication": "28000",
-    "no password": "28000",
-    "pg_hba": "28000",
-    "role ": "28000",
-    "database ": "3D000",
-    "too many": "53300",
-    "connection slots": "53300",
     "starting up": "57P03",
     "shutting down": "57P03",
     "recovery": "57P03",
+    "too many": "53300",
+    "connection slots": "53300",
+    "authentication": "28000",
+    "no password": "28000",
+    "pg_hba": "28000",
+    'role "': "28000",
+    'database "': "3D000",
 }
 """Words of a refusal to connect, in their order -> its SQLSTATE. In another language than English they mean that it cannot be reached."""
 
