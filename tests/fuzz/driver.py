@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import console, tfserving, tungsten, v2
+from tests.fuzz import console, scoring, tfserving, tungsten, v2
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.framing import Odd, odd
 from tests.fuzz.mutations import mutated
@@ -18,6 +18,8 @@ VALID: Mapping[str, Callable[[Random], Case]] = {
     "v2": v2.valid,
     "tfserving": tfserving.valid,
     "tungsten": tungsten.valid,
+    "mlflow": scoring.mlflow,
+    "seldon": scoring.seldon,
     "console": console.valid,
 }
 DIALECTS = (*VALID, "http")

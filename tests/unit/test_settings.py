@@ -250,6 +250,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
         default = spec.default if spec.default is not MISSING else ()
         if spec.name == "port":
             drawn["port"] = st.lists(st.integers(0, 65535), min_size=1, max_size=3).map(tuple)
+        elif spec.name == "store":
+            drawn["store"] = text.map(lambda name: "sqlite:////" + name.replace("\0", "") if name else "")
         elif isinstance(default, tuple):
             drawn[spec.name] = st.lists(text, max_size=1).map(tuple)
         elif choices:
