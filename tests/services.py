@@ -7,6 +7,7 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Signature
 from dragoman.dialects import ServerInfo, Services
+from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -15,6 +16,7 @@ from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Repository
+from dragoman.serving.roots import Roots
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store import Store
@@ -35,7 +37,9 @@ def without_data(gateway: Gateway) -> dict[str, Any]:
     """What a server keeps on its disk, of one that has none."""
     store = LateStore(_no_store)
     predictions = Predictions(Parts(gateway, store, _as_they_are, Webhooks(FetchPolicy.parse([])), NOWHERE))
-    return {"store": store, "predictions": predictions, "uploads": Uploads(NOWHERE)}
+    roots = Roots([], NOWHERE)
+    catalog = Catalog(store, roots, NOWHERE)
+    return {"store": store, "predictions": predictions, "uploads": Uploads(NOWHERE), "roots": roots, "catalog": catalog}
 
 
 def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), **fields: Any) -> Services:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -18,6 +19,7 @@ from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
+from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.uploads import Uploads
 
@@ -161,6 +163,8 @@ class Services:
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     store: LateStore = field(kw_only=True)
+    roots: Roots = field(kw_only=True)
+    catalog: Catalog = field(kw_only=True)
 
 
 class Dialect(Protocol):

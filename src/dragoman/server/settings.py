@@ -107,6 +107,12 @@ class Settings:
         choices=("auto", "always", "never"),
     )
     trust_pickle: bool = setting(False, "load pickle and joblib files; they can run any code, so only for files that you made")
+    model_root: tuple[str, ...] = setting(
+        [], "folder that models may be registered and loaded from; pickles and Python code in it are refused", metavar="DIR"
+    )
+    trusted_root: tuple[str, ...] = setting(
+        [], "as --model-root, for folders with files that you made: pickles and Python code in it are loaded", metavar="DIR"
+    )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     log_level: str = setting(

@@ -35,6 +35,7 @@ from dragoman.server.settings import Settings
 from dragoman.server.telemetry import Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
+from dragoman.serving.catalog import Catalog
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
@@ -48,6 +49,7 @@ from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Found, Repository
+from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.uploads import Uploads
@@ -132,6 +134,8 @@ class Worker:
             partial(open_store, store_url(settings.data_path)),
             lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
         )
+        self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
+        self.catalog = Catalog(self.store, self.roots, settings.data_path)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
@@ -150,6 +154,8 @@ class Worker:
             predictions=self.predictions,
             uploads=self.uploads,
             store=self.store,
+            roots=self.roots,
+            catalog=self.catalog,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)

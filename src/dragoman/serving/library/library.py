@@ -52,6 +52,18 @@ class Stored:
     def files(self) -> tuple[File, ...]:
         return files_of(self.version.manifest)
 
+    @property
+    def built(self) -> bool:
+        """Whether it was built or pulled by the operator, and so lies in the library; others lie where they were when they were registered."""
+        return _built(self.version)
+
+    @property
+    def place(self) -> Path:
+        """The file or folder that is the model."""
+        if not self.built and len(self.files) == 1 and Path(self.files[0].path).suffix:
+            return self.folder / self.files[0].path
+        return self.folder
+
     def check(self) -> None:
         """Raise UNAVAILABLE when its files are not what was stored. Reads all of them; blocks."""
         verify(self.folder, self.files, self.name)
@@ -89,7 +101,7 @@ class Library:
         """The version that a name means: with a tag that one; without, `latest` if there is such a tag, else the newest of that repository;
         without a name, the newest of all. A version's number stands for it, too. Raises NOT_FOUND, INVALID_INPUT for what is no name."""
         if not text:
-            versions = await self._store.versions()
+            versions = [v for v in await self._store.versions() if _built(v)]  # what was registered waits to be asked for
             if not versions:
                 raise ServingError(Kind.NOT_FOUND, "no model is stored; make one with `dragoman build`", what="model")
             return await self._with_tags(versions[0])
@@ -174,7 +186,7 @@ class Library:
         repository = version.model
         for _ in range(_ATTEMPTS):
             versions = await self._store.versions(repository)
-            same = next((v for v in versions if v.digest == version.digest), None)
+            same = next((v for v in versions if v.digest == version.digest and _built(v)), None)
             try:
                 if same is not None:
                     await self._store.set_alias(repository, tag, same.version)
@@ -190,7 +202,11 @@ class Library:
 
     async def _remove(self, version: StoredVersion) -> None:
         await self._store.remove_version(version.model, version.version)
-        if version.folder and not any(v.folder == version.folder for v in await self._store.versions()):
+        await self.sweep(version)
+
+    async def sweep(self, version: StoredVersion) -> None:
+        """Remove the files of a version whose record is gone, if they lie here and are no other version's. Registered files are their owner's."""
+        if version.folder and _built(version) and not any(v.folder == version.folder for v in await self._store.versions()):
             place = self._folder(version).parent
             await asyncio.to_thread(shutil.rmtree, place, True)
             with suppress(OSError):  # not empty: other versions
@@ -205,6 +221,10 @@ class Library:
 
     def _folder(self, version: StoredVersion) -> Path:
         return self.root.parent / version.folder
+
+
+def _built(version: StoredVersion) -> bool:
+    return not Path(version.folder).is_absolute()
 
 
 def _tags(aliases: Mapping[tuple[str, str], str], version: StoredVersion) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,23 @@ def copy(files: Mapping[str, Path], folder: Path) -> None:
 
 def recorded(folder: Path) -> tuple[File, ...]:
     """Every file below a folder with its size and hash, in order of paths; caches of Python do not count."""
-    found = _bounded(dict(_walk(folder, folder, "", Patterns(["__pycache__/", "*.pyc"]))))
-    return tuple(_record(path, real) for path, real in sorted(found.items()))
+    return hashed(_bounded(dict(_walk(folder, folder, "", Patterns(["__pycache__/", "*.pyc"])))))
+
+
+def listed(place: Path, within: Callable[[Path], bool]) -> dict[str, Path]:
+    """The files of a model where it lies, those that a build would copy: relative path -> where it really lies. None is opened.
+
+    `place` has its links resolved; links below it must lead to where `within` says yes. Raises INVALID_INPUT like `chosen`.
+    """
+    if place.is_file():
+        return {place.name: place}
+    left_out = Patterns([*ALWAYS_EXCLUDED, "!/dragoman.json"])  # unlike for a build, it says what this is
+    return _bounded(dict(_walk(place, place, "", left_out, within=within)))
+
+
+def hashed(files: Mapping[str, Path]) -> tuple[File, ...]:
+    """These files with their sizes and hashes, in order of paths. Raises INVALID_INPUT for one that is no file, OSError."""
+    return tuple(_record(path, real) for path, real in sorted(files.items()))
 
 
 def digest_of(kind: str, spec: Mapping[str, Any], files: Sequence[File]) -> str:
@@ -130,7 +145,14 @@ def verify(folder: Path, files: Sequence[File], name: str) -> None:
             )
 
 
-def _walk(root: Path, folder: Path, prefix: str, left_out: Patterns, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+def _walk(
+    root: Path,
+    folder: Path,
+    prefix: str,
+    left_out: Patterns,
+    above: tuple[Path, ...] = (),
+    within: Callable[[Path], bool] | None = None,
+) -> Iterator[tuple[str, Path]]:
     """Every file below a folder, relative path and real place; folders that are left out are not entered."""
     if len(above) > _DEEPEST:
         raise invalid(f"the folder {folder} is more than {_DEEPEST} folders deep")
@@ -144,22 +166,24 @@ def _walk(root: Path, folder: Path, prefix: str, left_out: Patterns, above: tupl
             continue
         if entry.is_dir():
             if not left_out.match_folder(path):
-                real = _inside(root, entry, path)
+                real = _inside(root, entry, path, within)
                 if real in above or real == root:
                     raise invalid(f"the link {quoted(path)} leads in a circle")
-                yield from _walk(root, entry, f"{path}/", left_out, (*above, real))
+                yield from _walk(root, entry, f"{path}/", left_out, (*above, real), within)
         elif not left_out.match(path):
-            yield path, _inside(root, entry, path)
+            yield path, _inside(root, entry, path, within)
 
 
-def _inside(root: Path, entry: Path, path: str) -> Path:
+def _inside(root: Path, entry: Path, path: str, within: Callable[[Path], bool] | None = None) -> Path:
     """Where an entry really lies. Raises INVALID_INPUT when that is outside of the project, or neither file nor folder."""
     try:
         real = entry.resolve(strict=True)
         mode = real.stat().st_mode
     except (OSError, RuntimeError) as error:
         raise invalid(f"{quoted(path)} is not there, or a link that leads nowhere") from error
-    if not real.is_relative_to(root):
+    if within is not None and not within(real):
+        raise invalid(f"the link {quoted(path)} leads out of the model root")
+    if within is None and not real.is_relative_to(root):
         raise invalid(f"the link {quoted(path)} leads out of the project; copy what it means with --copy-files SRC:DEST")
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise invalid(f"{quoted(path)} is neither a file nor a folder")
@@ -180,8 +204,11 @@ def _bounded(found: dict[str, Path]) -> dict[str, Path]:
 def _record(path: str, real: Path) -> File:
     digest = hashlib.sha256()
     size = 0
-    with real.open("rb") as file:
+    # Without O_NONBLOCK, opening a pipe that was put in the place of the file would wait for ever.
+    with open(real, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise invalid(f"{quoted(path)} is not a file")
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)

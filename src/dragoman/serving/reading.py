@@ -1,0 +1,168 @@
+"""From the place of one model to the specs of its versions: whichever layout lies there, under the settings of now.
+
+Reads disks, never loads a model; blocking. Called for the targets of the command line (repository.py) and for what is in the registry
+(origins.py).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dragoman.core.errors import ServingError, invalid
+from dragoman.core.lifecycle import version_order
+from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
+from dragoman.serving import layouts
+from dragoman.serving.configured import complete, mlserver_model, triton_model
+from dragoman.serving.library.library import Stored
+from dragoman.serving.library.specs import read_record, restored
+from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
+from dragoman.serving.registry import check_name
+
+_NO_BATCH_POLICY = BatchPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model as it lies on disk now: the specs of the versions that its policy serves, or why it cannot be read."""
+
+    name: str
+    versions: Mapping[str, ModelSpec] = EMPTY
+    labels: Mapping[str, str] = EMPTY
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for every model whose own files do not say otherwise. `name` is for a single target without one."""
+
+    name: str = ""
+    batch: BatchPolicy = _NO_BATCH_POLICY
+    instances: int = 1
+    engine: str = "local"
+    arguments: Mapping[str, Any] = EMPTY
+    """Passed to every runtime: threads, trust_pickle, device."""
+    batch_size: int = 0
+    """The operator's word, which Python models take over what they declare; 0 when there is none."""
+    environments: str = "auto"
+    """Which Python models get a virtualenv: see python_models."""
+    run_timeout_s: float = math.inf
+    load_timeout_s: float = math.inf
+    repeatable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one model lies."""
+
+    name: str
+    path: Path
+    named: bool = False
+    """Whether the user gave the name."""
+    text: str = ""
+    """The target without its NAME=, as it was written."""
+    data_only: bool = False
+    """Whether its files came from elsewhere as data, so that none of them may be run as code."""
+    stored: Stored | None = None
+    model_class: str = ""
+    """Which class of a Python file, where it has several."""
+
+
+class Reader:
+    """Makes specs that hold what the model's own files say, and `defaults` where they say nothing."""
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+
+    def read(self, place: Place, config: str = "") -> Found:
+        """One model as it lies there now; what cannot be read is a Found with its error. `config` (JSON) stands for a Triton configuration."""
+        try:
+            check_name(place.name)
+            return self._layout(place, config) if place.stored is None else self._from_the_store(place, place.stored, config)
+        except ServingError as error:
+            return broken(place.name, error.message)
+        except OSError as error:
+            return broken(place.name, f"{place.path} cannot be read: {error.strerror or error}")
+
+    def _layout(self, place: Place, config: str) -> Found:
+        path = place.path
+        base = self._base(place.name)
+        if config and not path.is_dir():
+            raise invalid(f"model '{place.name}' is the single file {path.name}, which takes no model configuration")
+        if path.is_dir() and (config or (path / layouts.TRITON_CONFIG).is_file()):
+            return Found(place.name, triton_model(path, base, config))
+        if (path / layouts.MLSERVER_SETTINGS).is_file():
+            name, specs = mlserver_model(path, base)
+            if place.named:  # the user's name wins over the file's
+                name, specs = place.name, {v: replace(s, name=place.name) for v, s in specs.items()}
+            return Found(name, specs)
+        if is_project(path) or path.suffix == SUFFIX:
+            return Found(place.name, {base.version: self._python(base, path, place)})
+        if path.is_dir() and (folders := layouts.version_folders(path)):
+            # TensorFlow Serving's default policy: the highest version only.
+            version = max(folders, key=version_order)
+            base, folder = replace(base, version=version), folders[version]
+            spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
+            return Found(place.name, {version: spec})
+        if path.is_dir() and layouts.is_plain(path):
+            return Found(place.name, {base.version: self._python(base, path, place)})
+        artifact = path if path.is_file() else layouts.one_artifact(path)
+        return Found(place.name, {base.version: complete(base, artifact)})
+
+    def _python(self, base: ModelSpec, path: Path, place: Place) -> ModelSpec:
+        if place.data_only:
+            reason = "neither a load request nor an artifact from the store can bring that, as it could do anything here"
+            raise invalid(f"model '{place.name}' is Python code; {reason}")
+        size, environments = self._defaults.batch_size, self._defaults.environments
+        if not (path / RECORD).is_file():
+            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
+        kind, content = read_record(path)
+        spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
+        assert spec is not None
+        return spec.with_revision(state_of(path))
+
+    def _from_the_store(self, place: Place, stored: Stored, config: str) -> Found:
+        """One version of a stored model, its tags as labels."""
+        stored.check()
+        version = stored.version
+        base = replace(self._base(place.name), version=version.version, digest=version.digest)
+        spec = restored(
+            version.kind,
+            version.spec,
+            stored.folder,
+            stored.name,
+            base,
+            batch_size=self._defaults.batch_size,
+            environments=self._defaults.environments,
+        )
+        if spec is None:
+            versions = self._layout(replace(place, stored=None, data_only=True), config).versions
+            if len(versions) > 1:  # a model folder with several versions of its own
+                return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
+            (spec,) = versions.values()
+            spec = replace(spec, version=version.version, digest=version.digest)
+        return Found(place.name, {version.version: spec.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
+
+    def _base(self, name: str) -> ModelSpec:
+        defaults = self._defaults
+        return ModelSpec(
+            name,
+            batch=defaults.batch,
+            engine=defaults.engine,
+            instances=defaults.instances,
+            arguments=dict(defaults.arguments),
+            run_timeout_s=defaults.run_timeout_s,
+            load_timeout_s=defaults.load_timeout_s,
+            repeatable=defaults.repeatable,
+        )
+
+
+def broken(name: str, error: str) -> Found:
+    """A model that cannot be read, and why."""
+    return Found(readable(name), error=readable(error))
+
+
+def readable(text: str) -> str:
+    """Names on disk need not be UTF-8; what is shown to people and sent to clients must be."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,138 @@
+"""From a source to what the registry keeps of it: which model lies there, of which type, its files and their digest.
+
+Nothing is loaded and no code is run; what a model holds is looked at before any of its files is opened. Blocking. Called by catalog.py.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import version_order
+from dragoman.serving import layouts, mlflow_models
+from dragoman.serving.library.packing import File, digest_of, hashed, listed, manifest
+from dragoman.serving.paths import read_bounded
+from dragoman.serving.reading import Defaults, Place, Reader
+from dragoman.serving.roots import Roots
+from dragoman.serving.settings import LARGEST_FILE, quoted
+
+DESCRIPTION = "description.json"
+"""What Submarine writes beside a model that it saves."""
+_TYPES: Mapping[str, str] = {"pytorch": "TorchScript (model.pt)", "tensorflow": "a SavedModel (saved_model.pb)"}
+"""Submarine's model types, and what their folders hold."""
+_DEPTH = 2
+"""How far below a source description.json may lie: `{name}/{version}/description.json`."""
+_EXPECTED = "expected a model: MLmodel, description.json, or a file or folder that `dragoman serve` takes"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model where it lies, `place` a file or a folder with its links resolved."""
+
+    place: Path
+    kind: str
+    """The native flavor of an MLflow model, the model type that Submarine wrote, else the runtime or layout."""
+    spec: Mapping[str, Any]
+    files: tuple[File, ...]
+    facts: Mapping[str, str]
+    """What its own files say and the registry shows: model_type, and the id, run_id and model_id where they have one."""
+
+    @property
+    def folder(self) -> Path:
+        return self.place if self.place.is_dir() else self.place.parent
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.kind, self.spec, self.files)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return manifest(self.files)
+
+
+def examine(path: Path, source: str, roots: Roots) -> Model:
+    """The model at a resolved path inside of a root. `source` is what the client wrote, for messages.
+
+    Raises INVALID_INPUT (what="source") when no model lies there, it holds more than files and folders, or it leads out of its root.
+    """
+    try:
+        place = path.parent if path.is_file() and path.name in (mlflow_models.FILE, DESCRIPTION) else path
+        files = _listed(place, roots)
+        place, kind, facts = _recognised(place, files)
+        if place != path:
+            files = _listed(place, roots)
+        spec = {"leaf": place.name} if kind == "triton" else {}
+        return Model(place, kind, spec, hashed(files), {"model_type": kind, **facts})
+    except ServingError as error:
+        message = error.message.replace(str(path), quoted(source))
+        raise ServingError(error.kind, f"the source {quoted(source)} cannot be registered: {message}", what="source") from error
+    except OSError as error:
+        raise invalid(f"the source {quoted(source)} cannot be read: {error.strerror or 'it has changed meanwhile'}", "source") from error
+
+
+def described(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The model type and the content of a folder's description.json. Raises INVALID_INPUT for what Submarine would not have written."""
+    try:
+        content = json.loads(read_bounded(folder / DESCRIPTION, LARGEST_FILE, DESCRIPTION))
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"{DESCRIPTION} is not JSON") from error
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if not isinstance(kind, str) or kind not in _TYPES:
+        raise invalid(f"{DESCRIPTION} has the model_type {quoted(str(kind))}, expected {' or '.join(_TYPES)}")
+    return kind, content
+
+
+def _listed(place: Path, roots: Roots) -> dict[str, Path]:
+    return listed(place, lambda real: roots.same(real, place))
+
+
+def _recognised(place: Path, files: Mapping[str, Path]) -> tuple[Path, str, dict[str, str]]:
+    """Where in a source the model is, its kind, and its facts."""
+    if mlflow_models.FILE in files and place.is_dir():
+        model = mlflow_models.describe(place)
+        return place, model.flavor, _said(run_id=model.run_id, model_id=model.model_id)
+    descriptions = [path for path in files if path.rpartition("/")[2] == DESCRIPTION and path.count("/") <= _DEPTH]
+    if descriptions and place.is_dir():
+        if len(descriptions) > 1:
+            raise invalid(f"it holds several models ({', '.join(sorted(descriptions)[:5])}); name the folder of one")
+        folder = (place / descriptions[0]).parent
+        kind, content = described(folder)
+        _check_described(folder, kind)
+        identity = content.get("id")
+        return folder, kind, _said(id=identity if isinstance(identity, str) else "")
+    return place, *_of_our_own(place)
+
+
+def _check_described(folder: Path, kind: str) -> None:
+    """Raise INVALID_INPUT when the files of a Submarine model are not there, in its folder or in that of its highest version."""
+    try:
+        versions = layouts.version_folders(folder)
+        layouts.one_artifact(versions[max(versions, key=version_order)] if versions else folder)
+    except ServingError as error:
+        if kind == "tensorflow" and error.kind is Kind.UNSUPPORTED:  # a SavedModel is what it should be
+            return
+        raise invalid(f"{DESCRIPTION} says {kind}, but there is not {_TYPES[kind]} beside it") from error
+
+
+def _of_our_own(place: Path) -> tuple[str, dict[str, str]]:
+    """Whatever `dragoman serve` takes, and SavedModels."""
+    found = Reader(Defaults()).read(Place("source", place, named=True))
+    if found.error:
+        if _is_saved_model(place):
+            return "tensorflow", {}
+        raise invalid(f"{found.error}; {_EXPECTED}")
+    spec = found.versions[max(found.versions, key=version_order)]
+    if place.is_dir() and (place / layouts.TRITON_CONFIG).is_file():
+        return "triton", _said(model_type=spec.runtime)
+    return spec.runtime, {}
+
+
+def _is_saved_model(place: Path) -> bool:
+    folders = [place, *layouts.version_folders(place).values()] if place.is_dir() else []
+    return any((folder / name).is_file() for folder in folders for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def _said(**facts: str) -> dict[str, str]:
+    return {name: value for name, value in facts.items() if value}

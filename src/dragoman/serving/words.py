@@ -1,0 +1,96 @@
+"""What people may write into the registry: names, versions, aliases, tags, descriptions and `models:/` URIs, checked.
+
+All raise ServingError INVALID_INPUT. Called by the catalog.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+from dragoman.core.errors import ServingError, invalid
+from dragoman.serving.registry import check_name
+from dragoman.serving.roots import check_source, scheme_of
+from dragoman.serving.settings import quoted
+
+HIGHEST = (1 << 31) - 1
+"""The highest version number."""
+LONGEST_VALUE = 5000
+"""Characters of a tag's value."""
+_LONGEST_NAME = 256
+_LONGEST_DESCRIPTION = 100_000
+_LONGEST_KEY = 256
+_MOST_TAGS = 1000
+_ALIAS = re.compile(r"[\w-]{1,256}")
+_RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+
+
+def check_new_name(name: str) -> None:
+    """Raise INVALID_INPUT (what="model") for a name that no model may be registered under (Submarine requirement R7)."""
+    try:
+        check_name(name)
+    except ServingError as error:
+        raise invalid(error.message, "model") from error
+    if not name.strip() or len(name) > _LONGEST_NAME or ".." in name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise invalid(f"the model name {quoted(name)} is blank, or has '..' or control characters in it", "model")
+
+
+def check_version(version: str) -> str:
+    """The number as it is stored, without leading zeros. Raises INVALID_INPUT (what="version")."""
+    if not (version.isascii() and version.isdigit() and len(version) <= 20 and 1 <= int(version) <= HIGHEST):
+        raise invalid(f"the version is {quoted(version)}, expected a whole number from 1 to {HIGHEST}", "version")
+    return str(int(version))
+
+
+def parse_uri(uri: str) -> tuple[str, str, str]:
+    """The name, and the version or the alias, of a `models:/` URI."""
+    rest = check_source(uri).partition(":")[2].lstrip("/")
+    name, slash, version = rest.partition("/")
+    alias = ""
+    if not slash:
+        name, _, alias = rest.rpartition("@")
+    if scheme_of(uri) != "models" or not name or bool(version) == bool(alias) or "/" in version:
+        raise invalid(
+            f"{quoted(uri)} names no model version, expected models:/NAME/VERSION, models:/NAME/STAGE or models:/NAME@ALIAS", "source"
+        )
+    return name, version, alias
+
+
+def storable(word: str) -> bool:
+    """Whether a database can hold this text; one that it cannot is not looked up, as it is in none."""
+    return "\0" not in word and not any(0xD800 <= ord(c) < 0xE000 for c in word)
+
+
+def check_alias(alias: str) -> None:
+    """Raise INVALID_INPUT (what="alias") for a word that means something else already, or that a URI cannot carry."""
+    if not _ALIAS.fullmatch(alias) or _RESERVED_ALIAS.fullmatch(alias):
+        rule = "1 to 256 letters, digits, '_' and '-', but neither 'latest' nor 'v' with a number"
+        raise invalid(f"the alias {quoted(alias)} is not one: expected {rule}", "alias")
+
+
+def check_text(text: str, what: str, longest: int = _LONGEST_KEY) -> str:
+    """The text again. Raises INVALID_INPUT for one that is too long, or that a database cannot keep."""
+    if len(text) > longest:
+        raise invalid(f"{what} has {len(text)} characters, expected at most {longest}")
+    if not storable(text):
+        raise invalid(f"{what} has a NUL character or half a surrogate pair")
+    return text
+
+
+def check_description(text: str) -> str:
+    return check_text(text, "the description", _LONGEST_DESCRIPTION)
+
+
+def check_key(key: str) -> str:
+    if not key.strip():
+        raise invalid("a tag needs a name")
+    return check_text(key, "the name of a tag", _LONGEST_KEY)
+
+
+def check_value(key: str, value: str) -> str:
+    return check_text(value, f"the value of the tag {quoted(key)}", LONGEST_VALUE)
+
+
+def check_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    if len(tags) > _MOST_TAGS:
+        raise invalid(f"there are {len(tags)} tags, expected at most {_MOST_TAGS}")
+    return {check_key(key): check_value(key, value) for key, value in tags.items()}
