@@ -12,7 +12,7 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
-from dragoman.dialects import Request
+from dragoman.dialects import Dialect, Request, Services
 from dragoman.dialects.tfserving.rest import TFServing
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
@@ -157,7 +157,12 @@ class Client:
     """Holds a dialect over toy models, and calls it as the server does. Every model is version 1 unless its name is "NAME/VERSION"."""
 
     def __init__(
-        self, models: Mapping[str, Toy], *, labels: Mapping[str, Mapping[str, str]] | None = None, max_body: int = 1 << 26
+        self,
+        models: Mapping[str, Toy],
+        *,
+        labels: Mapping[str, Mapping[str, str]] | None = None,
+        max_body: int = 1 << 26,
+        dialect: Callable[[Services], Dialect] = TFServing,
     ) -> None:
         meters = Meters()
         self.gateway = Gateway(meters)
@@ -177,7 +182,7 @@ class Client:
         self.gateway.swap(table)
         for name, statuses in self.statuses.items():
             self.gateway.publish(name, statuses, self.labels.get(name, {}))
-        self.dialect = TFServing(services(self.gateway, meters))
+        self.dialect = dialect(services(self.gateway, meters))
 
     def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
         """Publish one more version of a model, which does not answer."""

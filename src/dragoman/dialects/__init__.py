@@ -31,6 +31,9 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 CALLER = "dragoman.caller"
 """Where the server leaves in the scope whose API key a request was made with."""
 
+PINNED = "dragoman.pinned"
+"""Where it leaves the model and version below whose prefix a request came (see prefixes.py)."""
+
 
 class Access(Enum):
     """What a caller must be allowed to do for a route."""
@@ -75,6 +78,12 @@ class Request:
         """The name of the API key that admitted the request, "" for none."""
         caller: str = self.scope.get(CALLER, "")
         return caller
+
+    @property
+    def pinned(self) -> tuple[str, str] | None:
+        """Model and version ("" for any) below whose prefix the request came; None for one at the root."""
+        pinned: tuple[str, str] | None = self.scope.get(PINNED)
+        return pinned
 
     @property
     def query(self) -> bytes:
@@ -223,6 +232,7 @@ check_table(USUAL_STATUS)
 
 __all__ = [
     "CALLER",
+    "PINNED",
     "USUAL_STATUS",
     "Access",
     "Answer",

@@ -1,9 +1,9 @@
-"""Paths below a served version's own prefix, rewritten to the paths of the protocol that answers them. Pure; called by server/app.py and by
-dialects that answer below such a prefix themselves.
+"""Paths below a served version's own prefix, rewritten to the paths of the protocol that answers them. Pure; called by server/app.py.
 
 The prefixes are /serve/{name}-{version}, which Submarine's `result.url` begins with, /{name}/{version} (Submarine 0.7.0), and Seldon's
 /seldon/{namespace}/{name}[/{version}]. Open Inference Protocol, TensorFlow Serving and Tungsten have paths of their own that name model and
-version, so their handlers need not know of prefixes. MLflow scoring and Seldon have none: they see the path as it came, and ask `pinned`.
+version, so their handlers need not know of prefixes. MLflow scoring and Seldon have none: they see their path at the root, and the application
+tells them which model is meant (`Request.pinned`).
 """
 
 import re
@@ -21,6 +21,8 @@ _V2_MODEL = re.compile(rb"v2/models/([^/]+)(?:/versions/([^/]+))?((?:/.*)?)\Z", 
 _V1_MODEL = re.compile(rb"v1/models/([^/:]+)(?:/versions/([^/:]+))?((?:[/:].*)?)\Z", re.DOTALL | re.IGNORECASE)
 _TUNGSTEN = (b"predict", b"predictions", b"demo")
 _FILES = b"files"
+_NAMELESS = re.compile(rb"(?:invocations|ping|health|version|api/v(?:0\.1|1\.0)/.*)\Z", re.DOTALL)
+"""Paths of protocols that have no name for a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def rewritten(raw_path: bytes) -> bytes:
     if first in _TUNGSTEN or not rest:
         where = b"/models/" + _quoted(place.name) + (b":" + _quoted(place.version) if place.version else b"")
         return where + b"/" + rest if rest else where
-    return b"/" + rest if first == _FILES else raw_path
+    return b"/" + rest if first == _FILES or _NAMELESS.match(rest) else raw_path
 
 
 def _v2(place: Pinned, rest: bytes, below: bytes) -> bytes:

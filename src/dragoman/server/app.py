@@ -13,14 +13,14 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Dialect, Receive, Request, Scope, prefixes
+from dragoman.dialects import PINNED, Access, Answer, Dialect, Receive, Request, Scope, prefixes
 from dragoman.server.guard import Guard
 
 log = logging.getLogger("dragoman.http")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions")
+_EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
 _REGISTRIES = ("/api/v1/", "/api/2.0/")
@@ -29,7 +29,7 @@ _REGISTRIES = ("/api/v1/", "/api/2.0/")
 _POLLED = len("/predictions/") + 32
 """The length of the path of one prediction at the root."""
 
-_CANCELLED_ENDINGS = ("/infer", ":predict", "/predict", "/generate", "/generate_stream", ":classify", ":regress", "/events")
+_CANCELLED_ENDINGS = ("/infer", ":predict", "/predict", "/generate", "/generate_stream", ":classify", ":regress", "/events", "/invocations")
 """Paths whose work nobody needs once the client has left."""
 
 
@@ -130,5 +130,7 @@ class App:
 def _without_prefix(scope: Scope) -> Scope:
     """The request at its protocol's own path. A copy: the access log goes on seeing what was sent."""
     sent: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
-    raw = prefixes.rewritten(sent)
-    return scope if raw is sent else {**scope, "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw}
+    place, raw = prefixes.pinned(sent), prefixes.rewritten(sent)
+    if place is None or raw is sent:
+        return scope
+    return {**scope, "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw, PINNED: (place.name, place.version)}

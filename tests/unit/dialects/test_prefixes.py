@@ -94,14 +94,21 @@ def test_other_paths_have_no_prefix(path: bytes) -> None:
         (b"/serve/iris-3/files", b"/files"),
         (b"/serve/iris-3", b"/models/iris:3"),
         (b"/serve/a%3Ab-3/predict", b"/models/a%3Ab:3/predict"),
-        (b"/serve/iris-3/invocations", b"/serve/iris-3/invocations"),
-        (b"/serve/iris-3/api/v1.0/predictions", b"/serve/iris-3/api/v1.0/predictions"),
+        (b"/serve/iris-3/invocations", b"/invocations"),
+        (b"/serve/iris-3/ping", b"/ping"),
+        (b"/serve/iris-3/health", b"/health"),
+        (b"/serve/iris-3/version", b"/version"),
+        (b"/serve/iris-3/api/v1.0/predictions", b"/api/v1.0/predictions"),
+        (b"/serve/iris-3/api/v0.1/predictions", b"/api/v0.1/predictions"),
+        (b"/seldon/team/iris/3/api/v1.0/predictions", b"/api/v1.0/predictions"),
+        (b"/serve/iris-3/api/v1/serve", b"/serve/iris-3/api/v1/serve"),
+        (b"/serve/iris-3/invocations/x", b"/serve/iris-3/invocations/x"),
         (b"/serve/iris-3/nonsense", b"/serve/iris-3/nonsense"),
-        (b"/iris/3/api/v1.0/predictions", b"/iris/3/api/v1.0/predictions"),
+        (b"/iris/3/api/v1.0/predictions", b"/api/v1.0/predictions"),
     ],
 )
 def test_protocols_see_their_own_paths(path: bytes, meant: bytes) -> None:
-    """With model and version where they belong; scoring and Seldon's own path come as they are."""
+    """With model and version where they belong; scoring and Seldon's paths have no place for them."""
     assert rewritten(path) == meant
 
 
@@ -138,9 +145,9 @@ def test_any_bytes_are_a_path(path: bytes) -> None:
 
 def test_the_application_rewrites_before_it_chooses() -> None:
     """The dialect sees its own path, whatever the client's was; who owns an error is decided alike."""
-    application = app(Speaker("v2", "/v2"), Speaker("models", "/models"), Speaker("scoring", "/serve"))
+    application = app(Speaker("v2", "/v2"), Speaker("models", "/models"), Speaker("scoring", "/invocations"))
     assert call(application, path="/serve/iris-3/v2/models/iris/infer").body == b"v2 /v2/models/iris/versions/3/infer"
     assert call(application, path="/serve/iris-3/predict").body == b"models /models/iris:3/predict"
-    assert call(application, path="/serve/iris-3/invocations").body == b"scoring /serve/iris-3/invocations"
+    assert call(application, path="/serve/iris-3/invocations").body == b"scoring /invocations"
     assert application.dialect_of("/serve/iris-3/v2/models/iris/infer").name == "v2"
     assert application.dialect_of("/serve/iris-3/invocations").name == "scoring"

@@ -19,13 +19,14 @@ Writing. `fragment` gives a value for `orjson.dumps`:
     orjson.dumps({"predictions": fragment(array, FP32, nested=True, nonfinite="tokens")})           # TensorFlow Serving
 """
 
-from dragoman.dialects.json.arrays import array_of
-from dragoman.dialects.json.errors import RAGGED, Fault, JsonSyntaxError, NumbersError
+from dragoman.dialects.json.arrays import array_of, guess
+from dragoman.dialects.json.errors import EXPECTED, RAGGED, Fault, JsonSyntaxError, NumbersError
 from dragoman.dialects.json.packed import MAX_DEPTH, NumberList, is_list
 from dragoman.dialects.json.reading import loads
-from dragoman.dialects.json.writing import NotJsonError, array_json, fragment
+from dragoman.dialects.json.writing import NotJsonError, array_json, cells_json, fragment
 
 __all__ = [
+    "EXPECTED",
     "MAX_DEPTH",
     "RAGGED",
     "Fault",
@@ -35,7 +36,9 @@ __all__ = [
     "NumbersError",
     "array_json",
     "array_of",
+    "cells_json",
     "fragment",
+    "guess",
     "is_list",
     "loads",
 ]

@@ -80,6 +80,33 @@ def array_of(value: object, datatype: Datatype) -> Array:
         flat = [item.tolist() if type(item) is NumberList else item for item in flat]
 
 
+def guess(value: object) -> Datatype:
+    """The datatype of a value for an input that takes any: by how its elements are written.
+
+    Integers are INT64, or FP64 when one of them is too large; numbers of which some have a point are FP64; mixed values are called FP64, so that
+    the first element which is not a number is then refused by name. Of texts and booleans with null between them null is refused.
+    """
+    if type(value) is NumberList:
+        return tensors.FP64 if value.array(tensors.INT64) is None else tensors.INT64
+    flat: list[Any] = [value]
+    types: set[type] = {type(value)}
+    for _ in range(MAX_DEPTH + 1):
+        if NumberList in types:
+            flat = [item.tolist() if type(item) is NumberList else item for item in flat]
+        elif list not in types:
+            break
+        flat = list(chain.from_iterable(item if type(item) is list else (item,) for item in flat))
+        types = set(map(type, flat))
+    if types == {int}:
+        return tensors.INT64 if max(flat) < 2**63 else tensors.FP64
+    types.discard(type(None))
+    if types == {bool}:
+        return tensors.BOOL
+    if types and types <= {str, dict}:
+        return tensors.BYTES
+    return tensors.FP64
+
+
 def _bytes_array(flat: list[str | bytes]) -> Array:
     # Filled by slice: np.array would look into the elements and may choose dtype S, which loses trailing NULs.
     made: Array = np.empty(len(flat), object)

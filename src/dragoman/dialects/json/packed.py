@@ -73,19 +73,32 @@ class NumberList:
         made: list[Any] = parse_with_tokens(self._text) if self._tokens else orjson.loads(self._text)
         return made
 
+    @property
+    def shape(self) -> Shape | None:
+        """Of the box that its lists form; None where they form none, or not of plain numbers."""
+        return self._shape
+
     def array(self, datatype: Datatype) -> Array | None:
         """A new writable array, or None unless the lists are known to form a box of numbers that fit: then `tolist` shows what is wrong."""
-        numbers, shape = self._numbers, self._shape
-        if numbers is None or shape is None:
+        made = None if self._numbers is None or self._shape is None else _cast(self._numbers, datatype)
+        return None if made is None else made.reshape(self._shape)
+
+    def column(self, index: int, datatype: Datatype) -> Array | None:
+        """`array(datatype)[:, index]` of a box of two dimensions as a new array, also where other columns do not fit; None for all else."""
+        if self._numbers is None or self._shape is None or len(self._shape) != 2:
             return None
-        if datatype.kind == "float" and datatype.size > 2:
-            with np.errstate(over="ignore"):  # beyond FP32 is infinity, as with short lists; over FP64, as Python rounds integers
-                return numbers.astype(np.float64, copy=False).astype(datatype.numpy).reshape(shape)
-        if datatype.kind in ("int", "uint") and numbers.dtype.kind != "f":
-            limits = np.iinfo(datatype.numpy)
-            if int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max:
-                return numbers.astype(datatype.numpy).reshape(shape)
-        return None
+        return _cast(self._numbers.reshape(self._shape)[:, index], datatype)
+
+
+def _cast(numbers: Array, datatype: Datatype) -> Array | None:
+    if datatype.kind == "float" and datatype.size > 2:
+        with np.errstate(over="ignore"):  # beyond FP32 is infinity, as with short lists; over FP64, as Python rounds integers
+            return numbers.astype(np.float64, copy=False).astype(datatype.numpy)
+    if datatype.kind in ("int", "uint") and numbers.dtype.kind != "f":
+        limits = np.iinfo(datatype.numpy)
+        if int(numbers.min()) >= limits.min and int(numbers.max()) <= limits.max:
+            return numbers.astype(datatype.numpy)
+    return None
 
 
 def is_list(value: object) -> bool:

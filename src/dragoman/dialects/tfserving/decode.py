@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 from dragoman.core.checks import fits
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.tensors import Datatype, Signature, Tensor, TensorSpec
-from dragoman.dialects.json import Fault, JsonSyntaxError, NumberList, NumbersError, is_list, loads
+from dragoman.dialects.json import Fault, JsonSyntaxError, NumberList, NumbersError, guess, is_list, loads
 from dragoman.dialects.tfserving import messages
 from dragoman.dialects.tfserving.messages import is_b64
-from dragoman.dialects.tfserving.values import guess, offender, tensor_of
+from dragoman.dialects.tfserving.values import offender, tensor_of
 
 UNNAMED = "input"
 """What a plain value is called when the model does not say what its inputs are."""

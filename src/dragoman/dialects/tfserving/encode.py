@@ -14,7 +14,7 @@ import orjson
 from dragoman.core import tensors
 from dragoman.core.errors import invalid
 from dragoman.core.tensors import BYTES, Array, Signature, Tensor
-from dragoman.dialects.json import array_json
+from dragoman.dialects.json import array_json, cells_json
 from dragoman.dialects.tfserving.messages import TYPE_NAMES
 
 _NEVER = frozenset({tensors.FP16, tensors.BF16, tensors.COMPLEX64, tensors.COMPLEX128})
@@ -71,19 +71,10 @@ def _value(tensor: Tensor) -> bytes:
 
 
 def _cells(tensor: Tensor) -> list[bytes]:
-    """A tensor cut along its first dimension, each piece as one JSON value.
-
-    Numbers are written at once and the text is cut where a piece ends: no number has a bracket or a comma in it.
-    """
-    array = tensor.array
+    """A tensor cut along its first dimension, each piece as one JSON value."""
     if tensor.datatype is BYTES:
         return [orjson.dumps(cell) for cell in _texts(tensor).tolist()]
-    if not array.size:
-        return [orjson.dumps(cell) for cell in array.tolist()]
-    inner = array.ndim - 1
-    text = _value(tensor)[1 + inner : -1 - inner]
-    opening, closing = b"[" * inner, b"]" * inner
-    return [opening + cell + closing for cell in text.split(closing + b"," + opening)]
+    return cells_json(tensor.array, tensor.datatype, nonfinite="tokens")
 
 
 def _texts(tensor: Tensor) -> Array:

@@ -1,10 +1,9 @@
-"""One JSON value to one array, by TensorFlow Serving's rules: which datatypes JSON can carry, base64 objects, and types that nobody declared.
+"""One JSON value to one array, by TensorFlow Serving's rules: which datatypes JSON can carry, and base64 objects.
 
 Called by decode.py; the arrays themselves are built by dialects/json.
 """
 
 import binascii
-from itertools import chain
 from typing import Any
 
 from dragoman.core import tensors
@@ -31,32 +30,6 @@ def offender(value: object, path: tuple[int, ...]) -> object:
     for index in path:
         node = node.tolist()[index] if type(node) is NumberList else node[index]
     return node
-
-
-def guess(value: object) -> Datatype:
-    """The datatype of a value for an input that takes any: by how its elements are written.
-
-    Integers are INT64, or FP64 when one of them is too large; numbers of which some have a point are FP64; mixed values are called FP64, so that
-    the first element which is not a number is then refused by name.
-    """
-    if type(value) is NumberList:
-        return tensors.FP64 if value.array(tensors.INT64) is None else tensors.INT64
-    flat: list[Any] = [value]
-    types: set[type] = {type(value)}
-    for _ in range(MAX_DEPTH + 1):
-        if NumberList in types:
-            flat = [item.tolist() if type(item) is NumberList else item for item in flat]
-        elif list not in types:
-            break
-        flat = list(chain.from_iterable(item if type(item) is list else (item,) for item in flat))
-        types = set(map(type, flat))
-    if types == {int}:
-        return tensors.INT64 if max(flat) < 2**63 else tensors.FP64
-    if types == {bool}:
-        return tensors.BOOL
-    if types and types <= {str, dict}:
-        return tensors.BYTES
-    return tensors.FP64
 
 
 def with_bytes(value: object, depth: int = 0) -> object:
