@@ -24,6 +24,8 @@ def name(document: Mapping[str, Any], field: str) -> str:
         raise invalid(f"{field} is empty, expected the model's name", field)
     if len(value) > _LONGEST_NAME:
         raise invalid(f"{field} has {len(value)} characters, expected at most {_LONGEST_NAME}", field)
+    if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        raise invalid(f"{field} has control characters or half a surrogate pair, expected the model's name", field)
     return value
 
 
