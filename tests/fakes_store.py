@@ -6,59 +6,16 @@ from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Prediction, Progress
-from dragoman.store import ACTIVE, Change, StoredVersion
+from dragoman.store import ACTIVE, Change
+from tests.fakes_registry import FakeRegistry
 
 
-class FakeStore:
+class FakeStore(FakeRegistry):
     """Implements `dragoman.store.Store`. Set `failure` to make every call raise it, as a database that is gone would."""
 
     def __init__(self) -> None:
-        self.failure: ServingError | None = None
-        self.closed = False
-        self._versions: dict[tuple[str, str], StoredVersion] = {}
-        self._aliases: dict[tuple[str, str], str] = {}
+        super().__init__()
         self._predictions: dict[str, Prediction] = {}
-
-    # --- models ---
-
-    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> None:
-        self._check()
-        key = (version.model, version.version)
-        if key in self._versions and not replace:
-            raise ServingError(Kind.CONFLICT, f"version '{version.version}' of model '{version.model}' exists", what="version")
-        self._versions[key] = version
-        for alias in aliases:
-            self._aliases[version.model, alias] = version.version
-
-    async def version(self, model: str, version: str) -> StoredVersion | None:
-        self._check()
-        return self._versions.get((model, version))
-
-    async def versions(self, model: str = "") -> list[StoredVersion]:
-        self._check()
-        written_last_first = [v for v in reversed(self._versions.values()) if model in ("", v.model)]
-        return sorted(written_last_first, key=lambda v: -v.created)
-
-    async def remove_version(self, model: str, version: str) -> bool:
-        self._check()
-        if self._versions.pop((model, version), None) is None:
-            return False
-        self._aliases = {key: target for key, target in self._aliases.items() if (key[0], target) != (model, version)}
-        return True
-
-    async def aliases(self, model: str = "") -> dict[tuple[str, str], str]:
-        self._check()
-        return {key: target for key, target in sorted(self._aliases.items()) if model in ("", key[0])}
-
-    async def set_alias(self, model: str, alias: str, version: str) -> None:
-        self._check()
-        if (model, version) not in self._versions:
-            raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
-        self._aliases[model, alias] = version
-
-    async def remove_alias(self, model: str, alias: str) -> bool:
-        self._check()
-        return self._aliases.pop((model, alias), None) is not None
 
     # --- predictions ---
 
@@ -141,12 +98,6 @@ class FakeStore:
         self.closed = True
 
     # --- inside ---
-
-    def _check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-        if self.closed:
-            raise ServingError(Kind.UNAVAILABLE, "the store is closed")
 
     def _oldest(self, predictions: Iterable[Prediction]) -> list[Prediction]:
         return sorted(predictions, key=lambda p: (p.created, p.id))

@@ -7,6 +7,7 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Signature
 from dragoman.dialects import ServerInfo, Services
+from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
@@ -39,7 +40,15 @@ def without_data(gateway: Gateway) -> dict[str, Any]:
     predictions = Predictions(Parts(gateway, store, _as_they_are, Webhooks(FetchPolicy.parse([])), NOWHERE))
     roots = Roots([], NOWHERE)
     catalog = Catalog(store, roots, NOWHERE)
-    return {"store": store, "predictions": predictions, "uploads": Uploads(NOWHERE), "roots": roots, "catalog": catalog}
+    artifacts = ArtifactFolder(roots.artifacts)
+    return {
+        "store": store,
+        "predictions": predictions,
+        "uploads": Uploads(NOWHERE),
+        "roots": roots,
+        "catalog": catalog,
+        "artifacts": artifacts,
+    }
 
 
 def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), **fields: Any) -> Services:

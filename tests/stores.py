@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dragoman.core.predictions import Prediction, Progress
@@ -100,3 +100,8 @@ def done(prediction: Prediction, **fields: object) -> Change:
 def version(model: str = "m", number: str = "1", **fields: object) -> StoredVersion:
     usual: dict[str, object] = {"digest": "d" * 64, "created": 100.0}
     return StoredVersion(model, number, **{**usual, **fields})  # type: ignore[arg-type]
+
+
+def as_stored(version: StoredVersion, number: int = 1) -> StoredVersion:
+    """As it comes back from a store that it was given to as its `number`th."""
+    return replace(version, updated=version.updated or version.created, number=number)

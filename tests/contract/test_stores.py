@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Progress, may_move
-from dragoman.store import Change, Store
+from dragoman.store import Change, Store, StoredVersion
 from dragoman.store.blobs import LEAST_BYTES
-from tests.stores import CASES, MEMORY, SHARED, SQLITE, Case, claimed, done, ended, version, waiting, with_store, with_stores
+from tests.stores import CASES, MEMORY, SHARED, SQLITE, Case, as_stored, claimed, done, ended, version, waiting, with_store, with_stores
 
 every_store = pytest.mark.parametrize("case", CASES, ids=str)
 every_shared_store = pytest.mark.parametrize("case", SHARED, ids=str)
@@ -43,8 +43,9 @@ def test_a_version_comes_back_as_it_was_added(case: Case, tmp_path: Path) -> Non
     )
 
     async def body(store: Store) -> None:
-        await store.add_version(added)
-        assert await store.version("größe/ü", "1.0-β") == added
+        stored = await store.add_version(added)
+        assert stored == as_stored(added)
+        assert await store.version("größe/ü", "1.0-β") == stored
         assert await store.version("größe/ü", "2") is None
         assert await store.version("other", "1.0-β") is None
 
@@ -61,10 +62,10 @@ def test_an_existing_version_is_kept_unless_it_is_to_be_replaced(case: Case, tmp
         assert (error.kind, error.what) == (Kind.CONFLICT, "version")
         assert "'1'" in error.message
         assert "'m'" in error.message
-        assert await store.version("m", "1") == version(digest="old")
+        assert await store.version("m", "1") == as_stored(version(digest="old"))
         assert await store.aliases() == {("m", "a"): "1"}
         await store.add_version(version(digest="new"), aliases=["b"], replace=True)
-        assert await store.version("m", "1") == version(digest="new")
+        assert await store.version("m", "1") == as_stored(version(digest="new"))
         assert await store.aliases("m") == {("m", "a"): "1", ("m", "b"): "1"}
 
     with_store(case, tmp_path, body)
@@ -76,7 +77,7 @@ def test_replacing_what_is_not_there_adds_it(case: Case, tmp_path: Path) -> None
 
     async def body(store: Store) -> None:
         await store.add_version(version(), replace=True)
-        assert await store.versions() == [version()]
+        assert await store.versions() == [as_stored(version())]
 
     with_store(case, tmp_path, body)
 
@@ -123,7 +124,7 @@ def test_a_model_can_come_again(case: Case, tmp_path: Path) -> None:
         await store.add_version(version(), aliases=["a"])
         await store.remove_version("m", "1")
         await store.add_version(version(digest="again"))
-        assert await store.versions() == [version(digest="again")]
+        assert await store.versions() == [as_stored(version(digest="again"), number=2)]
         assert await store.aliases() == {}
 
     with_store(case, tmp_path, body)
@@ -168,9 +169,9 @@ def test_of_many_who_add_one_version_one_succeeds(case: Case, tmp_path: Path) ->
     async def body(store: Store) -> None:
         some = [version(digest=str(n)) for n in range(20)]
         results = await asyncio.gather(*(store.add_version(one) for one in some), return_exceptions=True)
-        winners = [one for one, result in zip(some, results, strict=True) if result is None]
+        winners = [result for result in results if isinstance(result, StoredVersion)]
         assert len(winners) == 1
-        assert all(isinstance(r, ServingError) and r.kind is Kind.CONFLICT for r in results if r is not None)
+        assert sum(isinstance(r, ServingError) and r.kind is Kind.CONFLICT for r in results) == 19
         assert await store.versions() == winners
 
     with_store(case, tmp_path, body)
@@ -689,7 +690,7 @@ def test_everything_is_there_after_a_restart(case: Case, tmp_path: Path) -> None
         await store.add_prediction(result)
 
     async def look(store: Store) -> None:
-        assert await store.versions() == [version()]
+        assert await store.versions() == [as_stored(version())]
         assert await store.aliases() == {("m", "a"): "1"}
         assert await store.prediction(one.id) == one
         assert await store.prediction(result.id) == result

@@ -15,7 +15,7 @@ import pytest
 
 from dragoman.core.predictions import Progress
 from dragoman.store import Store
-from tests.stores import SHARED, Case, claimed, version, waiting, with_store
+from tests.stores import SHARED, Case, as_stored, claimed, version, waiting, with_store
 
 ROOT = Path(__file__).parents[2]
 every_shared_store = pytest.mark.parametrize("case", SHARED, ids=str)
@@ -198,7 +198,7 @@ def test_a_kill_while_the_database_is_made_leaves_a_usable_one(case: Case, tmp_p
 
         async def use(store: Store) -> None:
             await store.add_version(version())
-            assert await store.versions() == [version()]
+            assert await store.versions() == [as_stored(version())]
 
         with_store(case, place, use)
 

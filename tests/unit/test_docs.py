@@ -44,6 +44,8 @@ DIALECT_PAGES = {
     "v2": "open-inference-protocol.md",
     "tfserving": "tensorflow-serving.md",
     "tungsten": "tungsten.md",
+    "mlflow_registry": "mlflow.md",
+    "scoring": "mlflow.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {

@@ -24,6 +24,7 @@ from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Loaded, Worker
 from dragoman.serving.library.opening import resolved
+from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
 
@@ -33,7 +34,7 @@ Serve models until Ctrl-C or SIGTERM.
 A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model, a Tungsten project, a
 folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
 (model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it, and
-FILE.py:CLASS chooses one of several classes. Without a TARGET the newest stored model is served.
+FILE.py:CLASS chooses one of several classes. Without a TARGET and without --model-root the newest model that was built is served.
 Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
 then flags; --print-config shows the result.
 """
@@ -75,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(as_toml(settings))
         return 0
-    if not settings.targets:
+    Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
+    if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
         settings = _newest(settings)
     configure_logging(settings.log_level, settings.log_format)
     token = first_key(settings)

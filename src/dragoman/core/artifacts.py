@@ -36,6 +36,12 @@ CONVENTIONAL: Mapping[str, tuple[str, ...]] = {
 }
 """Runtime -> the file names that model repositories of other servers use, the preferred one first."""
 
+TRUST = (
+    "if you trust its author, start the server with --trust-pickle or put it below a folder of --trusted-root; otherwise ask for a format that"
+    " holds no code: skops, ONNX, safetensors or UBJSON"
+)
+"""The ways out of a refusal of pickles and code, for messages."""
+
 _AMBIGUOUS = frozenset({".json", ".bst", ".model", ".txt"})
 _HEAD = 4096
 _LFS = b"version https://git-lfs"

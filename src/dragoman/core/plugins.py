@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "v2": "dragoman.dialects.v2.rest:V2",
         "tfserving": "dragoman.dialects.tfserving.rest:TFServing",
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
+        "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
         "console": "dragoman.console.routes:Console",
     },

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
@@ -174,6 +175,7 @@ class Services:
     store: LateStore = field(kw_only=True)
     roots: Roots = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
+    artifacts: ArtifactFolder = field(kw_only=True)
 
 
 class Dialect(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.core.artifacts import locate
+from dragoman.core.artifacts import TRUST, locate
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.plugins import missing
@@ -65,7 +65,7 @@ def _from_skops(path: Path, model: str) -> Any:
     raise ServingError(
         Kind.UNSUPPORTED,
         f"the file '{path.name}' of model '{model}' asks for types that are not known to be safe: {', '.join(refused[:10])}{more}; "
-        "a model with custom code can be exported to ONNX, or, if you trust its author, served from a joblib file with --trust-pickle",
+        f"a model with custom code can be exported to ONNX, or served from a joblib file: {TRUST}",
         what="model",
     )
 
@@ -75,7 +75,7 @@ def _from_pickle(path: Path, spec: ModelSpec) -> Any:
         raise ServingError(
             Kind.UNSUPPORTED,
             f"the file '{path.name}' of model '{spec.name}' is a pickle, which runs whatever code its author put in when it is opened; "
-            "if you trust it, start the server with --trust-pickle, otherwise ask for a .skops or .onnx file",
+            f"{TRUST}",
             what="model",
         )
     try:

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dragoman.core.artifacts import TRUST
 from dragoman.core.errors import Kind, ServingError, invalid
 
 _LONGEST_EXPRESSION = 10_000
@@ -75,8 +76,7 @@ def examine(path: Path, model: str, *, trusted: bool) -> Format:
     except _Unsafe as error:
         raise ServingError(
             Kind.UNSUPPORTED,
-            f"the file '{path.name}' of model '{model}' could run foreign code when it is opened: {error}; if you trust its author, start the "
-            "server with --trust-pickle",
+            f"the file '{path.name}' of model '{model}' could run foreign code when it is opened: {error}; {TRUST}",
             what="model",
         ) from None
     # NotImplementedError is what zipfile raises for a compression or a version that it does not know.

@@ -35,6 +35,7 @@ from dragoman.server.settings import Settings
 from dragoman.server.telemetry import Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
+from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.fetch import FetchPolicy
@@ -45,6 +46,7 @@ from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.operations import Operations
+from dragoman.serving.origins import Origins
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
@@ -121,7 +123,8 @@ class Worker:
             )
         )
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
-        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path))
+        self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots)
         fixed = (  # changes at run time need a store that all workers share
             f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
             " start it with --workers 1"
@@ -134,8 +137,8 @@ class Worker:
             partial(open_store, store_url(settings.data_path)),
             lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
         )
-        self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
         self.catalog = Catalog(self.store, self.roots, settings.data_path)
+        self.origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
@@ -156,6 +159,7 @@ class Worker:
             store=self.store,
             roots=self.roots,
             catalog=self.catalog,
+            artifacts=ArtifactFolder(self.roots.artifacts),
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
         self.app = App(self.dialects, Guard(settings), settings.max_body)

@@ -5,20 +5,24 @@ Reads disks, never loads a model; blocking. Called for the targets of the comman
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.artifacts import TRUST
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
 from dragoman.serving import layouts
 from dragoman.serving.configured import complete, mlserver_model, triton_model
 from dragoman.serving.library.library import Stored
+from dragoman.serving.library.packing import listed
 from dragoman.serving.library.specs import read_record, restored
 from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.registry import check_name
+from dragoman.serving.roots import Roots
 
 _NO_BATCH_POLICY = BatchPolicy()
 
@@ -64,30 +68,40 @@ class Place:
     """The target without its NAME=, as it was written."""
     data_only: bool = False
     """Whether its files came from elsewhere as data, so that none of them may be run as code."""
+    trusted: bool = False
+    """Whether the operator answers for its files where they lie, whatever --trust-pickle says."""
     stored: Stored | None = None
     model_class: str = ""
     """Which class of a Python file, where it has several."""
 
 
 class Reader:
-    """Makes specs that hold what the model's own files say, and `defaults` where they say nothing."""
+    """Makes specs that hold what the model's own files say, and `defaults` where they say nothing. Without `roots` nothing is registered."""
 
-    def __init__(self, defaults: Defaults) -> None:
+    def __init__(self, defaults: Defaults, roots: Roots | None = None) -> None:
         self._defaults = defaults
+        self._roots = roots
 
     def read(self, place: Place, config: str = "") -> Found:
         """One model as it lies there now; what cannot be read is a Found with its error. `config` (JSON) stands for a Triton configuration."""
         try:
             check_name(place.name)
-            return self._layout(place, config) if place.stored is None else self._from_the_store(place, place.stored, config)
+            return self.layout(place, config) if place.stored is None else self.stored(place, place.stored, config)
         except ServingError as error:
             return broken(place.name, error.message)
         except OSError as error:
             return broken(place.name, f"{place.path} cannot be read: {error.strerror or error}")
 
-    def _layout(self, place: Place, config: str) -> Found:
+    def below_a_root(self, name: str, path: Path) -> Place:
+        """A model in a folder that clients may name, links resolved. Its code and pickles are for those that the operator trusts."""
+        own = self._roots is not None and self._roots.trusted(path)
+        trusted = own or bool(self._defaults.arguments.get("trust_pickle"))
+        return Place(name, path, named=True, data_only=not trusted, trusted=own)
+
+    def layout(self, place: Place, config: str = "") -> Found:
+        """As `read`, for what is not in the store. Raises ServingError, OSError."""
         path = place.path
-        base = self._base(place.name)
+        base = self._base(place)
         if config and not path.is_dir():
             raise invalid(f"model '{place.name}' is the single file {path.name}, which takes no model configuration")
         if path.is_dir() and (config or (path / layouts.TRITON_CONFIG).is_file()):
@@ -112,8 +126,8 @@ class Reader:
 
     def _python(self, base: ModelSpec, path: Path, place: Place) -> ModelSpec:
         if place.data_only:
-            reason = "neither a load request nor an artifact from the store can bring that, as it could do anything here"
-            raise invalid(f"model '{place.name}' is Python code; {reason}")
+            reason = "neither a load request nor the registry can bring that, as it could do anything here"
+            raise ServingError(Kind.UNSUPPORTED, f"model '{place.name}' is Python code ({path.name}); {reason}; {TRUST}", what="model")
         size, environments = self._defaults.batch_size, self._defaults.environments
         if not (path / RECORD).is_file():
             return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
@@ -122,11 +136,15 @@ class Reader:
         assert spec is not None
         return spec.with_revision(state_of(path))
 
-    def _from_the_store(self, place: Place, stored: Stored, config: str) -> Found:
-        """One version of a stored model, its tags as labels."""
-        stored.check()
+    def stored(self, place: Place, stored: Stored, config: str = "") -> Found:
+        """One version of the registry, its tags as labels. Raises ServingError, OSError."""
         version = stored.version
-        base = replace(self._base(place.name), version=version.version, digest=version.digest)
+        if not stored.built:
+            versions = self.layout(self._registered(place, stored), config).versions
+            own = replace(versions[max(versions, key=version_order)], version=version.version, digest=version.digest)
+            return Found(place.name, {version.version: own.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
+        stored.check()
+        base = replace(self._base(place), version=version.version, digest=version.digest)
         spec = restored(
             version.kind,
             version.spec,
@@ -137,21 +155,34 @@ class Reader:
             environments=self._defaults.environments,
         )
         if spec is None:
-            versions = self._layout(replace(place, stored=None, data_only=True), config).versions
+            versions = self.layout(replace(place, stored=None, data_only=True), config).versions
             if len(versions) > 1:  # a model folder with several versions of its own
                 return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
             (spec,) = versions.values()
             spec = replace(spec, version=version.version, digest=version.digest)
         return Found(place.name, {version.version: spec.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
 
-    def _base(self, name: str) -> ModelSpec:
+    def _registered(self, place: Place, stored: Stored) -> Place:
+        """Where the files of a registered version lie, looked at again: what was a model in a root when it was registered may have moved.
+
+        Raises UNAVAILABLE for what has changed since.
+        """
+        roots, path = self._roots, stored.place
+        if roots is None or os.path.realpath(path) != str(path) or not roots.open_to(path):
+            reason = "is no longer in a folder of --model-root or --trusted-root"
+            raise ServingError(Kind.UNAVAILABLE, f"version {stored.version.version} of model '{stored.repository}' {reason}", what="model")
+        stored.check(lambda real: roots.same(real, path))
+        listed(path, lambda real: roots.same(real, path))  # what came later must not lead out either
+        return self.below_a_root(place.name, path)
+
+    def _base(self, place: Place) -> ModelSpec:
         defaults = self._defaults
         return ModelSpec(
-            name,
+            place.name,
             batch=defaults.batch,
             engine=defaults.engine,
             instances=defaults.instances,
-            arguments=dict(defaults.arguments),
+            arguments={**defaults.arguments, **({"trust_pickle": True} if place.trusted else {})},
             run_timeout_s=defaults.run_timeout_s,
             load_timeout_s=defaults.load_timeout_s,
             repeatable=defaults.repeatable,

@@ -16,6 +16,7 @@ from dragoman.serving.library.library import Stored
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
 from dragoman.serving.registry import check_name
+from dragoman.serving.roots import Roots
 from dragoman.serving.targets import Targets, nothing_stored
 
 
@@ -25,9 +26,11 @@ class Repository:
     `stored` looks a name up and raises ServingError where there is none; it may block.
     """
 
-    def __init__(self, targets: Sequence[str], defaults: Defaults, stored: Callable[[str], Stored] = nothing_stored) -> None:
+    def __init__(
+        self, targets: Sequence[str], defaults: Defaults, stored: Callable[[str], Stored] = nothing_stored, roots: Roots | None = None
+    ) -> None:
         self._targets = Targets(targets, defaults.name, stored)
-        self._reader = Reader(defaults)
+        self.reader = Reader(defaults, roots)
         self._uploads = _Uploads()
 
     def discover(self) -> list[Found]:
@@ -39,7 +42,7 @@ class Repository:
             except ServingError as error:
                 found.append(broken(self._targets.meant(target).name, error.message))
                 continue
-            found += [self._reader.read(place) for place in places]
+            found += [self.reader.read(place) for place in places]
         seen: set[str] = set()
         for index, each in enumerate(found):
             if each.name in seen:
@@ -65,7 +68,7 @@ class Repository:
         """
         check_name(name)
         if files:
-            return self._reader.read(Place(name, self._uploads.write(name, files), data_only=True), config)
+            return self.reader.read(Place(name, self._uploads.write(name, files), data_only=True), config)
         for target in self._targets.texts:
             try:
                 places = self._targets.places(target)
@@ -75,7 +78,7 @@ class Repository:
                 continue
             for place in places:
                 if place.name == name:
-                    return self._reader.read(place, config)
+                    return self.reader.read(place, config)
         return None
 
     def close(self) -> None:

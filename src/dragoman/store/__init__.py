@@ -87,10 +87,13 @@ class ModelStore(Protocol):
         """Set a tag, or remove it with None (no error when there is none). Raises NOT_FOUND for an unknown model."""
         ...
 
-    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> StoredVersion:
+    async def add_version(
+        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+    ) -> StoredVersion:
         """Insert a version (and its model, when that is new) and point these aliases at it, in one transaction; returns it as stored.
 
-        A version "" gets the number after the highest one. Raises CONFLICT when the version exists and `replace` is false.
+        A version "" gets the number after the highest one. Without `updated` it is as of its creation. Raises CONFLICT when the version
+        exists and `replace` is false. With `reuse`, a version of this model that has this digest is taken as it is instead of a new one.
         """
         ...
 
@@ -268,17 +271,18 @@ class Report:
 
 
 Rewrite: TypeAlias = Callable[[Wish | None], Mapping[str, Any] | None]
-"""From the wish that stands to the document of the next one; None leaves it as it is. Pure: it may be called twice, in another thread."""
+"""From the wish that stands to the document of the next one; None leaves everything as it is. Pure: it may be called twice, in another thread."""
 
 
 class DeploymentStore(Protocol):
     """Wishes, and who has applied them. Everything here is small; statements are the same for every database."""
 
-    async def wish(self, model: str, rewrite: Rewrite, *, run: str = "", stages: Mapping[str, str] = EMPTY) -> Wish:
+    async def wish(self, model: str, rewrite: Rewrite, *, run: str = "", stages: Mapping[tuple[str, str], str] = EMPTY) -> Wish:
         """Change a wish in one transaction that no other wish can come between; returns the one that stands then.
 
-        Where it changed, it has the next generation, the versions in `stages` have these stages, and everybody's bell rings. What `rewrite`
-        raises is raised here, and nothing is changed.
+        Where its document or one of `stages` changes, it has the next generation, the versions in `stages` have these stages, and everybody's
+        bell rings. The keys of `stages` are (registered model, version): wishes go by served names. Where none stands and none is made, the
+        answer has generation 0. What `rewrite` raises is raised here, as is NOT_FOUND for a version in `stages`, and nothing is changed.
         """
         ...
 
@@ -287,11 +291,14 @@ class DeploymentStore(Protocol):
         ...
 
     async def forget_run(self, run: str) -> None:
-        """Remove the wishes of a server run that has ended."""
+        """Remove the wishes of a server run that has ended. Raises ValueError for "": those outlive every server."""
         ...
 
-    async def join(self, worker: str, lease_until: float) -> None:
-        """Count this worker among those whom barriers wait for, or go on counting it until then (seconds since the epoch)."""
+    async def join(self, worker: str, lease_until: float) -> bool:
+        """Count this worker among those whom barriers wait for, or go on counting it until then (seconds since the epoch).
+
+        False when it was not among them: it is new, or somebody took it for dead, and then its reports are gone and it writes them again.
+        """
         ...
 
     async def leave(self, workers: Sequence[str]) -> None:
@@ -303,10 +310,12 @@ class DeploymentStore(Protocol):
         ...
 
     async def report(self, reports: Sequence[Report]) -> None:
-        """Write (in place of older ones of the same worker and model); everybody's bell rings."""
+        """Write (in place of older ones of the same worker and model); everybody's bell rings. Those of workers that are not counted are dropped."""
         ...
 
-    async def reports(self, model: str) -> list[Report]: ...
+    async def reports(self, model: str) -> list[Report]:
+        """By worker; also those of workers whose lease is over."""
+        ...
 
 
 class Bell(Protocol):

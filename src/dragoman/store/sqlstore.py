@@ -6,7 +6,7 @@ Made by sql.py's `open_store`. Which database it is, only the object beneath kno
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,8 +14,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import EMPTY
 from dragoman.core.predictions import Prediction, Progress
-from dragoman.store import Bell, Change, StoredVersion, models, predictions
+from dragoman.store import Bell, Change, RegisteredModel, Report, Rewrite, StoredVersion, Wish, deployments, models, predictions
 from dragoman.store.blobs import LEAST_BYTES, Blobs
 from dragoman.store.database import Database, Transactions
 from dragoman.store.lanes import Lane
@@ -64,9 +65,48 @@ class SqlStore:
 
     # --- models ---
 
-    async def add_version(self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False) -> None:
-        addition = models.Addition(version, tuple(aliases), replace)
-        await self._write(lambda connection: models.add_version(connection, addition))
+    async def add_model(self, model: RegisteredModel) -> RegisteredModel:
+        return await self._write(lambda connection: models.add_model(connection, model))
+
+    async def model(self, name: str) -> RegisteredModel | None:
+        return await self._read(lambda connection: models.find_model(connection, name))
+
+    async def models(self) -> list[RegisteredModel]:
+        return await self._read(models.all_models)
+
+    async def change_model(
+        self, name: str, *, updated: float, new_name: str | None = None, description: str | None = None
+    ) -> RegisteredModel:
+        return await self._write(lambda connection: models.change_model(connection, name, updated, new_name, description))
+
+    async def remove_model(self, name: str) -> bool:
+        return await self._write(lambda connection: models.remove_model(connection, name))
+
+    async def tag_model(self, name: str, key: str, value: str | None, *, updated: float) -> None:
+        await self._write(lambda connection: models.tag_model(connection, name, key, value, updated))
+
+    async def add_version(
+        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+    ) -> StoredVersion:
+        addition = models.Addition(version, tuple(aliases), replace, reuse)
+        return await self._write(lambda connection: models.add_version(connection, addition))
+
+    async def change_version(
+        self,
+        model: str,
+        version: str,
+        *,
+        updated: float,
+        description: str | None = None,
+        stage: str | None = None,
+        facts: Mapping[str, str] = EMPTY,
+        archive: str = "",
+    ) -> StoredVersion:
+        edit = models.Edit(updated, description, stage, dict(facts), archive)
+        return await self._write(lambda connection: models.change_version(connection, model, version, edit))
+
+    async def tag_version(self, model: str, version: str, key: str, value: str | None, *, updated: float) -> None:
+        await self._write(lambda connection: models.tag_version(connection, model, version, key, value, updated))
 
     async def version(self, model: str, version: str) -> StoredVersion | None:
         return await self._read(lambda connection: models.find_version(connection, model, version))
@@ -85,6 +125,40 @@ class SqlStore:
 
     async def remove_alias(self, model: str, alias: str) -> bool:
         return await self._write(lambda connection: models.remove_alias(connection, model, alias))
+
+    # --- wishes, and who has applied them ---
+
+    async def wish(self, model: str, rewrite: Rewrite, *, run: str = "", stages: Mapping[tuple[str, str], str] = EMPTY) -> Wish:
+        given = dict(stages)
+        wished = await self._write(lambda connection: deployments.wish(connection, model, run, rewrite, given), rings=deployments.is_new)
+        if isinstance(wished.stands, Exception):
+            raise wished.stands
+        return wished.stands
+
+    async def wishes(self, *, since: int = 0) -> list[Wish]:
+        return await self._read(lambda connection: deployments.all_wishes(connection, since))
+
+    async def forget_run(self, run: str) -> None:
+        if not run:
+            raise ValueError("the wishes of no run outlive every server")
+        await self._write(lambda connection: deployments.forget_run(connection, run))
+
+    async def join(self, worker: str, lease_until: float) -> bool:
+        return await self._write(lambda connection: deployments.join(connection, worker, lease_until))
+
+    async def leave(self, workers: Sequence[str]) -> None:
+        gone = list(workers)
+        await self._write(lambda connection: deployments.leave(connection, gone), rings=bool)
+
+    async def workers(self, *, now: float) -> list[str]:
+        return await self._read(lambda connection: deployments.living(connection, now))
+
+    async def report(self, reports: Sequence[Report]) -> None:
+        new = list(reports)
+        await self._write(lambda connection: deployments.report(connection, new), rings=bool)
+
+    async def reports(self, model: str) -> list[Report]:
+        return await self._read(lambda connection: deployments.reports_on(connection, model))
 
     # --- predictions ---
 
@@ -174,13 +248,16 @@ class SqlStore:
 
     # --- inside ---
 
-    async def _write(self, work: Callable[[Connection], R], *, rings: bool = False) -> R:
-        """A change of the registry: no other one comes between its looks and its writes. `rings`: everybody's bell, once it is committed."""
+    async def _write(self, work: Callable[[Connection], R], *, rings: Callable[[R], bool] = lambda _: False) -> R:
+        """A change of the registry: no other one comes between its looks and its writes.
+
+        Everybody's bell rings, once it is committed, where `rings` says so of its result.
+        """
 
         def alone(connection: Connection) -> R:
             self._database.alone(connection)
             result = work(connection)
-            if rings:
+            if rings(result):
                 self._database.ring(connection)
             return result
 

@@ -1,9 +1,10 @@
 """The tables as SQLAlchemy Core sees them; `migrations/` makes them and their indexes, and a test holds the columns together.
 
-Statements live in models.py and predictions.py. Whatever is written here works in SQLite and PostgreSQL alike.
+Statements live in models.py, deployments.py and predictions.py. Whatever is written here works in SQLite and PostgreSQL alike.
 """
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Dialect,
@@ -30,32 +31,67 @@ class Text(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or (value.isascii() and "\0" not in value):
-            return value
-        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+        return None if value is None else held(value)
 
 
+def held(text: str) -> str:
+    """This text as every database holds it. Who compares keys in Python before they are written compares these."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+# One row: the generation of the last wish. Its update is what makes wishes wait for each other, whatever else does.
+registry = Table(
+    "registry",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+)
+
+# Numbers are never given twice: SQLite would give that of the newest row again after its removal, but for `sqlite_autoincrement`.
 models = Table(
     "models",
     METADATA,
-    Column("name", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
     Column("created", Float(53), nullable=False),
+    Column("updated", Float(53), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("kept", Boolean, nullable=False),  # without versions, too: somebody made it on purpose
+    UniqueConstraint("name", name="one_model_of_a_name"),
+    sqlite_autoincrement=True,
 )
+
+
+def _of_model() -> ForeignKey:
+    return ForeignKey("models.name", ondelete="CASCADE", onupdate="CASCADE")
+
+
+def _of_version() -> ForeignKeyConstraint:
+    whose = ["model_versions.model", "model_versions.version"]
+    return ForeignKeyConstraint(["model", "version"], whose, ondelete="CASCADE", onupdate="CASCADE")
+
 
 model_versions = Table(
     "model_versions",
     METADATA,
     Column("number", Integer, primary_key=True),
-    Column("model", ForeignKey("models.name", ondelete="CASCADE"), nullable=False),
+    Column("model", Text, _of_model(), nullable=False),
     Column("version", Text, nullable=False),
     Column("digest", Text, nullable=False),
     Column("created", Float(53), nullable=False),
+    Column("updated", Float(53), nullable=False),
     Column("kind", Text, nullable=False),
     Column("spec", Text, nullable=False),
     Column("manifest", Text, nullable=False),
     Column("folder", Text, nullable=False),
     Column("source", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("facts", Text, nullable=False),
     UniqueConstraint("model", "version", name="one_version_of_a_model"),
+    sqlite_autoincrement=True,
 )
 
 model_aliases = Table(
@@ -64,7 +100,51 @@ model_aliases = Table(
     Column("model", Text, primary_key=True),
     Column("alias", Text, primary_key=True),
     Column("version", Text, nullable=False),
-    ForeignKeyConstraint(["model", "version"], ["model_versions.model", "model_versions.version"], ondelete="CASCADE"),
+    _of_version(),
+)
+
+model_tags = Table(
+    "model_tags",
+    METADATA,
+    Column("model", Text, _of_model(), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+version_tags = Table(
+    "version_tags",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    _of_version(),
+)
+
+wishes = Table(
+    "wishes",
+    METADATA,
+    Column("model", Text, primary_key=True),
+    Column("run", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("document", Text, nullable=False),
+    UniqueConstraint("generation", name="one_wish_of_a_generation"),
+)
+
+workers = Table(
+    "workers",
+    METADATA,
+    Column("worker", Text, primary_key=True),
+    Column("lease_until", Float(53), nullable=False),
+)
+
+reports = Table(
+    "reports",
+    METADATA,
+    Column("worker", Text, ForeignKey("workers.worker", ondelete="CASCADE"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("failures", Text, nullable=False),
 )
 
 # Payloads have a table of their own: SQLite writes a whole row again when one column changes, and a prediction changes its state, its lease

@@ -21,7 +21,7 @@ from dragoman.core.predictions import Progress
 from dragoman.store import Store, sqlite
 from dragoman.store.blobs import LEAST_BYTES, LEFT_BEHIND_S
 from dragoman.store.sqlstore import SqlStore
-from tests.stores import SQLITE, claimed, done, ended, version, waiting, with_store
+from tests.stores import SQLITE, as_stored, claimed, done, ended, version, waiting, with_store
 
 ROOT = Path(__file__).parents[3]
 LARGE = b"\x01" * LEAST_BYTES
@@ -181,7 +181,7 @@ def test_a_lock_that_is_let_go_in_time(tmp_path: Path) -> None:
             adding = asyncio.create_task(store.add_version(version()))
             assert await store.versions() == []
         await adding
-        assert await store.versions() == [version()]
+        assert await store.versions() == [as_stored(version())]
 
     with_store(SQLITE, tmp_path, body)
 

@@ -7,7 +7,7 @@ library at the same time, because a version's folder is complete before its reco
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,9 +64,9 @@ class Stored:
             return self.folder / self.files[0].path
         return self.folder
 
-    def check(self) -> None:
-        """Raise UNAVAILABLE when its files are not what was stored. Reads all of them; blocks."""
-        verify(self.folder, self.files, self.name)
+    def check(self, within: Callable[[Path], bool] | None = None) -> None:
+        """Raise UNAVAILABLE when its files are not what was stored. Reads all of them; blocks. `within` as for `verify`."""
+        verify(self.folder, self.files, self.name, within)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,18 +129,24 @@ def files_of(content: Mapping[str, Any]) -> tuple[File, ...]:
     return files
 
 
-def verify(folder: Path, files: Sequence[File], name: str) -> None:
-    """Raise UNAVAILABLE when a file of a stored model is gone or is not what was stored. Files that came later do not matter."""
+def verify(folder: Path, files: Sequence[File], name: str, within: Callable[[Path], bool] | None = None) -> None:
+    """Raise UNAVAILABLE when a file of a stored model is gone or is not what was stored. Files that came later do not matter.
+
+    With `within`, links are followed that lead to where it says yes; else there must be none.
+    """
     for file in files:
-        path = folder / file.path
         try:
-            same = stat.S_ISREG(path.lstat().st_mode) and _unchanged(path, file)
-        except OSError:
+            path = folder / file.path
+            if within is not None:
+                path = path.resolve(strict=True)
+            same = (within is None or within(path)) and stat.S_ISREG(path.lstat().st_mode) and _unchanged(path, file)
+        except (OSError, RuntimeError, ServingError):
             same = False
         if not same:
+            remedy = "remove it, and build or pull it again" if within is None else "register it again as it is now"
             raise ServingError(
                 Kind.UNAVAILABLE,
-                f"the stored model '{name}' is damaged: {quoted(file.path)} is missing or has changed; remove it, and build or pull it again",
+                f"the stored model '{name}' is damaged: {quoted(file.path)} is missing or has changed; {remedy}",
                 what="model",
             )
 
