@@ -82,11 +82,11 @@ def test_what_is_no_name(value: object) -> None:
 def test_missing_fields() -> None:
     """Are named (S3)."""
     for check in (fields.name, fields.version):
-        with pytest.raises(ServingError, match="^field is missing"):
+        with pytest.raises(ServingError, match=r"^field is missing"):
             check({}, "field")
-    with pytest.raises(ServingError, match="^userId is missing"):
+    with pytest.raises(ServingError, match=r"^userId is missing"):
         fields.text({}, "userId", needed=True)
-    with pytest.raises(ServingError, match="^userId is null"):
+    with pytest.raises(ServingError, match=r"^userId is null"):
         fields.text({"userId": None}, "userId", needed=True)
 
 
@@ -102,7 +102,7 @@ def test_texts() -> None:
     assert fields.text({}, "a") is None
     assert fields.text({"a": None}, "a") is None
     assert fields.text({"a": ""}, "a", needed=True) == ""
-    with pytest.raises(ServingError, match="^a is a list of 2, expected a text"):
+    with pytest.raises(ServingError, match=r"^a is a list of 2, expected a text"):
         fields.text({"a": [1, 2]}, "a")
 
 
