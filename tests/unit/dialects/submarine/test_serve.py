@@ -93,7 +93,7 @@ def test_what_the_client_says_of_files_is_ignored(tmp_path: Path) -> None:
         (b"[" * 100_000, 400, "JSON"),
         (b" " * 1_100_000, 413, "larger than the limit"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 def test_what_is_refused(tmp_path: Path, body: Any, status: int, words: str, method: str) -> None:
