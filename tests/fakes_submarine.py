@@ -11,6 +11,9 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.dialects.submarine.rest import Submarine
+from dragoman.server.app import App
+from dragoman.server.guard import Guard
+from dragoman.server.settings import Settings
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployment
 from dragoman.serving.gateway import Gateway
@@ -18,7 +21,7 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
 from dragoman.serving.roots import Root, Roots
 from dragoman.store.sql import open_store, store_url
-from tests.asgi import Speaker, app
+from tests.asgi import Speaker
 from tests.models import build
 from tests.services import services
 
@@ -160,6 +163,8 @@ async def submarine(place: Path, **fields: Any) -> AsyncIterator[Client]:
     gateway = Gateway(meters)
     made: Any = {"store": store, "catalog": catalog, "deployments": deployments, **fields}
     try:
-        yield Client(app(Submarine(services(gateway, meters, **made)), Speaker("console", "/dragoman/v1")), deployments, catalog, folder)
+        dialect = Submarine(services(gateway, meters, **made))
+        guard = Guard(Settings(host="0.0.0.0", no_auth=True))
+        yield Client(App([dialect, Speaker("console", "/dragoman/v1")], guard, 2 << 20), deployments, catalog, folder)
     finally:
         await store.close()

@@ -152,16 +152,16 @@ def test_a_versions_life(tmp_path: Path) -> None:
 
 
 def test_the_type_and_id_of_a_submarine_model(tmp_path: Path) -> None:
-    """Come from its description.json (R11)."""
+    """Come from its description.json, not from the request (R11)."""
 
     async def test(client: Client) -> None:
-        await client.register("torch", versions=0)
-        folder = client.folder / "written" / "torch" / "1"
-        folder.mkdir(parents=True)
-        (folder / "model.onnx").write_bytes((client.folder / "torch" / "model.onnx").read_bytes())
-        (folder.parent / "description.json").write_text('{"id": "0123456789abcdef0123456789abcdef", "model_type": "pytorch"}')
-        result = (await client.ask("POST", f"{VERSIONS}?baseDir=written", new("torch"))).envelope
-        assert result["code"] in (200, 400)
+        await client.register("flow", versions=0)
+        folder = client.folder / "written"
+        (folder / "1").mkdir(parents=True)
+        (folder / "1" / "saved_model.pb").write_bytes(b"x")
+        (folder / "description.json").write_text('{"id": "0123456789abcdef0123456789abcdef", "model_type": "tensorflow"}')
+        result = (await client.ask("POST", f"{VERSIONS}?baseDir=written", new("flow", modelType="pytorch", id="x"))).result
+        assert (result["modelType"], result["id"]) == ("tensorflow", "0123456789abcdef0123456789abcdef")
 
     over(tmp_path, test)
 
@@ -176,9 +176,9 @@ def test_the_type_and_id_of_a_submarine_model(tmp_path: Path) -> None:
         ("?baseDir=iris", {"name": "iris", "userId": "", "experimentId": None}, 400, "experimentId is null"),
         ("?baseDir=iris", new("nobody"), 404, "nobody"),
         ("?baseDir=nowhere", new(), 400, "nowhere"),
-        ("?baseDir=../../../etc", new(), 400, "model root"),
-        ("?baseDir=/etc/passwd", new(), 400, "model root"),
-        ("?baseDir=file:///etc", new(), 400, "model root"),
+        ("?baseDir=../../../etc", new(), 400, "--model-root"),
+        ("?baseDir=/etc/passwd", new(), 400, "--model-root"),
+        ("?baseDir=file:///etc", new(), 400, "--model-root"),
         ("?baseDir=iris%00", new(), 400, "source"),
         ("?baseDir=s3://bucket/model", new(), 400, "s3://bucket/model"),
         ("?baseDir=%FF", new(), 400, "UTF-8"),
