@@ -22,6 +22,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
+        "submarine": "dragoman.dialects.submarine.rest:Submarine",
         "console": "dragoman.console.routes:Console",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
