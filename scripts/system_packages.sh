@@ -1,8 +1,17 @@
 #!/bin/sh
-# Install the system packages that tests (curl) or benchmarks (wrk) use, where they are missing and this user may install them.
+# Install the system packages that tests (curl, postgresql) or benchmarks (wrk) use, where they are missing and this user may install them.
 set -eu
-for package in curl "$@"; do
-  command -v "$package" >/dev/null 2>&1 && continue
+
+there() {
+  case "$1" in
+  # Debian keeps the server's programs beside its versions, where no PATH leads.
+  postgresql) command -v postgres || ls /usr/lib/postgresql/*/bin/postgres ;;
+  *) command -v "$1" ;;
+  esac >/dev/null 2>&1
+}
+
+for package in curl postgresql "$@"; do
+  there "$package" && continue
   if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package"; } >/dev/null
   else

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import postgres
 from tests.conformance import Row, rows
 
 # A machine with other things to do is no bug: properties are about values, and pytest's own time-out ends what hangs.
@@ -25,6 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_ROWS] = rows(DOCUMENT.read_text("utf-8"))
         config.stash[_OUTCOMES] = {}
         config.pluginmanager.register(_Watch(config), "conformance")
+
+
+def pytest_unconfigure() -> None:
+    postgres.end()
 
 
 class _Watch:

@@ -9,6 +9,7 @@ from pathlib import Path
 from dragoman.core.predictions import Prediction, Progress
 from dragoman.store import Change, Store, StoredVersion
 from dragoman.store.sql import open_store, store_url
+from tests import postgres
 from tests.fakes_store import FakeStore
 
 
@@ -19,6 +20,8 @@ class Case:
     name: str
     open: Callable[[Path], Awaitable[Store]]
     shared: bool
+    begun: Callable[[Path], bool] = lambda _place: False
+    """Whether somebody has begun to make a store at a place."""
 
     def __str__(self) -> str:
         return self.name
@@ -32,9 +35,14 @@ async def _sqlite(place: Path) -> Store:
     return await open_store(store_url(place))
 
 
+async def _postgres(place: Path) -> Store:
+    return await open_store(await asyncio.to_thread(postgres.database_of, place))
+
+
 MEMORY = Case("memory", _memory, shared=False)
-SQLITE = Case("sqlite", _sqlite, shared=True)
-CASES = [MEMORY, SQLITE]
+SQLITE = Case("sqlite", _sqlite, shared=True, begun=lambda place: any(place.glob("*")))
+POSTGRES = Case("postgres", _postgres, shared=True, begun=postgres.has_database)
+CASES = [MEMORY, SQLITE, POSTGRES]
 SHARED = [case for case in CASES if case.shared]
 
 

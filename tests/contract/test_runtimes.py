@@ -44,6 +44,7 @@ class Case:
     outputs: tuple[TensorSpec, ...]
     batch: bool = True
     arguments: dict[str, Any] = field(default_factory=dict)
+    declared: Signature | None = None
 
     def __str__(self) -> str:
         return self.file
@@ -73,6 +74,7 @@ class Model:
         return {"label": scores.argmax(axis=1), "scores": scores}
 """
 
+COLUMNS = tuple(TensorSpec(name, FP64, (-1,), native="double") for name in "abcd")
 ANY_X = (TensorSpec("X", None, (-1, 4)),)
 CLASSES = TensorSpec("predict", INT64, (-1,))
 CASES = [
@@ -188,6 +190,19 @@ CASES = [
         (TensorSpec("x", FP32, (-1, 4)),),
         (TensorSpec("label", INT64, (-1,)), TensorSpec("scores", FP32, (-1, 3))),
     ),
+    Case(
+        "mlflow",
+        "flowers.skops",
+        learned.LEARNED["classifier.skops"],
+        "sklearn",
+        tuple(tensor(spec.name, X[:, index].astype(float)) for index, spec in enumerate(COLUMNS)),
+        tuple(tensor(spec.name, X.astype(float)) for spec in COLUMNS),
+        "class",
+        COLUMNS,
+        (TensorSpec("class", INT64, (-1,)),),
+        arguments={"mlflow": {"runtime": "sklearn", "predict_fn": "predict", "columns": True}},
+        declared=Signature(inputs=COLUMNS, outputs=(TensorSpec("class", INT64, (-1,)),), batch=True),
+    ),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -213,7 +228,7 @@ def path(case: Case, tmp_path: Path) -> Path:
 @pytest.fixture
 def model(case: Case, path: Path) -> Model:
     """The loaded case."""
-    return load(case.runtime, path, **case.arguments)
+    return load(case.runtime, path, case.declared, **case.arguments)
 
 
 def refused(model: Model, request: Call) -> ServingError:
@@ -361,7 +376,7 @@ def test_damaged_files(case: Case, damage: str, tmp_path: Path) -> None:
 def test_a_folder_holds_the_model(case: Case, path: Path) -> None:
     """A version's folder does as well as the file in it."""
     (path.parent / "notes.md").write_text("not a model")
-    model = load(case.runtime, path.parent, **case.arguments)
+    model = load(case.runtime, path.parent, case.declared, **case.arguments)
     assert list(ask(model, *fresh(case.good), outputs=(case.output,))) == [case.output]
 
 
@@ -380,7 +395,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
     """The servable loads it, warms it up, answers several callers at once, and gives it back."""
 
     async def serve() -> list[Tensors | Rows]:
-        spec = ModelSpec("m", runtime=case.runtime, artifact=str(path), instances=2, arguments=case.arguments)
+        spec = ModelSpec("m", runtime=case.runtime, artifact=str(path), instances=2, signature=case.declared, arguments=case.arguments)
         servable = LocalServable.load(spec)
         try:
             async with asyncio.TaskGroup() as group:
@@ -406,7 +421,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
 def test_threads_share_a_concurrent_model(case: Case, model: Model) -> None:
     """Models that say that they may be called at once give every caller his own answer."""
     if not model.concurrent:
-        assert case.runtime in ("sklearn", "torch", "python")
+        assert case.runtime in ("sklearn", "torch", "python", "mlflow")
         return
     expected = ask(model, *fresh(case.good))
     wrong: list[str] = []

@@ -190,7 +190,7 @@ def test_a_kill_while_the_database_is_made_leaves_a_usable_one(case: Case, tmp_p
         place = tmp_path / str(n)
         with workers(case, place, 1, body) as (process,):
             deadline = time.monotonic() + 20
-            while not any(place.glob("*")) and time.monotonic() < deadline:
+            while not case.begun(place) and time.monotonic() < deadline:
                 time.sleep(0.0005)  # until it has begun
             time.sleep(n * 0.02)  # and then sooner or later: any moment must do
             os.kill(process.pid, signal.SIGKILL)

@@ -77,9 +77,12 @@ _ALLOWED_503 = re.compile("reached its deadline|model '[^']*' is (loading|unload
 """Which of a client's requests may be answered so: those with a time-out, and those for the model that is loaded and unloaded."""
 _METRICS = re.compile(rb"/(metrics|monitoring)", re.IGNORECASE)
 """The pages whose errors are text."""
-_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
+_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
 _TUNGSTEN = re.compile(rb"(?:https?://[^/]*)?/*(?:predictions|predict|demo|models|files)(?![^/?#])", re.IGNORECASE)
 """Paths whose errors have `detail`, which is a text or a list of problems."""
+_SUBMARINE = re.compile(rb"(?:https?://[^/]*)?/api/v1/(?:serve|registered-model|model-version)(?![^/?#])")
+"""Paths whose every answer is Submarine's envelope."""
+_ENVELOPE = ["status", "code", "success", "message", "result", "attributes"]
 _FILE = re.compile(rb"(?:/demo)?/files/", re.IGNORECASE)
 """What was uploaded comes back as it was, whatever type it was said to have."""
 _TEXT = (b"text/plain", b"text/html", b"text/event-stream", b"application/octet-stream")
@@ -92,6 +95,8 @@ def judge(case: Case, answer: Answer) -> None:
     if case.method == "HEAD":
         return
     body = plain(answer)
+    if _SUBMARINE.match(unquote_to_bytes(case.target)) and case.what != "wrong head":
+        _judge_envelope(answer, body)
     if answer.status >= 400:
         _judge_error(case, answer, body)
     elif _FILE.search(unquote_to_bytes(case.target)) and b"x-content-type-options" in answer.headers:
@@ -112,6 +117,14 @@ def judge(case: Case, answer: Answer) -> None:
             raise WrongAnswerError(f"{case.what}: {type(error).__name__}: {error}: {answer.status} {body[:500]!r}") from error
 
 
+def _judge_envelope(answer: Answer, body: bytes) -> None:
+    found = document(body)
+    if not isinstance(found, dict) or list(found) != _ENVELOPE or (found["code"], found["attributes"]) != (answer.status, {}):
+        raise WrongAnswerError(f"no envelope: {answer.status} {body[:300]!r}")
+    if (found["success"], found["status"] == "OK") != ((answer.status == 200,) * 2):
+        raise WrongAnswerError(f"an envelope that contradicts itself: {body[:300]!r}")
+
+
 def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
     if answer.media_type == b"text/plain" and _METRICS.search(unquote_to_bytes(case.target)):
         text = body.decode()
@@ -120,6 +133,8 @@ def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
             raise WrongAnswerError(f"an error of the type {answer.media_type!r}: {body[:200]!r}")
         found = document(body)
         # A changed head may lead to any path, so to any dialect.
+        if isinstance(found, dict) and list(found) == _ENVELOPE:
+            found = {"error": found["message"]}
         text = _text_of(found, tungsten=case.what == "wrong head" or _TUNGSTEN.match(unquote_to_bytes(case.target)) is not None)
         if not text:
             raise WrongAnswerError(f"an error without its text: {body[:200]!r}")

@@ -67,7 +67,10 @@ LATE = {
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
-    "runtimes/estimators.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
+    "runtimes/estimators.py": {"sklearn": "an extra; a second to import"},
+    "runtimes/estimator_files.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
+    "runtimes/mlflow_frames.py": {"pandas": "an extra; half a second to import"},
+    "runtimes/mlflow_function.py": {"mlflow": "lives in the model's own environment"},
     "runtimes/trusted.py": {"sklearn": "an extra; a second to import", "scipy": "comes with it"},
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
@@ -75,7 +78,10 @@ LATE = {
     "store/sql.py": {
         "dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store",
         "dragoman.store.sqlite": "the same",
+        "dragoman.store.postgres": "its driver is an extra",
     },
+    "store/postgres.py": {"psycopg": "an extra; imported by sql.py when a store in PostgreSQL is opened"},
+    "store/listening.py": {"psycopg": "the same"},
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
@@ -202,6 +208,7 @@ def test_only_the_seams_import_by_name() -> None:
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
     assert users == [
         "core/plugins.py",
+        "runtimes/mlflow_function.py",
         "runtimes/python.py",
         "runtimes/python_examine.py",
         "runtimes/python_tungsten.py",

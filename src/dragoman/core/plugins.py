@@ -15,6 +15,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "lightgbm": "dragoman.runtimes.boosters:load_lightgbm",
         "torch": "dragoman.runtimes.torch:load",
         "python": "dragoman.runtimes.python:load",
+        "mlflow": "dragoman.runtimes.mlflow:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
@@ -23,6 +24,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
         "submarine": "dragoman.dialects.submarine.rest:Submarine",
+        "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "console": "dragoman.console.routes:Console",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},

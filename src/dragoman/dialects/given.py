@@ -5,6 +5,7 @@ are declared, absent where a field may be absent, and refused elsewhere. Message
 the codecs of MLflow and Seldon once they have found the model.
 """
 
+import binascii
 import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeAlias
@@ -23,6 +24,8 @@ from dragoman.dialects.tables import Bare, Named, Table, quoted
 
 Given: TypeAlias = Table | Named | Bare
 
+BINARY = "binary"
+"""What `TensorSpec.native` says of an MLflow column whose values are base64 in JSON."""
 UNNAMED = "input"
 """What a value without a name is called when the model does not say what its inputs are."""
 
@@ -135,6 +138,8 @@ class _Cell:
 
 def _tensor(spec: TensorSpec, value: Any, signature: Signature, cell: _Cell) -> Tensor:
     datatype = spec.datatype or guess(value)
+    if spec.native == BINARY:
+        value = _decoded(plain(value), cell)
     try:
         array = array_of(value, datatype)
     except NumbersError as error:
@@ -156,6 +161,16 @@ def _otherwise(value: Any, datatype: Datatype, error: NumbersError, cell: _Cell)
         except NumbersError as other:
             error = other
     raise _refusal(error, cell)
+
+
+def _decoded(value: Any, cell: _Cell) -> Any:
+    """Bytes in the place of every text, which must be base64."""
+    if type(value) is list:
+        return [_decoded(item, cell) for item in value]
+    try:
+        return binascii.a2b_base64(value, strict_mode=True) if type(value) is str else value
+    except ValueError:
+        raise invalid(f"{cell.place(())}: it is binary, and holds a text that is not base64") from None
 
 
 def _with_nan(value: Any) -> Any:

@@ -1,14 +1,20 @@
 """Models of rows behind protocols of tensors: how a codec calls them, and how values of a request become values of rows. Used by every codec."""
 
+import base64
 from collections.abc import Awaitable
 from typing import Any
 
-from dragoman.core.errors import Kind, ServingError
+import numpy as np
+
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest, InferResponse, Timings
-from dragoman.core.tensors import Failure, Rows, Tensors, Value
+from dragoman.core.tensors import Array, Failure, Rows, Tensors, Value
 from dragoman.core.values import jsonable
 from dragoman.dialects.json import NumberList
 from dragoman.serving.gateway import Entry, Gateway
+
+_DEEPEST = 200
+"""Levels of lists and objects in a request to a model of rows. Everything that walks through them is recursive."""
 
 
 def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> Awaitable[InferResponse]:
@@ -45,12 +51,30 @@ def only_row(outputs: Rows, model: str) -> dict[str, Any]:
     return answer
 
 
-def plain(value: Any) -> Value:
-    """A parsed JSON value without the packed lists that our reader makes."""
+def texts(array: Array) -> Any:
+    """BYTES in lists nested as the array's shape: text where it is UTF-8, else base64."""
+    made: Array = np.empty(array.size, object)
+    made[:] = [_text(item) for item in array.ravel().tolist()]
+    return made.reshape(array.shape).tolist()
+
+
+def _text(item: bytes) -> str:
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(item).decode()
+
+
+def plain(value: Any, depth: int = 0) -> Value:
+    """A parsed JSON value without the packed lists that our reader makes. Raises INVALID_INPUT for one that is nested without end."""
     if type(value) is NumberList:
         return value.tolist()
+    if depth > _DEEPEST:
+        raise invalid(f"the body is nested deeper than {_DEEPEST} levels", "body")
     if type(value) is list:
-        return [plain(item) for item in value]
+        if {list, dict, NumberList}.isdisjoint(map(type, value)):
+            return value
+        return [plain(item, depth + 1) for item in value]
     if type(value) is dict:
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, depth + 1) for key, item in value.items()}
     return value

@@ -5,7 +5,7 @@ Both are fed one matrix of numbers, missing values as NaN, and give what the boo
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from dragoman.core.artifacts import locate, looks_like_lightgbm, looks_like_xgbo
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.plugins import missing
-from dragoman.core.tensors import FP32, FP64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec
+from dragoman.core.tensors import FP32, FP64, INT64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec
 from dragoman.runtimes import arrays, lightgbm_text, memory, xgboost_model
 from dragoman.runtimes.options import Options
 from dragoman.runtimes.signatures import settle
@@ -45,6 +45,7 @@ def load_xgboost(spec: ModelSpec) -> Model:
         booster.set_param({"nthread": threads, "verbosity": 0})
         settings = json.loads(booster.save_config())
         name = settings["learner"]["gradient_booster"]["name"]
+        objective = str(settings["learner"].get("objective", {}).get("name", ""))
     except (xgboost.core.XGBoostError, ValueError, KeyError) as error:
         raise _damaged(path, spec, error) from error
     width = int(booster.num_features())
@@ -59,7 +60,25 @@ def load_xgboost(spec: ModelSpec) -> Model:
         return booster.predict(xgboost.DMatrix(x, nthread=threads or None), validate_features=False)
 
     linear = name == "gblinear"
-    return Booster(spec, "xgboost", run_linear if linear else run, width, FP32, (xgboost.core.XGBoostError,), concurrent=not linear)
+    ask: Run = run_linear if linear else run
+    datatype = FP32
+    if Options(spec).boolean("classes"):
+        ask, datatype = _classes(ask, objective), INT64
+    return Booster(
+        spec, "xgboost", ask, width, datatype, (xgboost.core.XGBoostError,), concurrent=not linear, feature_names=booster.feature_names
+    )
+
+
+def _classes(run: Run, objective: str) -> Run:
+    """What XGBoost's own classifiers answer: the number of the class instead of probabilities."""
+
+    def classes(x: Array) -> Any:
+        scores = np.asarray(run(x))
+        if scores.ndim == 2 and objective.startswith("multi:"):
+            return scores.argmax(axis=1)
+        return (scores if objective == "multi:softmax" else scores > 0.5).astype(np.int64)
+
+    return classes
 
 
 def load_lightgbm(spec: ModelSpec) -> Model:
@@ -85,7 +104,9 @@ def load_lightgbm(spec: ModelSpec) -> Model:
         # it reads single and double precision; everything else is converted here
         return booster.predict(x if x.dtype.char in "fd" else x.astype(np.float64), num_threads=threads)
 
-    return Booster(spec, "lightgbm", run, width, FP64, (lightgbm.basic.LightGBMError,), concurrent=True)
+    return Booster(
+        spec, "lightgbm", run, width, FP64, (lightgbm.basic.LightGBMError,), concurrent=True, feature_names=booster.feature_name()
+    )
 
 
 class Booster:
@@ -103,8 +124,11 @@ class Booster:
         refusals: tuple[type[Exception], ...],
         *,
         concurrent: bool,
+        feature_names: Sequence[str] | None = None,
     ) -> None:
         self._name = spec.name
+        self.feature_names = tuple(feature_names or ())
+        """The columns of the table that it was trained on, in that order, where it knows."""
         self.platform = platform
         self.concurrent = concurrent
         self._run: Run | None = run

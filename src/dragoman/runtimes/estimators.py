@@ -1,104 +1,29 @@
 """scikit-learn models from .skops files, and from joblib and pickle files when these are trusted. See docs/runtimes/estimators.md.
 
-load_sklearn(spec) -> Model. XGBoost and LightGBM files have their own module, boosters.py.
+load_sklearn(spec) -> Model. Files are opened in estimator_files.py. XGBoost and LightGBM files have their own module, boosters.py.
 """
 
 import logging
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dragoman.core.artifacts import TRUST, locate
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
-from dragoman.core.plugins import missing
 from dragoman.core.tensors import BOOL, BYTES, FP32, FP64, INT64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
-from dragoman.runtimes import arrays, memory, notices, trusted
-from dragoman.runtimes.options import Options
+from dragoman.runtimes import arrays, memory
+from dragoman.runtimes.estimator_files import METHODS, line_of, open_estimator
 from dragoman.runtimes.signatures import settle
 
 log = logging.getLogger("dragoman.runtimes.sklearn")
 
 _OF_DICTS = frozenset({"DictVectorizer", "FeatureHasher"})
-_METHODS = ("predict", "predict_proba", "transform")
 
 
 def load_sklearn(spec: ModelSpec) -> Model:
     """Open the file and ask the estimator what it takes and gives. Raises ServingError when it cannot be served, with the reason."""
-    path = locate(spec.artifact, "sklearn", spec.name)
-    try:
-        import sklearn.base
-    except ImportError as error:
-        raise missing("sklearn", "scikit-learn", error) from error
-    with notices.logged(spec.name):
-        estimator = _from_skops(path, spec.name) if path.suffix.lower() == ".skops" else _from_pickle(path, spec)
-    if isinstance(estimator, type) or not any(callable(getattr(estimator, method, None)) for method in _METHODS):
-        raise invalid(
-            f"'{path.name}' of model '{spec.name}' holds {type(estimator).__name__}, which has neither predict nor transform", what="model"
-        )
-    _require_fitted(estimator, spec.name)
-    # Models are fed arrays, whatever they were fitted on; the warning would come with every request.
-    warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
-    return SklearnModel(estimator, spec, sklearn.base)
-
-
-def _from_skops(path: Path, model: str) -> Any:
-    try:
-        import skops.io
-    except ImportError as error:
-        raise missing("sklearn", "skops", error) from error
-    try:
-        asked = skops.io.get_untrusted_types(file=path)
-        refused = sorted(name for name in asked if name not in trusted.TRUSTED)
-        if not refused:
-            estimator = skops.io.load(path, trusted=sorted(asked))
-            trusted.verify(estimator)
-            return estimator
-    except ImportError as error:
-        raise _lacks(error, path, model) from error
-    except Exception as error:  # a damaged file can make every line of the reader raise something
-        raise invalid(f"the file '{path.name}' of model '{model}' is damaged or is no skops file: {_line(error)}", what="model") from error
-    more = f" and {len(refused) - 10} more" if len(refused) > 10 else ""
-    raise ServingError(
-        Kind.UNSUPPORTED,
-        f"the file '{path.name}' of model '{model}' asks for types that are not known to be safe: {', '.join(refused[:10])}{more}; "
-        f"a model with custom code can be exported to ONNX, or served from a joblib file: {TRUST}",
-        what="model",
-    )
-
-
-def _from_pickle(path: Path, spec: ModelSpec) -> Any:
-    if not Options(spec).boolean("trust_pickle"):
-        raise ServingError(
-            Kind.UNSUPPORTED,
-            f"the file '{path.name}' of model '{spec.name}' is a pickle, which runs whatever code its author put in when it is opened; "
-            f"{TRUST}",
-            what="model",
-        )
-    try:
-        import joblib
-    except ImportError as error:
-        raise missing("sklearn", "joblib", error) from error
-    try:
-        return joblib.load(path)
-    except ImportError as error:
-        raise _lacks(error, path, spec.name) from error
-    except Exception as error:  # unpickling runs foreign code, which can raise anything
-        raise invalid(f"the file '{path.name}' of model '{spec.name}' cannot be unpickled: {_line(error)}", what="model") from error
-
-
-def _lacks(error: ImportError, path: Path, model: str) -> ServingError:
-    return ServingError(
-        Kind.UNSUPPORTED, f"the file '{path.name}' of model '{model}' needs code that is not installed here: {_line(error)}", what="model"
-    )
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return SklearnModel(open_estimator(spec), spec)
 
 
 class SklearnModel:
@@ -108,7 +33,10 @@ class SklearnModel:
     platform = "sklearn"
     concurrent = False  # some estimators keep things between calls
 
-    def __init__(self, estimator: Any, spec: ModelSpec, base: Any) -> None:
+    def __init__(self, estimator: Any, spec: ModelSpec, methods: Sequence[str] = ()) -> None:
+        """`methods` are those whose answers are the outputs; without any, what the estimator has to say."""
+        from sklearn.base import is_classifier, is_regressor
+
         self._name = spec.name
         self._estimator = estimator
         self._columns: tuple[str, ...] = ()
@@ -129,9 +57,13 @@ class SklearnModel:
             inputs = tuple(TensorSpec(name, None, (-1, 1)) for name in names)
         else:
             inputs = (arrays.features(int(width)),)
+        self.feature_names = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+        """The columns of the table that it was fitted on, in that order; () when it was no table."""
         # a classifier's transform is a step inside of pipelines, not an answer
-        self._methods = [m for m in _METHODS[:2] if callable(getattr(estimator, m, None))] or ["transform"]
-        outputs = self._learn(inputs, classifies=base.is_classifier(estimator), regresses=base.is_regressor(estimator))
+        self._methods = list(methods) or [m for m in METHODS[:2] if callable(getattr(estimator, m, None))] or ["transform"]
+        self.sampled = True
+        """Whether it took the sample of zeros, so that its outputs are known."""
+        outputs = self._learn(inputs, classifies=is_classifier(estimator), regresses=is_regressor(estimator))
         batch = all(t.shape is None or t.shape[:1] == (-1,) for t in outputs)
         self.signature = settle(spec, Signature(inputs=inputs, outputs=outputs, batch=batch))
         self.signatures: Mapping[str, Signature] = {"": self.signature}
@@ -161,7 +93,7 @@ class SklearnModel:
         try:
             results = [pair for method in methods for pair in self._run(estimator, method, x)]
         except (ValueError, TypeError) as error:  # how scikit-learn refuses input
-            raise invalid(f"model '{self._name}' refused the input: {_line(error)}") from error
+            raise invalid(f"model '{self._name}' refused the input: {line_of(error)}") from error
         return Tensors([_tensor(name, result, self._types[name]) for name, result in results if name in wanted])
 
     def close(self) -> None:
@@ -208,6 +140,7 @@ class SklearnModel:
         """
         samples = self._samples(inputs)
         working = [sample for sample in samples if self._takes(sample)]
+        self.sampled = bool(working)
         if len(working) == 1 < len(samples):
             self._precision = working[0].dtype
         outputs = []
@@ -252,18 +185,6 @@ class SklearnModel:
         if first.shape[1] < 0:
             return []
         return [np.zeros((2, first.shape[1])), np.zeros((2, first.shape[1]), np.float32)]
-
-
-def _require_fitted(estimator: Any, model: str) -> None:
-    from sklearn.base import BaseEstimator
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    if isinstance(estimator, BaseEstimator) and hasattr(estimator, "fit"):
-        try:
-            check_is_fitted(estimator)
-        except NotFittedError:
-            raise invalid(f"model '{model}' was saved before it was fitted", what="model") from None
 
 
 def _first_step(estimator: Any) -> Any:

@@ -306,7 +306,7 @@ class Catalog:
                 what="source",
             )
         else:
-            path = await self.fetch(source)
+            path = await asyncio.to_thread((await self.fetch(source)).resolve)
             if not await asyncio.to_thread(self.roots.open_to, path):
                 raise ServingError(Kind.INTERNAL, "what was fetched lies outside of the server's own places")
         model = await asyncio.to_thread(examine, path, source, self.roots)

@@ -1,4 +1,4 @@
-"""What a folder is: one artifact, a model with numeric versions, a Triton or MLServer model, or a repository of any of these.
+"""What a folder is: one artifact, a model with numeric versions, a Triton, MLServer or MLflow model, or a repository of any of these.
 
 Pure questions about a directory, asked by repository.py and configured.py.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.paths import confine
 from dragoman.serving.python_models import PLAIN, SUFFIX, is_project
 
@@ -25,6 +26,7 @@ def is_model(path: Path) -> bool:
     return (
         (path / TRITON_CONFIG).is_file()
         or (path / MLSERVER_SETTINGS).is_file()
+        or is_mlflow(path)
         or is_project(path)
         or bool(version_folders(path))
         or len(artifacts(path)) == 1

@@ -72,6 +72,9 @@ class MlflowModel:
     serving_input_example: str = ""
     """A file of the folder that holds a ready body for /invocations, or ""."""
 
+    type_hints: bool = False
+    """Whether the signature is made from type hints, so that the model takes a plain list instead of a table."""
+
     @property
     def columns(self) -> bool:
         """Whether the input is declared as a table with named columns."""
@@ -106,6 +109,7 @@ def describe(folder: Path) -> MlflowModel:
         requirements=_requirements(folder),
         python_version=_python(folder, _text(function, "python_version")),
         serving_input_example=_text(example, "serving_input_path") if isinstance(example, Mapping) else "",
+        type_hints=document.get("is_signature_from_type_hint") is True,
     )
 
 

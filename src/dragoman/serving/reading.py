@@ -15,11 +15,12 @@ from dragoman.core.artifacts import TRUST
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
-from dragoman.serving import layouts
+from dragoman.serving import layouts, mlflow_specs
 from dragoman.serving.configured import complete, mlserver_model, triton_model
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.packing import listed
 from dragoman.serving.library.specs import read_record, restored
+from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.registry import check_name
 from dragoman.serving.roots import Roots
@@ -111,18 +112,26 @@ class Reader:
             if place.named:  # the user's name wins over the file's
                 name, specs = place.name, {v: replace(s, name=place.name) for v, s in specs.items()}
             return Found(name, specs)
+        if is_mlflow(path):
+            return Found(place.name, {base.version: self._mlflow(base, path, place)})
         if is_project(path) or path.suffix == SUFFIX:
             return Found(place.name, {base.version: self._python(base, path, place)})
         if path.is_dir() and (folders := layouts.version_folders(path)):
             # TensorFlow Serving's default policy: the highest version only.
             version = max(folders, key=version_order)
             base, folder = replace(base, version=version), folders[version]
+            if is_mlflow(folder):
+                return Found(place.name, {version: self._mlflow(base, folder, place)})
             spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
             return Found(place.name, {version: spec})
         if path.is_dir() and layouts.is_plain(path):
             return Found(place.name, {base.version: self._python(base, path, place)})
         artifact = path if path.is_file() else layouts.one_artifact(path)
         return Found(place.name, {base.version: complete(base, artifact)})
+
+    def _mlflow(self, base: ModelSpec, path: Path, place: Place) -> ModelSpec:
+        size, environments = self._defaults.batch_size, self._defaults.environments
+        return mlflow_specs.spec_of(base, path, batch_size=size, environments=environments, code=not place.data_only)
 
     def _python(self, base: ModelSpec, path: Path, place: Place) -> ModelSpec:
         if place.data_only:

@@ -12,7 +12,7 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.serving import layouts, mlflow_models
-from dragoman.serving.library.packing import File, digest_of, hashed, listed, manifest
+from dragoman.serving.library.packing import ONLY, File, digest_of, hashed, listed, manifest
 from dragoman.serving.paths import read_bounded
 from dragoman.serving.reading import Defaults, Place, Reader
 from dragoman.serving.roots import Roots
@@ -49,7 +49,7 @@ class Model:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return manifest(self.files)
+        return manifest(self.files) | ({ONLY: self.place.name} if self.place != self.folder else {})
 
 
 def examine(path: Path, source: str, roots: Roots) -> Model:

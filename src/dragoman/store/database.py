@@ -1,7 +1,7 @@
 """What the store asks of a database: SQLite (sqlite.py) and PostgreSQL (postgres.py) each implement it, and sqlstore.py knows neither.
 
-Two kinds of failure are told apart for lanes.py, which runs calls in groups: those after which nobody knows whether a transaction was
-committed, and those after which it certainly was not and may be run again.
+Two kinds of failure are told apart for lanes.py, which runs calls in groups: those that concern all calls and after which none is made again,
+and those after which all may be.
 """
 
 from contextlib import AbstractContextManager
@@ -14,12 +14,15 @@ from dragoman.store import Bell
 from dragoman.store.blobs import Blobs
 
 
-class LostError(ServingError):
-    """The connection broke or could not be made. What was being committed may be there or not, so it is never run again by itself."""
+class OutageError(ServingError):
+    """The database as a whole is out of reach, or broke off at a commit, which may have been made or not.
+
+    None of the calls of a transaction is made again: one might be made twice, and all of them would wait as long as this one did.
+    """
 
 
 class ClashError(ServingError):
-    """Another transaction came in between. Nothing of this one was applied: it may be run again at once."""
+    """Another transaction, or the loss of the connection before any commit, came in between. Nothing was applied: it may be run again."""
 
 
 class Transactions(Protocol):
@@ -62,5 +65,5 @@ class Database(Protocol):
         ...
 
     def unavailable(self, error: OSError) -> ServingError:
-        """What a failure of the files beside it means."""
+        """What a failure of the files beside it, if there are any, means."""
         ...

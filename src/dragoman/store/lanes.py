@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.store.database import ClashError, OutageError
 
 log = logging.getLogger("dragoman.store")
 
@@ -29,6 +30,8 @@ MOST_TOGETHER = 256
 """Calls of one transaction; other processes wait for the file as long as it takes."""
 MOST_WAITING = 20_000
 _CLOSE_S = 30.0
+_TRIES = 5
+"""For a call that other processes come in between."""
 
 
 class _Call:
@@ -61,7 +64,8 @@ class Lane:
         """The result for this argument, once its transaction is committed. Calls with the same `work` are handed to it together.
 
         If `work` raises for several arguments, it is called again for each by itself, so it may raise for one of them without harm to
-        strangers. `after` is called in the lane's thread with the result, None if it failed: also when nobody awaits it any more.
+        strangers; it is called again, too, where another process came in between. `after` is called in the lane's thread with the
+        result, None if it failed: also when nobody awaits it any more.
         """
         call = _Call(work, argument, after)
         with self._changed:
@@ -108,20 +112,26 @@ class Lane:
             return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
 
     def _apply(self, group: Sequence[_Call]) -> None:
-        """Run the group; where that fails each call by itself, so that only the bad one fails."""
+        """Run the group; where that fails each call by itself, so that only the bad one fails. After a clash it is run again."""
         kinds: dict[Any, list[_Call]] = {}
         for call in group:
             kinds.setdefault(call.work, []).append(call)
-        try:
-            with self._transactions() as connection:
-                for work, calls in kinds.items():
-                    for call, result in zip(calls, work(connection, [call.argument for call in calls]), strict=True):
-                        call.answer = result
-        except Exception as error:  # the border between a call and the thread that serves all of them
-            for call in group:
-                call.answer = error
-                if len(group) > 1:
-                    self._apply([call])
+        failure: Exception
+        for left in reversed(range(_TRIES)):
+            try:
+                with self._transactions() as connection:
+                    for work, calls in kinds.items():
+                        for call, result in zip(calls, work(connection, [call.argument for call in calls]), strict=True):
+                            call.answer = result
+                return
+            except Exception as error:  # the border between a call and the thread that serves all of them
+                failure = error
+                if not isinstance(error, ClashError) or not left:
+                    break
+        for call in group:
+            call.answer = failure
+            if len(group) > 1 and not isinstance(failure, OutageError):
+                self._apply([call])
 
 
 def _deliver(group: Sequence[_Call]) -> None:

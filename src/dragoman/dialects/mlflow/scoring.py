@@ -76,7 +76,16 @@ class MLflowScoring:
         return Answer(body=b"\n")
 
     async def _version(self, request: Request) -> Answer:
-        return Answer(body=f"{self._info.name} {self._info.version}".encode(), media_type=b"text/plain; charset=utf-8")
+        """The version of MLflow that the model was logged with, which is what clients compare; of other models this server's own."""
+        version = f"{self._info.name} {self._info.version}"
+        try:
+            logged = self._find(request).spec.arguments.get("mlflow")
+        except ServingError:
+            if request.pinned is not None:
+                raise
+        else:
+            version = (isinstance(logged, Mapping) and logged.get("mlflow_version")) or version
+        return Answer(body=str(version).encode(), media_type=b"text/plain; charset=utf-8")
 
     def _find(self, request: Request) -> Entry:
         pinned = request.pinned

@@ -5,16 +5,13 @@ output. Rows are written as they are, but for the only output of a model that ha
 no text are base64.
 """
 
-import base64
-from typing import Any
-
-import numpy as np
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.tensors import BYTES, Failure, Rows, Tensor, Tensors
+from dragoman.core.tensors import BYTES, Rows, Tensor, Tensors
 from dragoman.core.values import jsonable
 from dragoman.dialects.json import NotJsonError, array_json, cells_json
+from dragoman.dialects.rows import texts
 
 _UNNAMED = "output"
 
@@ -30,9 +27,6 @@ def predictions(outputs: Tensors | Rows, model: str, *, table: bool) -> bytes:
 
 def _rows(outputs: Rows, model: str) -> bytes:
     rows = outputs.items
-    for row in rows:
-        if isinstance(row, Failure):
-            raise ServingError(Kind.MODEL_FAILED, row.message, trace=row.trace)
     if all(type(row) is dict and list(row) == [_UNNAMED] for row in rows):
         rows = [row[_UNNAMED] for row in rows]
     return orjson.dumps([jsonable(row) for row in rows])
@@ -54,25 +48,11 @@ def _key(tensor: Tensor) -> bytes:
 
 def _value(tensor: Tensor) -> bytes:
     if tensor.datatype is BYTES:
-        return orjson.dumps(_texts(tensor))
+        return orjson.dumps(texts(tensor.array))
     return array_json(tensor.array, tensor.datatype, nested=True, nonfinite="null")
 
 
 def _cells(tensor: Tensor) -> list[bytes]:
     if tensor.datatype is BYTES:
-        return [orjson.dumps(cell) for cell in _texts(tensor)]
+        return [orjson.dumps(cell) for cell in texts(tensor.array)]
     return cells_json(tensor.array, tensor.datatype, nonfinite="null")
-
-
-def _texts(tensor: Tensor) -> Any:
-    array = tensor.array
-    made = np.empty(array.size, object)
-    made[:] = [_text(item) for item in array.ravel().tolist()]
-    return made.reshape(array.shape).tolist()
-
-
-def _text(item: bytes) -> str:
-    try:
-        return item.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(item).decode()

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.library.packing import File, digest_of, files_of, manifest, recorded, verify
+from dragoman.serving.library.packing import ONLY, File, digest_of, files_of, manifest, recorded, verify
 from dragoman.serving.library.references import LATEST, Reference, default_tag, parse
 from dragoman.serving.paths import private_folder
 from dragoman.store import ModelStore, StoredVersion
@@ -60,9 +60,7 @@ class Stored:
     @property
     def place(self) -> Path:
         """The file or folder that is the model."""
-        if not self.built and len(self.files) == 1 and Path(self.files[0].path).suffix:
-            return self.folder / self.files[0].path
-        return self.folder
+        return self.folder / str(self.version.manifest.get(ONLY, ""))
 
     def check(self, within: Callable[[Path], bool] | None = None) -> None:
         """Raise UNAVAILABLE when its files are not what was stored. Reads all of them; blocks. `within` as for `verify`."""

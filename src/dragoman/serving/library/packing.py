@@ -20,6 +20,8 @@ from dragoman.serving.paths import check_relative
 from dragoman.serving.settings import quoted
 
 MOST_FILES = 10_000
+ONLY = "only"
+"""In a manifest: the name of the one file of its folder that is the model, where it was registered without its neighbours."""
 LARGEST_MODEL = 1 << 40
 _DEEPEST = 32
 _CHUNK = 1 << 20

@@ -1,0 +1,197 @@
+"""PostgreSQL for tests: one server of our own for each test process, on a free port of the loopback, and a database for each test.
+
+It is started by the first test that needs it and ended when the tests are over, by its process id; should they be killed, the kernel ends it.
+Processes that a test starts find it by an environment variable.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+_VARIABLE = "DRAGOMAN_TESTS_POSTGRES"
+_START_S = 60.0
+USER, PASSWORD = "dragoman", "se:cr@t/?#"
+QUOTED = "se%3Acr%40t%2F%3F%23"
+"""The password as it is written in URLs."""
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "log_min_messages": "fatal",
+}
+
+
+class Server:
+    """A PostgreSQL server in a folder of its own."""
+
+    def __init__(self) -> None:
+        self._user = pwd.getpwuid(os.getuid())
+        if self._user.pw_uid == 0:  # PostgreSQL refuses to run as root
+            self._user = next(user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody"))
+        self._folder = Path(tempfile.mkdtemp(prefix="dragoman-pg-"))
+        os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        password = self._folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        # Texts are ordered by the rules of a language, as they are on most machines: no test may count on the order of their bytes.
+        locale = ["--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"]
+        initdb = [_program("initdb"), "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "-N", *locale]
+        made = subprocess.run(initdb, capture_output=True, text=True, cwd="/", **self._as_user())
+        assert made.returncode == 0, made.stderr
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}:{QUOTED}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        started: Future[subprocess.Popen[bytes]] = Future()
+        threading.Thread(target=self._run, args=(started,), name="postgres", daemon=True).start()
+        self._process = started.result(_START_S)
+        deadline = time.monotonic() + _START_S
+        while True:
+            try:
+                psycopg.connect(f"{self.url}/postgres", connect_timeout=5).close()
+                return
+            except psycopg.OperationalError as error:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"PostgreSQL did not start:\n{(self._folder / 'log').read_text()}") from error
+                time.sleep(0.02)
+
+    def _run(self, started: "Future[subprocess.Popen[bytes]]") -> None:
+        """In a thread that lives as long as the server does: when a thread ends, the kernel ends what it has started."""
+        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, "unix_socket_directories": self._folder}.items()]
+        try:
+            with (self._folder / "log").open("ab") as log:
+                process = subprocess.Popen(
+                    [_program("postgres"), "-D", str(self._data), "-p", str(self.port), *options],
+                    cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._as_user(),
+                )  # fmt: skip
+        except BaseException as error:
+            started.set_exception(error)
+            raise
+        started.set_result(process)
+        process.wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT breaks off what runs and ends in order, SIGQUIT is like a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(_START_S)
+            self._process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._folder)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _as_user(self) -> dict[str, Any]:
+        if os.getuid() != 0:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+
+_servers: list[Server] = []
+
+
+def server() -> Server:
+    """This process's own; started if that is due."""
+    if not _servers:
+        _servers.append(Server())
+        os.environ[_VARIABLE] = _servers[0].url
+    return _servers[0]
+
+
+def end() -> None:
+    """Called when the tests are over."""
+    while _servers:
+        _servers.pop().remove()
+        os.environ.pop(_VARIABLE, None)
+
+
+def _url() -> str:
+    return os.environ.get(_VARIABLE) or server().url
+
+
+def database_of(place: Path) -> str:
+    """The URL of the database that belongs to this place, in whatever process asks; made empty if there is none."""
+    name = _name(place)
+    if not has_database(place):
+        with administrator() as connection, contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+            connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
+    return f"{_url()}/{name}"
+
+
+def has_database(place: Path) -> bool:
+    with administrator() as connection:
+        return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_name(place)]).fetchone() is not None
+
+
+def _name(place: Path) -> str:
+    return "t_" + hashlib.sha256(str(place).encode()).hexdigest()[:24]
+
+
+def administrator(database: str = "postgres") -> "psycopg.Connection[Any]":
+    """A connection in which each statement is a transaction."""
+    return psycopg.connect(f"{_url()}/{database}", autocommit=True, connect_timeout=10)
+
+
+def name_of(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def terminate(url: str) -> int:
+    """End every connection to this database but one's own, as an administrator would; how many."""
+    with administrator() as connection:
+        found = connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name_of(url)])
+        return len(found.fetchall())
+
+
+@cache
+def _program(name: str) -> str:
+    """Debian keeps the server's programs beside its versions, where no PATH leads."""
+    beside = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4]))
+    found = shutil.which(name) or (str(beside[-1]) if beside else None)
+    assert found is not None, f"these tests need PostgreSQL's '{name}': apt-get install postgresql (scripts/system_packages.sh does it)"
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        _LIBC.prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
