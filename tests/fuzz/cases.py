@@ -119,6 +119,8 @@ def judge(case: Case, answer: Answer) -> None:
 
 def _judge_envelope(answer: Answer, body: bytes) -> None:
     found = document(body)
+    if answer.status in (414, 431) or b"malformed request" in body[:60]:
+        return  # no head that could be read, so nobody's path
     if not isinstance(found, dict) or list(found) != _ENVELOPE or (found["code"], found["attributes"]) != (answer.status, {}):
         raise WrongAnswerError(f"no envelope: {answer.status} {body[:300]!r}")
     if (found["success"], found["status"] == "OK") != ((answer.status == 200,) * 2):

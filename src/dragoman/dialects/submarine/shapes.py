@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
+from dragoman.core.lifecycle import State
 from dragoman.serving.deployments import Deployment
 from dragoman.store import RegisteredModel, StoredVersion
 
@@ -54,7 +55,7 @@ def deployment(record: Deployment, url: str) -> dict[str, Any]:
         "state": record.state.value,
         "reason": record.reason or None,
         "currentStage": record.stage or NO_STAGE,
-        "url": url,
+        "url": url if record.state is State.READY else None,
     }
 
 

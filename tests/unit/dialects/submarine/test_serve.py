@@ -191,7 +191,7 @@ def test_versions_side_by_side_are_listed(tmp_path: Path) -> None:
             "currentStage": "Production",
             "url": URL,
         }
-        assert listed[1]["reason"] == "its process died"
+        assert (listed[1]["reason"], listed[1]["url"]) == ("its process died", None)
         assert (await client.ask("GET", "/api/v1/serve/iris")).result == listed[:2]
         assert (await client.ask("GET", "/api/v1/serve/iris/1")).result == listed[0]
         assert (await client.ask("GET", "/api/v1/serve/iris/01/")).result == listed[0]
