@@ -3,18 +3,24 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dragoman.core.lifecycle import State
+from dragoman.core.lifecycle import State, Wanted
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import FP32, Signature, Tensor, Tensors
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.late_store import LateStore
+from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
+from dragoman.serving.wishes import entry
+from dragoman.store import Rewrite, Store
 from tests.fakes import DOUBLER, row
+from tests.fakes_store import FakeStore
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -27,6 +33,15 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         assert not left, left
 
     asyncio.run(bounded())
+
+
+def late(store: Store) -> LateStore:
+    """A store as workers have it, opened already or about to be."""
+
+    async def opener() -> Store:
+        return store
+
+    return LateStore(opener, lambda: True)
 
 
 async def settle(condition: Callable[[], bool]) -> None:
@@ -64,6 +79,7 @@ class FakeServable:
         """Raised by infer."""
         self.unwilling: Exception | None = None
         """Raised by drain and close."""
+        self.opener: Opener | None = None
 
     async def infer(self, request: InferRequest) -> InferResponse:
         assert not self.closed, "called after it was closed"
@@ -88,6 +104,10 @@ class FakeServable:
             raise self.unwilling
 
     async def close(self) -> None:
+        if self.opener is not None and self.opener.closings is not None:
+            self.opener.closing += 1
+            await self.opener.closings.wait()
+            self.opener.closing -= 1
         self.closed += 1
         if self.unwilling is not None:
             raise self.unwilling
@@ -108,11 +128,16 @@ class Opener:
         self.begun: list[tuple[str, str]] = []
         self.opened: list[FakeServable] = []
         self.running = 0
+        self.closing = 0
+        self.closings: asyncio.Event | None = None
         self.most = 0
         self.gate: asyncio.Event | None = None
         """For the requests of what is opened from now on."""
+        self.specs: dict[tuple[str, str, str], ModelSpec] = {}
+        """By name, version and revision, where a spec is more than those."""
 
-    async def __call__(self, of: ModelSpec) -> FakeServable:
+    async def __call__(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, FakeServable]:
+        of = wanted.spec or await self.spec_of(name, version, wanted)
         key = (of.version, of.revision)
         self.begun.append(key)
         self.running += 1
@@ -125,8 +150,14 @@ class Opener:
         finally:
             self.running -= 1
         servable = FakeServable(of, self.gate)
+        servable.opener = self
         self.opened.append(servable)
-        return servable
+        return of, servable
+
+    async def spec_of(self, name: str, version: str, wanted: Wanted) -> ModelSpec:
+        """What a stored wish comes to."""
+        found = self.specs.get((name, version, wanted.revision)) or ModelSpec(name, version)
+        return replace(found, name=name, version=version, revision=wanted.revision)
 
     def lose(self, reason: str, version: str = "1", revision: str = "a") -> None:
         """The newest servable of a version can answer no more."""
@@ -139,6 +170,11 @@ class Opener:
         event = self.held[version, revision] = asyncio.Event()
         return event
 
+    def hold_closing(self) -> asyncio.Event:
+        """Make closing wait; returns what lets it go."""
+        self.closings = asyncio.Event()
+        return self.closings
+
     def of(self, version: str = "1", revision: str = "a") -> FakeServable:
         """The newest servable of a version."""
         return [s for s in self.opened if (s.spec.version, s.spec.revision) == (version, revision)][-1]
@@ -148,21 +184,36 @@ class Opener:
 
 
 class Parts:
-    """A registry, a gateway and the reconciler between them, with an opener of fakes. Made on the loop."""
+    """A registry over a store, a gateway and the reconciler between them, with an opener of fakes. Made on the loop."""
 
-    def __init__(self, *, drain_timeout_s: float = 5.0, parallel: int = 4, pauses_s: Sequence[float] = (0.01,)) -> None:
-        self.registry = Registry()
+    def __init__(
+        self,
+        *,
+        drain_timeout_s: float = 5.0,
+        parallel: int = 4,
+        pauses_s: Sequence[float] = (0.01,),
+        store: Store | None = None,
+        members: Members | None = None,
+    ) -> None:
+        self.store = store or FakeStore()
+        self.late = late(self.store)
+        self.registry = Registry(self.late, members)
         self.gateway = Gateway(Meters())
         self.opener = Opener()
         self.reconciler = Reconciler(
             self.registry, self.gateway, opener=self.opener, drain_timeout_s=drain_timeout_s, parallel=parallel, pauses_s=pauses_s
         )
 
-    async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY) -> None:
-        await self.registry.deploy("m", {s.version: s for s in specs}, labels)
+    async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY, run: str = "run") -> None:
+        """Versions of the model m, by default until the server ends."""
+        await self.registry.deploy("m", self.rewrite(specs, labels), run=run, required=[s.version for s in specs])
 
-    def wish(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY) -> int:
-        return self.registry.wish("m", {s.version: s for s in specs}, labels)
+    async def wish(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY, name: str = "m", run: str = "run") -> int:
+        return (await self.registry.wish(name, self.rewrite(specs, labels), run=run)).generation
+
+    def rewrite(self, specs: Sequence[ModelSpec], labels: Mapping[str, str] = EMPTY) -> Rewrite:
+        self.opener.specs |= {(s.name, s.version, s.revision): s for s in specs}
+        return lambda _: {"versions": {s.version: entry(s.revision, {}) for s in specs}, "labels": dict(labels)} if specs else {}
 
     async def settled(self, generation: int) -> Mapping[str, str]:
         return await self.registry.settled("m", generation)
@@ -171,6 +222,9 @@ class Parts:
         """Version and revision of what answers."""
         found = self.gateway.find("m", version, label)
         return found.version, found.spec.revision
+
+    def draining(self) -> bool:
+        return any(s.state is State.DRAINING for s in self.gateway.statuses())
 
     def statuses(self) -> list[tuple[str, State, str]]:
         return [(s.version, s.state, s.reason) for s in self.gateway.statuses("m")]

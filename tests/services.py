@@ -9,11 +9,13 @@ from dragoman.core.tensors import Signature
 from dragoman.dialects import ServerInfo, Services
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
+from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
+from dragoman.serving.origins import Origins
 from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Repository
@@ -51,9 +53,15 @@ def without_data(gateway: Gateway) -> dict[str, Any]:
     }
 
 
-def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), **fields: Any) -> Services:
+_INFO = ServerInfo("dragoman", "9.9")
+
+
+def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), *, info: ServerInfo = _INFO, **fields: Any) -> Services:
     """Services around a gateway; `targets` are what its repository has."""
-    registry, repository = Registry(), Repository(targets, Defaults())
-    operations = Operations(registry, repository, gateway)
     fields = {**without_data(gateway), **fields}
-    return Services(gateway, registry, repository, operations, meters, ServerInfo("dragoman", "9.9"), FetchPolicy.parse([]), **fields)
+    store = fields["store"]
+    registry, repository = Registry(store), Repository(targets, Defaults())
+    deployments = fields.setdefault("deployments", Deployments(store, registry, gateway))
+    origins = Origins(store, fields["roots"], repository, NOWHERE)
+    operations = Operations(registry, repository, gateway, deployments, origins)
+    return Services(gateway, registry, repository, operations, meters, info, FetchPolicy.parse([]), **fields)

@@ -14,9 +14,10 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.http import bind
+from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, read
-from dragoman.server.worker import Loaded, Worker
+from dragoman.server.worker import Worker
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Server:
             worker = loop.run(_make(settings))
             undo.callback(lambda: loop.run(worker.close()))
             self.loaded: Loaded = loop.run(worker.serve(sockets))
-            if self.loaded.failed and not self.loaded.ready and settings.load == "wait":
+            if self.loaded.hopeless and settings.load == "wait":
                 raise ServingError(Kind.UNAVAILABLE, "; ".join(f"{name}: {reason}" for name, reason in self.loaded.failed))
             self._undo = undo.pop_all()
 

@@ -17,17 +17,13 @@ from dragoman.console.routes import Console
 from dragoman.core.lifecycle import State
 from dragoman.core.model import BatchPolicy, ModelSpec
 from dragoman.core.tensors import FP32, INT64, Signature, TensorSpec
-from dragoman.dialects import ServerInfo, Services
-from dragoman.serving.fetch import FetchPolicy
+from dragoman.dialects import ServerInfo
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
-from dragoman.serving.operations import Operations
-from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Defaults, Repository
 from tests.asgi import Reply, app, call
 from tests.fakes_predictions import PICTURES, TEXT
 from tests.servables import FakeServable
-from tests.services import without_data
+from tests.services import services
 
 IRIS = Signature(
     inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", INT64, (-1,), labels=("setosa", "other")),), batch=True
@@ -42,21 +38,11 @@ class Site:
 
     def __init__(self, *targets: str) -> None:
         self.gateway = Gateway(Meters())
-        self.registry = Registry()
-        repository = Repository(targets, Defaults())
-        operations = Operations(self.registry, repository, self.gateway)
-        services = Services(
-            gateway=self.gateway,
-            registry=self.registry,
-            repository=repository,
-            operations=operations,
-            meters=Meters(),
-            info=ServerInfo("dragoman", "1.2.3"),
-            fetching=FetchPolicy.parse(()),
-            extensions=("binary_tensor_data", "statistics"),
-            **without_data(self.gateway),
+        found = services(
+            self.gateway, Meters(), targets, info=ServerInfo("dragoman", "1.2.3"), extensions=("binary_tensor_data", "statistics")
         )
-        self.app = app(Console(services))
+        self.registry = found.registry
+        self.app = app(Console(found))
 
     def serve(self, name: str, version: str = "1", signature: Signature = IRIS, **fields: Any) -> None:
         """One ready version, which the registry wants too."""
@@ -64,7 +50,7 @@ class Site:
         entry = Entry(spec, FakeServable(spec, signatures={"": signature, "other": signature}))
         self.gateway.swap({**self.gateway.table(), (name, version): entry, (name, ""): entry})
         self.publish(name, version, State.READY)
-        self.registry.wish(name, {version: spec})
+        self.registry.fix(name, {version: spec})
 
     def serve_signatures(self, name: str, signatures: Mapping[str, Signature]) -> None:
         """The same with signatures of its own."""

@@ -11,10 +11,6 @@ from dragoman.core.lifecycle import Drain, Forget, Have, Load, Retry, State, pla
 from dragoman.core.model import ModelSpec
 
 
-def spec(version: str, revision: str = "a") -> ModelSpec:
-    return ModelSpec("m", version, revision=revision)
-
-
 def have(version: str, state: State, revision: str = "a", retry_at: float = math.inf) -> Have:
     return Have(version, revision, state, retry_at=retry_at)
 
@@ -22,51 +18,47 @@ def have(version: str, state: State, revision: str = "a", retry_at: float = math
 @pytest.mark.parametrize(
     ("wanted", "present", "expected"),
     [
-        pytest.param({"1": spec("1")}, [], [Load(spec("1"))], id="load what is wanted"),
-        pytest.param(
-            {"1": spec("1"), "10": spec("10"), "9": spec("9")}, [], [Load(spec("10"))], id="the highest number first, one at a time"
-        ),
-        pytest.param({"1": spec("1"), "2": spec("2")}, [have("2", State.LOADING)], [], id="one load at a time"),
-        pytest.param({"1": spec("1")}, [have("1", State.READY)], [], id="settled"),
+        pytest.param({"1": "a"}, [], [Load("1", "a")], id="load what is wanted"),
+        pytest.param({"1": "a", "10": "a", "9": "a"}, [], [Load("10", "a")], id="the highest number first, one at a time"),
+        pytest.param({"1": "a", "2": "a"}, [have("2", State.LOADING)], [], id="one load at a time"),
+        pytest.param({"1": "a"}, [have("1", State.READY)], [], id="settled"),
         pytest.param({}, [have("1", State.READY)], [Drain("1", "a")], id="nothing wanted: drain"),
-        pytest.param({"2": spec("2")}, [have("1", State.READY)], [Load(spec("2"))], id="the old serves while the new one loads"),
-        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.LOADING)], [], id="and until it is ready"),
-        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.READY)], [Drain("1", "a")], id="then it drains"),
-        pytest.param({"2": spec("2")}, [have("1", State.READY), have("2", State.FAILED)], [], id="a failed new version leaves the old one"),
-        pytest.param({"1": spec("1", "b")}, [have("1", State.READY)], [Load(spec("1", "b"))], id="a reload is another revision"),
+        pytest.param({"2": "a"}, [have("1", State.READY)], [Load("2", "a")], id="the old serves while the new one loads"),
+        pytest.param({"2": "a"}, [have("1", State.READY), have("2", State.LOADING)], [], id="and until it is ready"),
+        pytest.param({"2": "a"}, [have("1", State.READY), have("2", State.READY)], [Drain("1", "a")], id="then it drains"),
+        pytest.param({"2": "a"}, [have("1", State.READY), have("2", State.FAILED)], [], id="a failed new version leaves the old one"),
+        pytest.param({"1": "b"}, [have("1", State.READY)], [Load("1", "b")], id="a reload is another revision"),
         pytest.param(
-            {"1": spec("1", "b")},
+            {"1": "b"},
             [have("1", State.READY), have("1", State.READY, "b")],
             [Drain("1", "a")],
             id="whose readiness drains the old one",
         ),
         pytest.param(
-            {"1": spec("1", "b"), "2": spec("2")},
+            {"1": "b", "2": "a"},
             [have("1", State.READY), have("2", State.READY)],
-            [Load(spec("1", "b"))],
+            [Load("1", "b")],
             id="a version that is reloaded does not vanish because another is ready",
         ),
         pytest.param({}, [have("1", State.LOADING)], [Forget("1", "a")], id="an unwanted load is forgotten"),
-        pytest.param({"1": spec("1")}, [have("1", State.FAILED)], [], id="a failure is final without a retry time"),
+        pytest.param({"1": "a"}, [have("1", State.FAILED)], [], id="a failure is final without a retry time"),
+        pytest.param({"1": "a"}, [have("1", State.FAILED, retry_at=5.0)], [Retry("1", "a")], id="and is tried again when that has come"),
+        pytest.param({"1": "a"}, [have("1", State.FAILED, retry_at=15.0)], [], id="not before"),
         pytest.param(
-            {"1": spec("1")}, [have("1", State.FAILED, retry_at=5.0)], [Retry(spec("1"))], id="and is tried again when that has come"
-        ),
-        pytest.param({"1": spec("1")}, [have("1", State.FAILED, retry_at=15.0)], [], id="not before"),
-        pytest.param(
-            {"3": spec("3")},
+            {"3": "a"},
             [have("1", State.READY), have("2", State.READY), have("3", State.READY)],
             [Drain("1", "a"), Drain("2", "a")],
             id="several drains at once",
         ),
         pytest.param(
-            {"2": spec("2"), "3": spec("3")},
+            {"2": "a", "3": "a"},
             [have("1", State.READY), have("2", State.READY), have("3", State.LOADING)],
             [Drain("1", "a")],
             id="a slow load does not block a drain",
         ),
     ],
 )
-def test_situations(wanted: dict[str, ModelSpec], present: list[Have], expected: list[object]) -> None:
+def test_situations(wanted: dict[str, str], present: list[Have], expected: list[object]) -> None:
     """Each situation has exactly these next steps."""
     assert plan(wanted, present, now=10.0) == expected
 
@@ -90,17 +82,17 @@ wishes = st.dictionaries(st.sampled_from(["1", "2", "3"]), st.sampled_from(["a",
 def test_random_histories_converge_without_a_gap(history: list[tuple[dict[str, str], list[bool]]]) -> None:
     """Whatever is wished and whatever fails: the end is what was wished last, and while a wanted version was ready one always is."""
     present: dict[tuple[str, str], Have] = {}
-    wanted: dict[str, ModelSpec] = {}
+    wanted: dict[str, str] = {}
 
     def step(outcomes: list[bool]) -> bool:
         before = {k for k, h in present.items() if h.state is State.READY}
         actions = plan(wanted, present.values(), now=0.0)
         for action in actions:
             match action:
-                case Load(s):
-                    present[s.version, s.revision] = have(s.version, State.LOADING, s.revision)
-                case Retry(s):
-                    present[s.version, s.revision] = present[s.version, s.revision].to(State.LOADING)
+                case Load(v, r):
+                    present[v, r] = have(v, State.LOADING, r)
+                case Retry(v, r):
+                    present[v, r] = present[v, r].to(State.LOADING)
                 case Drain(v, r):
                     present[v, r] = present[v, r].to(State.DRAINING).to(State.GONE)
                     del present[v, r]
@@ -118,17 +110,17 @@ def test_random_histories_converge_without_a_gap(history: list[tuple[dict[str, s
         return bool(actions)
 
     for wish, outcomes in history:
-        wanted = {v: spec(v, r) for v, r in wish.items()}
+        wanted = dict(wish)
         remaining = list(outcomes)
         for _ in range(20):
             if not step(remaining):
                 break
         else:
             pytest.fail("the plan never settled")
-    for version, s in wanted.items():
-        assert present[version, s.revision].state in (State.READY, State.FAILED)
-    if all(present[v, s.revision].state is State.READY for v, s in wanted.items()):
-        assert set(present) == {(v, s.revision) for v, s in wanted.items()}
+    for version, revision in wanted.items():
+        assert present[version, revision].state in (State.READY, State.FAILED)
+    if all(present[key].state is State.READY for key in wanted.items()):
+        assert set(present) == set(wanted.items())
 
 
 def test_a_spec_changes_its_revision_with_its_artifact() -> None:

@@ -174,7 +174,7 @@ def test_uploads_are_never_code(tmp_path: Path, name: str) -> None:
     """Whoever may send files may not run any code here."""
     record = b'{"kind": "tungsten", "spec": {"artifact": "", "arguments": {"module": "m", "class": ""}, "declared": {}}}'
     repository = Repository([str(tmp_path)], Defaults())
-    model = repository.find("m", files={name: record})
+    model = repository.find("m", folder=repository.receive("m", {name: record}))
     repository.close()
     assert model is not None
     assert not model.versions
@@ -187,8 +187,8 @@ def test_a_configuration_does_not_make_code_of_files(tmp_path: Path) -> None:
     put(tmp_path / "m" / "config.pbtxt", "")
     repository = Repository([str(tmp_path)], Defaults())
     for config in ('{"backend": "python"}', '{"backend": "python", "default_model_filename": "model.py"}'):
-        for files in ({}, {"1/model.py": b""}):
-            model = repository.find("m", config, files)
+        for folder in ("", repository.receive("m", {"1/model.py": b""})):
+            model = repository.find("m", config, folder)
             assert model is not None
             assert not model.versions
             assert "backend 'python'" in model.error

@@ -7,13 +7,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dragoman.core.lifecycle import State
+from dragoman.core.lifecycle import State, Wanted
 from dragoman.core.model import InferResponse, ModelSpec
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.meters import Meters
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
-from tests.servables import FakeServable, ask, spec
+from dragoman.serving.wishes import entry
+from tests.fakes_store import FakeStore
+from tests.servables import FakeServable, ask, late, spec
 
 VERSIONS, REVISIONS = ("1", "2", "10"), ("a", "b", "c")
 
@@ -40,21 +42,25 @@ class History(RuleBasedStateMachine):
     @initialize(parallel=st.integers(1, 2))
     def start(self, parallel: int) -> None:
         """The parts, with nothing wished."""
-        self.registry = Registry()
+        self.registry = Registry(late(FakeStore()))
         self.gateway = Gateway(Meters())
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=1000, parallel=parallel)
 
-    async def _open(self, of: ModelSpec) -> FakeServable:
+    async def _open(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, FakeServable]:
+        of = ModelSpec(name, version, revision=wanted.revision)
+        assert all((of.version, of.revision) != (s.spec.version, s.spec.revision) for s in self.opened if not s.closed), "opened twice"
         future: asyncio.Future[FakeServable] = self.loop.create_future()
         self.loads.append((of, future))
-        return await future
+        return of, await future
 
     def do(self, action: Callable[[], object]) -> None:
         """Act on the loop, let everything run that can, and look whether anything that should go on answering has stopped."""
         before, wanted_before = self.answering, dict(self.wished)
 
         async def on_loop() -> None:
-            action()
+            result = action()
+            if asyncio.iscoroutine(result):
+                await result
             for _ in range(20):
                 await asyncio.sleep(0)
 
@@ -75,8 +81,10 @@ class History(RuleBasedStateMachine):
         """Another whole set of versions, none at times."""
         self.wished = {v: spec(v, revisions[VERSIONS.index(v)]) for v in versions}
 
-        def act() -> None:
-            self.generation = self.registry.wish("m", self.wished, {"label": label})
+        document = {"versions": {v: entry(s.revision, {}) for v, s in self.wished.items()}, "labels": {"label": label}}
+
+        async def act() -> None:
+            self.generation = (await self.registry.wish("m", lambda _: document)).generation
 
         self.do(act)
 

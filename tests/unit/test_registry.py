@@ -1,13 +1,18 @@
 """The control plane: names that can be served, wishes and their generations, deploys that fail or race."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import Wanted
 from dragoman.core.model import ModelSpec
 from dragoman.serving.registry import RESERVED, Registry, check_name
-from tests.servables import Parts, run, settle, spec, with_parts
+from dragoman.serving.wishes import FIXED, entry
+from dragoman.store import Rewrite, Wish
+from tests.fakes_store import FakeStore
+from tests.servables import Parts, late, run, settle, spec, with_parts
 
 # --- names ---
 
@@ -38,55 +43,168 @@ def test_names_that_would_hide_a_route(name: str) -> None:
 # --- wishes ---
 
 
+def with_registry(test: Callable[[Registry], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await test(Registry(late(FakeStore())))
+
+    run(whole)
+
+
+def asking(*versions: str, **more: object) -> Rewrite:
+    """Rewrites any wish to one for these versions."""
+    return lambda _: {"versions": {v: entry("a", {"model": "m", "version": v}) for v in versions}, **more}
+
+
 def test_wishes_have_rising_generations_and_are_told_to_watchers() -> None:
-    """Each wish replaces the whole set of versions of its model; watchers hear the name at once."""
-    registry, heard = Registry(), list[str]()
-    registry.watch(heard.append)
-    first = registry.wish("a", {"1": spec()}, {"stable": "1"})
-    second = registry.wish("b", {"1": spec()})
-    third = registry.wish("a", {"2": spec("2")})
-    assert first < second < third
-    assert heard == ["a", "b", "a"]
-    desired = registry.desired("a")
-    assert desired is not None
-    assert (desired.generation, list(desired.versions), desired.labels) == (third, ["2"], {})
-    assert registry.desired("c") is None
+    """Watchers hear the name at once; labels move under the same generation as versions."""
+
+    async def test(registry: Registry) -> None:
+        heard = list[str]()
+        registry.watch(heard.append)
+        first = await registry.wish("a", asking("1", labels={"stable": "1"}))
+        second = await registry.wish("b", asking("1"))
+        third = await registry.wish("a", asking("2"))
+        assert first.generation < second.generation < third.generation
+        assert heard == ["a", "b", "a"]
+        desired = registry.desired("a")
+        assert desired is not None
+        assert (dict(desired.versions), desired.labels) == ({"2": Wanted("a", None, {"model": "m", "version": "2"})}, {})
+        assert registry.desired("c") is None
+        assert registry.names() == ["a", "b"]
+
+    with_registry(test)
 
 
-def test_a_wish_is_not_changed_by_its_maker() -> None:
-    """The record is a copy."""
-    registry, versions = Registry(), {"1": spec()}
-    registry.wish("a", versions)
-    versions.clear()
-    desired = registry.desired("a")
-    assert desired is not None
-    assert list(desired.versions) == ["1"]
+def test_a_wish_is_made_of_the_one_that_stands() -> None:
+    """Nobody can come between; to leave it as it is makes no generation."""
+
+    async def test(registry: Registry) -> None:
+        await registry.wish("a", asking("1"))
+        added = await registry.wish("a", lambda standing: {**standing.document, "labels": {"x": "1"}} if standing else None)
+        assert set(added.document) == {"versions", "labels"}
+        assert (await registry.wish("a", lambda _: None)).generation == added.generation
+
+    with_registry(test)
 
 
 def test_a_refused_name_changes_nothing() -> None:
     """No watcher hears of it."""
-    registry, heard = Registry(), list[str]()
-    registry.watch(heard.append)
-    with pytest.raises(ServingError):
-        registry.wish("a/b", {"1": spec()})
-    assert (heard, registry.desired("a/b")) == ([], None)
+
+    async def test(registry: Registry) -> None:
+        heard = list[str]()
+        registry.watch(heard.append)
+        with pytest.raises(ServingError):
+            await registry.wish("a/b", asking("1"))
+        with pytest.raises(ServingError):
+            registry.fix("a/b", {"1": spec()})
+        assert (heard, registry.desired("a/b")) == ([], None)
+
+    with_registry(test)
 
 
-def test_settled_waits_for_that_generation_or_a_later_one() -> None:
-    """An older report is not enough, that of another model neither; a later one is."""
+def test_targets_stand_beside_what_is_stored_and_win_where_they_clash() -> None:
+    """They are never stored; whoever asks for a version of theirs in the registry is told by deployments.py."""
 
-    async def test() -> None:
-        registry = Registry()
-        generation = registry.wish("a", {"1": spec()})
-        waiting = [asyncio.ensure_future(registry.settled("a", generation)) for _ in range(2)]
-        registry.report("a", generation - 1, {})
-        registry.report("b", generation, {})
+    async def test(registry: Registry) -> None:
+        await registry.wish("m", asking("1", "2", labels={"champion": "2"}))
+        registry.fix("m", {"1": spec(revision="file")}, {"stable": "1"})
+        desired = registry.desired("m")
+        assert desired is not None
+        assert {v: w.revision for v, w in desired.versions.items()} == {"1": "file", "2": "a"}
+        assert desired.labels == {"champion": "2", "stable": "1"}
+        assert set(registry.fixed("m")) == {"1"}
+        assert set(registry.document("m")["versions"]) == {"1", "2"}
+
+    with_registry(test)
+
+
+def test_a_wish_of_the_run_replaces_the_targets_of_that_name() -> None:
+    """Unloaded, loaded otherwise, and as on the command line again; what is stored for ever stays beside it."""
+
+    async def test(registry: Registry) -> None:
+        async def after(rewrite: Rewrite) -> dict[str, str]:
+            await registry.wish("m", rewrite, run="run")
+            desired = registry.desired("m")
+            assert desired is not None
+            return {version: wanted.revision for version, wanted in desired.versions.items()}
+
+        registry.fix("m", {"1": spec(revision="file")})
+        await registry.wish("m", asking("7"))
+        assert await after(lambda _: {}) == {"7": "a"}
+        assert await after(asking("3")) == {"3": "a", "7": "a"}
+        assert await after(lambda _: FIXED) == {"1": "file", "7": "a"}
+
+    with_registry(test)
+
+
+def test_wishes_of_another_run_are_nobodys() -> None:
+    """A server that has ended took them with it."""
+
+    async def test(registry: Registry) -> None:
+        registry.absorb([Wish("m", 5, {"versions": {"1": entry("a", {})}}, "another")])
+        assert registry.desired("m") is None
+
+    with_registry(test)
+
+
+def test_wishes_that_are_read_late_change_nothing() -> None:
+    """What is read from the store may be older than what this worker has wished itself."""
+
+    async def test(registry: Registry) -> None:
+        wish = await registry.wish("m", asking("2"))
+        registry.absorb([Wish("m", wish.generation - 1, {"versions": {"1": entry("a", {})}})])
+        assert list(registry.document("m")["versions"]) == ["2"]
+
+    with_registry(test)
+
+
+def test_settled_waits_until_what_is_desired_is_applied() -> None:
+    """A report about another model is not enough, nor one from before the wish."""
+
+    async def test(registry: Registry) -> None:
+        await registry.wish("b", asking("1"))
+        await registry.wish("a", asking("1"))
+        registry.report("a", {})
+        wish = await registry.wish("a", asking("2"))
+        waiting = [asyncio.ensure_future(registry.settled("a", wish.generation)) for _ in range(2)]
+        registry.report("b", {})
         for _ in range(5):
             await asyncio.sleep(0)
         assert not any(w.done() for w in waiting)
-        registry.report("a", generation + 3, {"1": "broken"})
+        registry.report("a", {"1": "broken"})
         assert await asyncio.gather(*waiting) == [{"1": "broken"}] * 2
-        assert await registry.settled("a", generation) == {"1": "broken"}
+        assert await registry.settled("a", wish.generation) == {"1": "broken"}
+        assert await registry.settled("never heard of") == {}
+
+    with_registry(test)
+
+
+def test_a_store_that_fails_fails_the_wish_and_nothing_else() -> None:
+    """What is desired stays; the error is the store's."""
+
+    async def test() -> None:
+        store = FakeStore()
+        registry = Registry(late(store))
+        await registry.wish("m", asking("1"))
+        store.failure = ServingError(Kind.UNAVAILABLE, "the server's database is gone")
+        with pytest.raises(ServingError, match="database is gone"):
+            await registry.wish("m", asking("2"))
+        assert list(registry.document("m")["versions"]) == ["1"]
+
+    run(test)
+
+
+def test_a_server_alone_needs_no_store_for_its_targets() -> None:
+    """What holds for one run of it is kept in memory."""
+
+    async def test() -> None:
+        store = FakeStore()
+        store.failure = ServingError(Kind.UNAVAILABLE, "never asked")
+        registry = Registry(late(store))
+        registry.fix("m", {"1": spec()})
+        wish = await registry.wish("m", asking("2"), run="run")
+        assert (await registry.wish("m", asking("2"), run="run")).generation == wish.generation
+        assert (await registry.wish("m", lambda _: {}, run="run")).generation > wish.generation
 
     run(test)
 

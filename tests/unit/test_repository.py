@@ -255,12 +255,12 @@ def test_find_refuses_names_that_cannot_be_served(name: str) -> None:
 def test_uploads_are_written_and_removed() -> None:
     """Files of a load request are read like a folder on disk, and are gone when the repository is closed."""
     repository = Repository([], Defaults())
-    found = repository.find("m", '{"backend": "onnxruntime"}', {"1/model.onnx": b"one", "3/model.onnx": b"three"})
+    found = repository.find("m", '{"backend": "onnxruntime"}', repository.receive("m", {"1/model.onnx": b"one", "3/model.onnx": b"three"}))
     assert found is not None
     assert not found.error
     artifact = Path(found.versions["3"].artifact)
     assert artifact.read_bytes() == b"three"
-    again = repository.find("m", '{"backend": "onnxruntime"}', {"3/model.onnx": b"four"})
+    again = repository.find("m", '{"backend": "onnxruntime"}', repository.receive("m", {"3/model.onnx": b"four"}))
     assert again is not None
     assert again.versions["3"].revision != found.versions["3"].revision
     assert artifact.read_bytes() == b"three"
@@ -277,11 +277,11 @@ def test_uploads_stay_in_their_folder(path: str) -> None:
     repository = Repository([], Defaults())
     try:
         with pytest.raises(ServingError) as caught:
-            repository.find("m", "{}", {"1/x.onnx": b"first", path: b"bad"})
+            repository.find("m", "{}", repository.receive("m", {"1/x.onnx": b"first", path: b"bad"}))
         assert caught.value.kind is Kind.INVALID_INPUT
         assert "'m'" in caught.value.message
         caught.value.message.encode()
-        good = repository.find("n", "{}", {"1/model.onnx": b""})
+        good = repository.find("n", "{}", repository.receive("n", {"1/model.onnx": b""}))
         assert good is not None
         root = Path(good.versions["1"].artifact).parents[3]
         assert [p.name for p in root.rglob("*.onnx")] == ["model.onnx"]
@@ -293,7 +293,7 @@ def test_a_name_too_long_for_a_folder_is_refused() -> None:
     """255 characters may be 1,020 bytes."""
     repository = Repository([], Defaults())
     with pytest.raises(ServingError, match="cannot be written: File name too long"):
-        repository.find("é" * 200, "{}", {"1/model.onnx": b""})
+        repository.find("é" * 200, "{}", repository.receive("é" * 200, {"1/model.onnx": b""}))
     repository.close()
 
 
@@ -305,7 +305,7 @@ def test_uploads_at_the_same_time() -> None:
 
     def upload(number: int) -> None:
         start.wait(10)
-        found = repository.find("m", '{"backend": "onnxruntime"}', {"1/model.onnx": b"%d" % number})
+        found = repository.find("m", '{"backend": "onnxruntime"}', repository.receive("m", {"1/model.onnx": b"%d" % number}))
         assert found is not None
         artifacts.append(found.versions["1"].artifact)
 

@@ -5,8 +5,8 @@ import shlex
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from dragoman.server.loading import Loaded
 from dragoman.server.settings import Settings
-from dragoman.server.worker import Loaded
 
 
 class Progress:

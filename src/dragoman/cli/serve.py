@@ -18,11 +18,12 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.http import bind
+from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
-from dragoman.server.worker import Loaded, Worker
+from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import resolved
 from dragoman.serving.roots import Roots
 
@@ -145,7 +146,9 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
             _announce(settings, sockets, None)
         elif report["event"] == "loaded" and not announced:
             announced = True
-            loaded = Loaded(tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]), tuple(report["samples"]))
+            loaded = Loaded(
+                tuple(report["ready"]), tuple((n, r) for n, r in report["failed"]), tuple(report["samples"]), report["hopeless"]
+            )
             if not _served(settings, sockets, loaded):
                 supervisor.stop(1)
 
@@ -157,7 +160,7 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.failed and not loaded.ready and settings.load == "wait":
+    if loaded.hopeless and settings.load == "wait":
         log.error("no model could be loaded, so there is nothing to serve")
         return False
     if settings.load == "wait":

@@ -130,8 +130,10 @@ class Console:
             "platform": status.platform,
             "since": status.since,
         }
+        entry = self._services.gateway.table().get((status.name, status.version))
         desired = self._services.registry.desired(status.name)
-        spec = desired.versions.get(status.version) if desired is not None else None
+        wanted = desired.versions.get(status.version) if desired is not None else None
+        spec = entry.spec if entry is not None and wanted is not None else wanted.spec if wanted is not None else None
         if spec is not None:
             row |= {"runtime": spec.runtime or "ensemble", "max_batch_size": spec.batch.max_size, "warnings": list(spec.warnings)}
             if spec.digest:

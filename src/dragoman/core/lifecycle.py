@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, unique
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from dragoman.core.model import ModelSpec
+from dragoman.core.model import EMPTY, ModelSpec
 
 
 @unique
@@ -58,24 +58,64 @@ class Have:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """One version that should be served. A target of the command line has its spec; a stored wish has an origin, which says where to find it.
+
+    Every process makes the spec from the origin when it loads, so that its own settings hold. Another `revision` is a reload.
+    """
+
+    revision: str
+    spec: ModelSpec | None = None
+    origin: Mapping[str, Any] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What should be served of one model: one record, so that versions, labels and default move together under one generation."""
 
     generation: int
-    versions: Mapping[str, ModelSpec]
+    """Rises with every change that this worker hears of, of any model."""
+    versions: Mapping[str, Wanted]
     labels: Mapping[str, str]
+    failed: Mapping[str, str] = EMPTY
+    """Version -> reason, of those that were asked for, did not load, and are not wanted any more for that."""
+
+
+@unique
+class PolicyKind(Enum):
+    SPECIFIC = "specific"
+    LATEST = "latest"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which of a model's versions are served: those named in `versions` and, by kind, none beyond, the `count` highest, or all."""
+
+    kind: PolicyKind = PolicyKind.SPECIFIC
+    count: int = 1
+    versions: tuple[str, ...] = ()
+
+
+def choose(policy: Policy, versions: Iterable[str]) -> list[str]:
+    """The versions that a policy serves of those that exist, the highest first. One that is named and does not exist is not among them."""
+    ordered = sorted(set(versions), key=version_order, reverse=True)
+    by_kind = {PolicyKind.SPECIFIC: 0, PolicyKind.LATEST: policy.count, PolicyKind.ALL: len(ordered)}[policy.kind]
+    return [version for index, version in enumerate(ordered) if index < by_kind or version in policy.versions]
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    spec: ModelSpec
+    version: str
+    revision: str
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Load a FAILED version again."""
 
-    spec: ModelSpec
+    version: str
+    revision: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +135,17 @@ class Forget:
 Action: TypeAlias = Load | Retry | Drain | Forget
 
 
-def plan(desired: Mapping[str, ModelSpec], have: Iterable[Have], now: float) -> list[Action]:
+def plan(desired: Mapping[str, str], have: Iterable[Have], now: float) -> list[Action]:
     """The next steps of one model: at most one load, and every drain that costs no availability. Empty: settled.
+
+    `desired` is version -> revision.
 
     An unwanted (version, revision) drains when its version is wanted at another revision and that one is ready; or when its version is not
     wanted and some wanted one is ready, or none is wanted at all. So there is never a moment without a ready version while one that is
     wanted was ready before. A slow or failing load never blocks a drain.
     """
     present = list(have)
-    wanted = {(version, spec.revision) for version, spec in desired.items()}
+    wanted = set(desired.items())
     ready = {(h.version, h.revision) for h in present if h.state is State.READY}
     ready_versions = {version for version, revision in ready if (version, revision) in wanted}
     actions: list[Action] = []
@@ -121,12 +163,11 @@ def plan(desired: Mapping[str, ModelSpec], have: Iterable[Have], now: float) -> 
         return actions
     by_key = {(h.version, h.revision): h for h in present}
     for version in sorted(desired, key=version_order, reverse=True):
-        spec = desired[version]
-        known = by_key.get((version, spec.revision))
+        known = by_key.get((version, desired[version]))
         if known is None:
-            return [*actions, Load(spec)]
+            return [*actions, Load(version, desired[version])]
         if known.state is State.FAILED and known.retry_at <= now:
-            return [*actions, Retry(spec)]
+            return [*actions, Retry(version, desired[version])]
     return actions
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
+from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
@@ -175,6 +176,7 @@ class Services:
     store: LateStore = field(kw_only=True)
     roots: Roots = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
+    deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
 
 

@@ -37,14 +37,16 @@ async def serve(line: socket.socket) -> int:
         stopping.set()
 
     watch = loop.create_task(leave_with_supervisor())
-    worker = Worker(settings, run_dir=order["run_dir"], index=order["index"], serial=order["serial"], keeper=order["keeper"])
+    worker = Worker(
+        settings, run_dir=order["run_dir"], index=order["index"], serial=order["serial"], keeper=order["keeper"], run=order["run"]
+    )
     serving = loop.create_task(worker.serve(sockets, lambda text: report("progress", text=text), lambda: report("listening")))
     try:
         ended = loop.create_task(stopping.wait())
         await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             loaded = serving.result()
-            report("loaded", ready=loaded.ready, failed=loaded.failed, samples=loaded.samples)
+            report("loaded", ready=loaded.ready, failed=loaded.failed, samples=loaded.samples, hopeless=loaded.hopeless)
             await ended
         else:
             serving.cancel()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.keeper import Keeper
@@ -53,6 +54,7 @@ class Supervisor:
         self._sockets = sockets
         self._run_dir = run_dir
         self._keeper = str(Path(run_dir) / "keeper")
+        self._run = uuid4().hex
         self._on_report = on_report
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -131,6 +133,7 @@ class Supervisor:
             "serial": self._serials,
             "run_dir": self._run_dir,
             "keeper": self._keeper,
+            "run": self._run,
         }
         with theirs:
             process = await asyncio.create_subprocess_exec(

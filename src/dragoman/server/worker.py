@@ -4,25 +4,21 @@ Used by the command line (in its own process, or as one of several under the sup
 """
 
 import asyncio
-import json
 import logging
 import math
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
+from uuid import uuid4
 
 from dragoman import __version__
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.lifecycle import State
-from dragoman.core.model import BatchPolicy, ModelSpec, Servable
+from dragoman.core.model import BatchPolicy
 from dragoman.core.plugins import find, names
-from dragoman.core.samples import instances, row_example, v2_inputs
-from dragoman.core.tensors import Form, Signature
+from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
@@ -30,6 +26,7 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
+from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
 from dragoman.server.telemetry import Telemetry
@@ -37,24 +34,26 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
-from dragoman.serving.composed import Ensemble
+from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
-from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
+from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Defaults, Found, Repository
+from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.uploads import Uploads
+from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import open_store, store_url
 
@@ -66,32 +65,12 @@ _WHOLE_BODY = 8 << 20
 _HELD = 1000
 """Predictions that one worker has in memory; those that wait behind them are in the store only."""
 
-_LONG_ROW = 120
-"""Tensors that are longer, written as JSON, are shown in the protocols that are made for them only."""
-
-Progress: TypeAlias = Callable[[str], None]
-
-
-Sample: TypeAlias = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """How the targets of the command line came out."""
-
-    ready: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
-    """(name, reason)"""
-    samples: tuple[Sample, ...] = ()
-    """Example inputs of models that are ready: name, rows (/predict), inputs (Open Inference Protocol), instances (TensorFlow Serving); where a
-    protocol has no small one, None."""
-
 
 class Worker:
     """Make it on the event loop that will serve. `run_dir` is shared by the workers of one server, empty for a single one.
 
     `index` is this worker's place among them, `serial` a number that no worker of this server has or had. `keeper` is the socket of whoever
-    keeps the model processes of all workers; without one this worker keeps its own.
+    keeps the model processes of all workers; without one this worker keeps its own. `run` names this start of the server.
     """
 
     def __init__(
@@ -102,6 +81,7 @@ class Worker:
         index: int = 0,
         serial: int = 0,
         keeper: str = "",
+        run: str = "",
     ) -> None:
         self.settings = settings
         shared = Path(run_dir) if run_dir else None
@@ -114,7 +94,13 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
-        self.registry = Registry()
+        self.store = LateStore(
+            partial(open_store, store_url(settings.data_path)),
+            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
+        )
+        members = Members(settings.data_path / "owners", shared, alone=settings.workers == 1)
+        self.registry = Registry(self.store, members, run=run or uuid4().hex)
+        self.watch = Watch(self.registry, self.store)
         self.engines = Engines(
             Context(
                 keeper=keeper,
@@ -122,23 +108,15 @@ class Worker:
                 restarted=lambda model: self.meters.tally(model, Tally.RESTARTS),
             )
         )
-        self.reconciler = Reconciler(self.registry, self.gateway, opener=self._open, drain_timeout_s=settings.drain_timeout)
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
-        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots)
-        fixed = (  # changes at run time need a store that all workers share
-            f"this server runs {settings.workers} workers, each with its own models, so they cannot be changed while it runs;"
-            " start it with --workers 1"
-            if settings.workers > 1
-            else ""
-        )
-        operations = Operations(self.registry, self.repository, self.gateway, fixed)
+        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots, shared=shared)
         fetching = FetchPolicy.parse(settings.allow_fetch)
-        self.store = LateStore(
-            partial(open_store, store_url(settings.data_path)),
-            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
-        )
-        self.catalog = Catalog(self.store, self.roots, settings.data_path)
-        self.origins = Origins(self.store, self.roots, self.repository, settings.data_path)
+        origins = Origins(self.store, self.roots, self.repository, settings.data_path)
+        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins)
+        self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
+        self.deployments = Deployments(self.store, self.registry, self.gateway)
+        self.catalog = Catalog(self.store, self.roots, settings.data_path, after=self.deployments.follow, served=self.deployments.serving)
+        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
@@ -159,6 +137,7 @@ class Worker:
             store=self.store,
             roots=self.roots,
             catalog=self.catalog,
+            deployments=self.deployments,
             artifacts=ArtifactFolder(self.roots.artifacts),
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
@@ -211,60 +190,16 @@ class Worker:
             await self.listen(sockets)
             listening()
         loaded = await self.load(progress)
-        if not background and (loaded.ready or not loaded.failed):
+        if not background and not loaded.hopeless:
             await self.listen(sockets)
         return loaded
 
-    async def _open(self, spec: ModelSpec) -> Servable:
-        """Composed models are made of what this worker serves; everything else is loaded by its engine."""
-        if not spec.steps:
-            return await self.engines.open(spec)
-        ensemble = Ensemble(spec, self.gateway)
-        ensemble.check_members()
-        return ensemble
-
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
-        """Load every target side by side; one bad model does not stop the others. Composed models come after their members."""
+        """Load the targets and whatever is deployed; one bad model does not stop the others."""
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
-        found = await asyncio.get_running_loop().run_in_executor(None, self.repository.discover)
-        self.gateway.named = tuple(f.name for f in found)
-        reasons: dict[int, str] = {}
-        for wave in waves(found):
-            results = await asyncio.gather(*(self._load_one(found[i], progress) for i in wave))
-            reasons |= dict(zip(wave, results, strict=True))
-        self.gateway.starting = False
-        return Loaded(
-            tuple(f.name for i, f in enumerate(found) if not reasons[i]),
-            tuple((f.name, reasons[i]) for i, f in enumerate(found) if reasons[i]),
-            tuple(self._samples()),
-        )
-
-    def _samples(self) -> Iterator[Sample]:
-        """An example request of each model that is small enough to show."""
-        for entry in self.gateway.entries():
-            signature = entry.signatures[""]
-            row, inputs, rows = row_example(signature), v2_inputs(signature), instances(signature)
-            if signature.form is Form.TENSORS and len(json.dumps(row)) > _LONG_ROW:
-                row = None
-            if row is not None or (inputs is not None and rows is not None):
-                yield {"name": entry.name, "rows": None if row is None else [row], "inputs": inputs, "instances": rows}
-
-    async def _load_one(self, found: Found, progress: Progress) -> str:
-        """Deploy one model; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
-        reason = found.error
-        if found.error:
-            log.error("model '%s' cannot be loaded: %s", found.name, found.error)
-            self.gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, found.error, since=time.time())], {})
-        else:
-            progress(f"{found.name}: loading")
-            try:
-                await self.registry.deploy(found.name, found.versions, found.labels)
-            except ServingError as error:
-                # Another version of the same model may well be ready.
-                reason = "" if any(s.state is State.READY for s in self.gateway.statuses(found.name)) else error.message
-        progress(f"{found.name}: {'failed' if reason else 'ready'}")
-        return reason
+        await self.watch.start()
+        return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Answer on these sockets, every dialect on each."""
@@ -305,7 +240,9 @@ class Worker:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
+        await self.deployments.close()
         await self.reconciler.close()
+        await self.watch.close()
         await self.engines.close()
         await self.store.close()
         self.repository.close()
@@ -316,20 +253,6 @@ class Worker:
 
 async def _nothing() -> dict[str, Any]:
     return {"type": "http.disconnect"}
-
-
-def waves(found: Sequence[Found]) -> list[list[int]]:
-    """Indexes of models in the order in which to load them: each wave needs only members of earlier ones, as far as there are any."""
-    names_of = {f.name for f in found}
-    waiting = {i: {s.model for spec in f.versions.values() for s in spec.steps} & names_of - {f.name} for i, f in enumerate(found)}
-    done: set[str] = set()
-    result: list[list[int]] = []
-    while waiting:
-        wave = [i for i, needs in waiting.items() if needs <= done] or list(waiting)  # a circle fails by itself, with its reason
-        result.append(wave)
-        done |= {found[i].name for i in wave}
-        waiting = {i: needs for i, needs in waiting.items() if i not in wave}
-    return result
 
 
 def defaults(settings: Settings) -> Defaults:

@@ -23,7 +23,8 @@ from dragoman.serving.roots import Roots
 
 Origin = Mapping[str, Any]
 """JSON, one of: {"model": name, "version": number} a registered version; {"path": path, "config": JSON} a folder or file below a root;
-{"target": name, "config": JSON} a target of the command line. `config` is a Triton model configuration, and may be left out."""
+{"target": name, "config": JSON, "files": folder} a target of the command line, or what
+a load request brought. `config` is a Triton model configuration, and may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Origins:
             case {"path": str() as path}:
                 found = await asyncio.to_thread(self._below, name, path, config)
             case {"target": str() as target}:
-                found = await asyncio.to_thread(self._target, target, config)
+                found = await asyncio.to_thread(self._target, target, config, str(origin.get("files", "")))
             case _:
                 raise invalid(f"model '{name}' version {version} comes from nowhere that this server knows", "model")
         if "model" in origin:  # a version of the registry is one, whatever numbers its folder has
@@ -103,8 +104,8 @@ class Origins:
         except OSError as error:
             raise invalid(f"model '{name}' cannot be read: {error.strerror or error}", "model") from error
 
-    def _target(self, target: str, config: str) -> Found:
-        found = self._repository.find(target, config)
+    def _target(self, target: str, config: str, folder: str) -> Found:
+        found = self._repository.find(target, config, folder)
         if found is None:
             raise ServingError(Kind.NOT_FOUND, f"model '{target}' is not in any of this server's repositories", what="model")
         if found.error:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import Kind, ServingError
-from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, plan, version_order
+from dragoman.core.errors import ServingError
+from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, Wanted, plan, version_order
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.registry import Registry
@@ -23,7 +23,6 @@ log = logging.getLogger("dragoman.models")
 _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _HEALTHY_S = 600.0
 """A version that answered for so long starts over with the shortest pause."""
-_ENDING = "the server is shutting down"
 
 Key: TypeAlias = tuple[str, str]
 """(version, revision)"""
@@ -38,13 +37,16 @@ class _Model:
         self.gone: dict[str, VersionStatus] = {}
         self.changed: dict[Key, float] = {}
         self.labels: dict[str, str] = {}
+        self.loading: set[Key] = set()
+        """What is being opened, also where nobody waits for it any more."""
         self.losses: dict[Key, int] = {}
         """How often a version was lost in a row, failed loads after that included."""
         self.watches: dict[Key, asyncio.Task[None]] = {}
         """Of ready versions: waits for the servable to be lost."""
 
 
-Opener: TypeAlias = Callable[[ModelSpec], Coroutine[Any, Any, Servable]]
+Opener: TypeAlias = Callable[[str, str, Wanted], Coroutine[Any, Any, tuple[ModelSpec, Servable]]]
+"""Opens a version of a model: the spec as it is now, and what answers. An error that says when to try again is tried again."""
 
 
 class Reconciler:
@@ -77,25 +79,19 @@ class Reconciler:
     async def close(self) -> None:
         """Drain and close everything that is open. Wishes stay as they are; whoever waits for one hears that the server ends."""
         self._closed = True
+        self._registry.end()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         entries = [e for model in self._models.values() for e in model.entries.values()]
         self._gateway.swap({})
-        names = list(self._models)
         self._models.clear()
         await asyncio.gather(*(self._shut(e) for e in entries))
-        for name in names:
-            desired = self._registry.desired(name)
-            if desired is not None:
-                self._registry.report(name, desired.generation, dict.fromkeys(desired.versions, _ENDING))
 
     # --- plan and act ---
 
     def _wished(self, name: str) -> None:
         """A new wish is a reason to try again what failed."""
-        if self._closed:
-            raise ServingError(Kind.UNAVAILABLE, _ENDING)
         model = self._models.setdefault(name, _Model())
         for key, have in model.have.items():
             if have.state is State.FAILED:
@@ -107,60 +103,77 @@ class Reconciler:
         if desired is None or self._closed:
             return
         model = self._models.setdefault(name, _Model())
-        actions = plan(desired.versions, model.have.values(), time.monotonic())
-        for action in actions:
+        wanted = {version: each.revision for version, each in desired.versions.items()}
+        for action in plan(wanted, model.have.values(), time.monotonic()):
             match action:
-                case Load(spec):
-                    self._begin(name, model, spec, Have(spec.version, spec.revision, State.LOADING))
-                case Retry(spec):
-                    self._begin(name, model, spec, model.have[spec.version, spec.revision].to(State.LOADING))
+                case Load(version, revision):
+                    self._begin(name, model, desired.versions[version], Have(version, revision, State.LOADING))
+                case Retry(version, revision):
+                    self._begin(name, model, desired.versions[version], model.have[version, revision].to(State.LOADING))
                 case Drain(version, revision):
                     self._set(model, model.have[version, revision].to(State.DRAINING, "unloading"))
                     self._spawn(self._drain(name, model, (version, revision)))
                 case Forget(version, revision):
                     self._forget(model, (version, revision))  # a load that still runs sees that nobody wants it any more
         self._publish(name, model, desired)
-        busy = any(h.state in (State.LOADING, State.DRAINING) for h in model.have.values())
-        if not busy:
+        # What drains is out of the table, and nobody waits for it but who wants it back.
+        busy = (h for h in model.have.values() if h.state in (State.LOADING, State.DRAINING) and wanted.get(h.version) == h.revision)
+        if not any(busy):
             failures = {h.version: h.reason for h in model.have.values() if h.state is State.FAILED}
-            self._registry.report(name, desired.generation, failures)
+            self._registry.report(name, failures)
 
-    def _begin(self, name: str, model: _Model, spec: ModelSpec, mine: Have) -> None:
-        self._set(model, mine)
-        self._spawn(self._load(name, model, spec, mine))
+    def _begin(self, name: str, model: _Model, wanted: Wanted, have: Have) -> None:
+        self._set(model, have)
+        key = (have.version, have.revision)
+        if key not in model.loading:  # a load that was forgotten still runs: what it brings is as good
+            model.loading.add(key)
+            self._spawn(self._load(name, model, key, wanted))
 
-    async def _load(self, name: str, model: _Model, spec: ModelSpec, mine: Have) -> None:
-        """Open one version. `mine` is this load's own record: when another is in its place, the load was forgotten and perhaps begun anew."""
-        key = (spec.version, spec.revision)
-        servable: Servable | None = None
-        failure = ""
+    async def _load(self, name: str, model: _Model, key: Key, wanted: Wanted) -> None:
+        """Open one version, once at a time, for whoever waits for it when it is open; nobody may, or somebody else than in the beginning."""
         begin = time.monotonic()
         async with self._loads:
-            if model.have.get(key) is not mine:
+            while self._awaited(model, key):
+                entry, failure, again = await self._attempt(name, key[0], wanted)
+                if self._awaited(model, key):
+                    break
+                if entry is not None:
+                    await self._release(entry.servable, name, key[0])
+            else:
+                model.loading.discard(key)
                 return
-            try:
-                servable = await self._open(spec)
-            except ServingError as error:
-                failure = error.message
-            except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
-                log.exception("loading model '%s' version %s failed", name, spec.version)
-                failure = f"{type(error).__name__}: {error}"
-            failure = failure.encode("utf-8", "backslashreplace").decode()  # a path in it need not be UTF-8, but every answer is
-        if model.have.get(key) is not mine:
-            if servable is not None:
-                await self._release(servable, name, spec.version)
-        elif servable is None:
-            log.error("model '%s' version %s failed to load: %s", name, spec.version, failure)
-            self._fail(name, model, mine, failure, again=key in model.losses)
+        model.loading.discard(key)
+        version, have = key[0], model.have[key]
+        if entry is None:
+            log.error("model '%s' version %s failed to load: %s", name, version, failure)
+            self._fail(name, model, have, failure, again=again or key in model.losses)
         else:
-            log.info("model '%s' version %s is ready (%s, %.2f s)", name, spec.version, servable.platform, time.monotonic() - begin)
-            for warning in spec.warnings:
+            log.info("model '%s' version %s is ready (%s, %.2f s)", name, version, entry.servable.platform, time.monotonic() - begin)
+            for warning in entry.spec.warnings:
                 log.warning("model '%s': %s", name, warning)
-            model.entries[key] = Entry(spec, servable)
-            self._set(model, mine.to(State.READY))
-            model.gone.pop(spec.version, None)
-            model.watches[key] = self._spawn(self._watch(name, model, key, servable))
+            model.entries[key] = entry
+            self._set(model, have.to(State.READY))
+            model.gone.pop(version, None)
+            model.watches[key] = self._spawn(self._watch(name, model, key, entry.servable))
         self._step(name)
+
+    async def _attempt(self, name: str, version: str, wanted: Wanted) -> tuple[Entry | None, str, bool]:
+        """What was opened, else the reason and whether it may be otherwise in a moment."""
+        again = False
+        try:
+            return Entry(*await self._open(name, version, wanted)), "", False
+        except ServingError as error:
+            failure, again = error.message, error.retry_after_s is not None
+        except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
+            log.exception("loading model '%s' version %s failed", name, version)
+            failure = f"{type(error).__name__}: {error}"
+        # A path in it need not be UTF-8, but every answer is.
+        return None, failure.encode("utf-8", "backslashreplace").decode(), again
+
+    @staticmethod
+    def _awaited(model: _Model, key: Key) -> bool:
+        have = model.have.get(key)
+        return have is not None and have.state is State.LOADING
 
     async def _watch(self, name: str, model: _Model, key: Key, servable: Servable) -> None:
         """Wait until a servable is lost; then it is out of the table at once, and loaded again after a pause that grows."""
@@ -251,9 +264,9 @@ class Reconciler:
                 table[name, f"@{label}"] = serving[target]
         model.labels = {k: v for k, v in model.labels.items() if k in desired.labels}
         self._gateway.swap(table)
-        self._gateway.publish(name, self._statuses(name, model, serving), model.labels)
+        self._gateway.publish(name, self._statuses(name, model, desired), model.labels)
 
-    def _serving(self, model: _Model, wanted: Mapping[str, ModelSpec]) -> dict[str, Entry]:
+    def _serving(self, model: _Model, wanted: Mapping[str, Wanted]) -> dict[str, Entry]:
         """The entry of each version that answers: the wanted revision where it is ready, else the one that still is."""
         serving: dict[str, Entry] = {}
         for (version, revision), entry in model.entries.items():
@@ -263,9 +276,11 @@ class Reconciler:
                 serving[version] = entry
         return serving
 
-    def _statuses(self, name: str, model: _Model, serving: Mapping[str, Entry]) -> list[VersionStatus]:
+    def _statuses(self, name: str, model: _Model, desired: Desired) -> list[VersionStatus]:
         """One row per version: what answers if anything does, else how far the newest attempt came."""
         rows = dict(model.gone)
+        for version, reason in desired.failed.items():
+            rows[version] = VersionStatus(name, version, State.GONE, f"not loaded: {reason}")
         order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]
         for key, have in sorted(model.have.items(), key=lambda item: order.index(item[1].state)):
             entry = model.entries.get(key)

@@ -1,19 +1,38 @@
-"""The control plane: what should be served. Desired state is held in memory, one record per model; every change is a new generation.
+"""The control plane: what should be served. Wishes are kept in the store, one document per model; every change is a new generation.
 
-Dialects and the command line wish and deploy; the reconciler watches and reports. Nothing here loads a model.
+Dialects and the command line wish and deploy; the reconciler of each worker watches and reports; `settled` is the barrier over all workers.
+Targets of the command line are fixed here and never stored. Nothing here loads a model.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import Desired
+from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.serving.late_store import LateStore
+from dragoman.serving.members import LEASE_S, Members
+from dragoman.serving.wishes import FIXED, Document, brought, failed_of, labels_of, standing_of, tried_again, wanted_of, withdrawn
+from dragoman.store import Report, Rewrite, Wish
+
+log = logging.getLogger("dragoman.models")
 
 RESERVED = frozenset({"stats", "models", "predictions", "docs", "metrics"})
 """Names that would hide a route of some dialect, such as GET /v2/models/stats."""
 
 _NAME_LIMIT = 255
+_ENDING = "the server is shutting down"
+_LOOK_S = 0.5
+"""How often whoever waits for other workers looks whether one of them has died, which no bell tells."""
+
+Failures: TypeAlias = Mapping[str, str]
+"""Version -> reason."""
+Stages: TypeAlias = Mapping[tuple[str, str], str]
+"""(model, version) -> stage."""
 
 
 def check_name(name: str) -> None:
@@ -28,55 +47,157 @@ def check_name(name: str) -> None:
         raise ServingError(Kind.CONFLICT, f"no model may be called '{name}': that is a route of the server; use another name", what="model")
 
 
-class Registry:
+class Changes:
+    """Counts what happens, for those who wait until something is so: look at `count`, look at the world, then wait for more than that."""
+
     def __init__(self) -> None:
+        self.count = 0
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        self.count += 1
+        self._event.set()
+        self._event.clear()
+
+    async def after(self, count: int, timeout_s: float | None = None) -> None:
+        """Return when something has happened since `count`, or after the time-out."""
+        if self.count == count:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._event.wait()
+            except TimeoutError:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """How far this worker is with one model: what it has applied, by its own count and by that of the store."""
+
+    count: int
+    generation: int
+    failures: Failures
+
+
+class Registry:
+    """One per worker. `run` is the run of this server, shared by its workers: wishes of it hold as long as the server lives.
+
+    A worker without others keeps those in memory, so that a server which only has targets needs no store.
+    """
+
+    def __init__(self, store: LateStore, members: Members | None = None, *, run: str = "run") -> None:
+        self._store = store
+        self.members = members or Members()
+        self.run = run
+        self.changes = Changes()
+        """Told whenever a wish or a report of any worker may have changed."""
+        self._fixed: dict[str, tuple[Mapping[str, Wanted], Mapping[str, str]]] = {}
+        self._wishes: dict[tuple[str, str], Wish] = {}
         self._desired: dict[str, Desired] = {}
-        self._generation = 0
+        self._applied: dict[str, _Applied] = {}
+        self._reports: dict[str, Report] = {}
         self._watchers: list[Callable[[str], None]] = []
-        self._reports: dict[str, tuple[int, Mapping[str, str]]] = {}
-        self._nothing: tuple[int, Mapping[str, str]] = (0, EMPTY)
-        self._reported = asyncio.Event()
+        self._count = 0
+        self._ended = False
 
     # --- what users and dialects ask ---
 
     def desired(self, name: str) -> Desired | None:
+        """What should be served of a model, as far as this worker knows; None for one that nobody ever asked for."""
         return self._desired.get(name)
 
-    def wish(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> int:
-        """State the whole set of versions of one model that should be served; returns the generation of that wish."""
+    def names(self) -> list[str]:
+        """Every model of which something was ever asked for."""
+        return sorted(self._desired)
+
+    def document(self, name: str, run: str = "") -> Document:
+        """The wish that stands for a model, as far as this worker knows."""
+        wish = self._wishes.get((name, run))
+        return EMPTY if wish is None else wish.document
+
+    def fixed(self, name: str) -> Collection[str]:
+        """The versions of a target of the command line."""
+        fixed = self._fixed.get(name)
+        return () if fixed is None else fixed[0].keys()
+
+    def failures(self, name: str) -> Failures:
+        """What of the model could not be loaded in this worker."""
+        applied = self._applied.get(name)
+        return EMPTY if applied is None else applied.failures
+
+    def fix(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> None:
+        """Serve a target of the command line, in this worker and as long as it lives. `settled` waits for it."""
         check_name(name)
-        self._generation += 1
-        self._desired[name] = Desired(self._generation, dict(versions), dict(labels))
-        for watcher in self._watchers:
-            watcher(name)
-        return self._generation
+        self._fixed[name] = ({v: Wanted(spec.revision, spec) for v, spec in versions.items()}, dict(labels))
+        self._compose(name)
 
-    async def deploy(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> None:
-        """Wish, and wait until it is so.
+    async def wish(self, name: str, rewrite: Rewrite, *, stages: Stages = EMPTY, run: str = "") -> Wish:
+        """Change what should be served of a model, for ever or for one run of the server; returns the wish that stands then.
 
-        Raises UNAVAILABLE with the reason when a version failed to load. If something of the model was served before, the wish is then
-        withdrawn, so that the old versions go on as if nothing had been asked; otherwise it stays, and the reason is in the model's status.
+        `rewrite` makes the document from the wish that stands; None leaves it. Raises UNAVAILABLE when the store cannot be used.
         """
-        before = self._desired.get(name)
-        broken = self._reports.get(name, self._nothing)[1]
-        generation = self.wish(name, versions, labels)
-        failures = await self.settled(name, generation)
-        if not failures:
-            return
-        worked = before is not None and any(version not in broken for version in before.versions)
-        if before is not None and worked and self._desired[name].generation == generation:
-            await self.settled(name, self.wish(name, before.versions, before.labels))
-        version, reason = next(iter(failures.items()))
-        raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
+        check_name(name)
+        self._refuse_when_ended()
+        if run and self.members.alone:
+            wish = self._wish_here(name, rewrite, run)
+        else:
+            wish = await (await self._store.get()).wish(name, rewrite, run=run, stages=stages)
+        self.absorb([wish])
+        return wish
 
-    async def settled(self, name: str, generation: int) -> Mapping[str, str]:
-        """Wait until a wish of that generation or a later one is applied; returns version -> reason of what failed to load."""
-        while True:
-            applied, failures = self._reports.get(name, self._nothing)
-            if applied >= generation:
-                return failures
-            self._reported.clear()
-            await self._reported.wait()
+    async def deploy(
+        self,
+        name: str,
+        rewrite: Rewrite,
+        *,
+        stages: Stages = EMPTY,
+        back: Stages = EMPTY,
+        required: Collection[str] = (),
+        run: str = "",
+        wished: asyncio.Event | None = None,
+    ) -> Wish:
+        """Wish, and wait until it is so in every worker. `wished` is set when only the second is left.
+
+        Raises UNAVAILABLE (what="load") with the reason when a version that this wish brought failed to load, or one that is `required`. What it
+        brought is then withdrawn, so that the versions before go on and no restart tries it again; their stages become those in `back`. What
+        a later wish has taken away meanwhile is no error.
+        """
+        before: Wish | None = None
+
+        def noted(standing: Wish | None) -> Document | None:
+            nonlocal before
+            before = standing
+            return rewrite(standing)
+
+        worked = self._works(name)
+        wish = await self.wish(name, noted, stages=stages, run=run)
+        if wished is not None:
+            wished.set()
+        failures = await self.settled(name, wish.generation)
+        old = self._before(name, run) if before is None else before.document
+        new = brought(old, wish.document)
+        if any(version in failures for version in set(required) - new):  # it has failed before: asked for again, it is tried again
+            again = await self.wish(name, tried_again, run=run)
+            failures = await self.settled(name, again.generation)
+        mine: Failures = {version: reason for version, reason in failures.items() if version in new}
+        if mine and not (run and not worked):  # what never worked is nothing to go back to, and is forgotten with the server
+            mine = await self._withdraw(name, wish, old, mine, back, run)
+        asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in self._desired[name].versions}
+        for version, reason in {**mine, **asked}.items():
+            raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
+        return wish
+
+    async def settled(self, name: str, generation: int = 0) -> Failures:
+        """Wait until every live worker has applied a wish of that generation or a later one; returns what failed to load in any of them.
+
+        Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
+        """
+        alone = self.members.alone
+        await self._until(lambda: alone or self._generation(name) >= generation)
+        desired = self._desired.get(name)
+        if desired is None:
+            return EMPTY
+        await self._until(lambda: (applied := self._applied.get(name)) is not None and applied.count >= desired.generation)
+        return self.failures(name) if alone or not generation else await self._everywhere(name, generation)
 
     # --- what the reconciler asks ---
 
@@ -84,7 +205,129 @@ class Registry:
         """Call `watcher` with the name of every model whose wish changes; it must not block."""
         self._watchers.append(watcher)
 
-    def report(self, name: str, generation: int, failures: Mapping[str, str]) -> None:
-        """The wish of that generation is applied, as far as it can be."""
-        self._reports[name] = (generation, failures)
-        self._reported.set()
+    def report(self, name: str, failures: Failures) -> None:
+        """What is desired now is applied, as far as it can be."""
+        applied = _Applied(self._desired[name].generation, self._generation(name), dict(failures))
+        if self._applied.get(name) == applied:
+            return
+        self._applied[name] = applied
+        if not self.members.alone and applied.generation:
+            self._reports[name] = Report(self.members.name, name, applied.generation, applied.failures)
+        self.changes.tell()
+
+    def end(self) -> None:
+        """The server ends: whoever waits hears it, and so does whoever wishes from now on."""
+        self._ended = True
+        self.changes.tell()
+
+    # --- what watch.py asks ---
+
+    def absorb(self, wishes: Iterable[Wish]) -> None:
+        """Take in wishes that were read from the store, in any order; older ones than those known change nothing."""
+        names: dict[str, None] = {}
+        for wish in wishes:
+            known = self._wishes.get((wish.model, wish.run))
+            if wish.generation and wish.run in ("", self.run) and (known is None or known.generation < wish.generation):
+                self._wishes[wish.model, wish.run] = wish
+                names[wish.model] = None
+        for name in names:
+            self._compose(name)
+
+    def unreported(self) -> list[Report]:
+        """What is to be written to the store, once; `keep` gives it back when that failed."""
+        reports, self._reports = list(self._reports.values()), {}
+        return reports
+
+    def report_all(self) -> None:
+        """Report everything anew: the store has lost sight of this worker."""
+        applied = self._applied.items()
+        self.keep(Report(self.members.name, name, one.generation, one.failures) for name, one in applied if one.generation)
+
+    def keep(self, reports: Iterable[Report]) -> None:
+        self._reports = {report.model: report for report in reports} | self._reports
+
+    # --- inside ---
+
+    def _compose(self, name: str) -> None:
+        """What the command line, the run and the store say of one model, as one record. Where versions clash the command line wins."""
+        versions: dict[str, Wanted] = {}
+        labels: dict[str, str] = {}
+        failed: dict[str, str] = {}
+        for document in (self.document(name), self.document(name, self.run)):
+            versions |= wanted_of(document)
+            labels |= labels_of(document)
+            failed |= failed_of(document)
+        own = self._wishes.get((name, self.run))
+        if name in self._fixed and (own is None or own.document.get("fixed")):
+            versions |= self._fixed[name][0]
+            labels |= self._fixed[name][1]
+        failed = {version: reason for version, reason in failed.items() if version not in versions}
+        self._count += 1
+        self._desired[name] = Desired(self._count, versions, labels, failed)
+        if not self._ended:
+            for watcher in self._watchers:
+                watcher(name)
+        self.changes.tell()
+
+    def _generation(self, name: str) -> int:
+        """The newest wish for a model, of those in the store, that this worker has taken in."""
+        return max((w.generation for run in ("", self.run) if (w := self._wishes.get((name, run)))), default=0)
+
+    def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
+        standing = self._wishes.get((name, run))
+        document = rewrite(standing)
+        if document is not None and (standing is None or document != standing.document):
+            return Wish(name, 1 if standing is None else standing.generation + 1, dict(document), run)
+        return standing or Wish(name, 0, {}, run)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        self._refuse_when_ended()
+        while not condition():
+            await self.changes.after(self.changes.count)
+            self._refuse_when_ended()
+
+    def _before(self, name: str, run: str) -> Document:
+        """What stands for a model before anybody has wished."""
+        return FIXED if run and name in self._fixed else EMPTY
+
+    def _works(self, name: str) -> bool:
+        desired = self._desired.get(name)
+        return desired is not None and any(version not in self.failures(name) for version in desired.versions)
+
+    async def _withdraw(self, name: str, wish: Wish, old: Document, failures: Failures, back: Stages, run: str) -> Failures:
+        """Take what failed out of the wish, where it still is; returns what of it was still wished for."""
+        still: set[str] = set()
+
+        def taken_out(standing: Wish | None) -> Document | None:
+            nonlocal still
+            still = standing_of(standing, failures.keys(), wish.document)
+            if standing is None or not still:
+                return None
+            return withdrawn(standing, wish, old, {version: failures[version] for version in still})
+
+        try:
+            after = await self.wish(name, taken_out, run=run, stages={key: stage for key, stage in back.items() if key[1] in failures})
+            await self.settled(name, after.generation)
+        except ServingError as error:  # the reason why it does not load matters more
+            log.warning("the wish for model '%s' that failed could not be withdrawn: %s", name, error.message)
+            return failures
+        return {version: reason for version, reason in failures.items() if version in still}
+
+    async def _everywhere(self, name: str, generation: int) -> Failures:
+        store = await self._store.get()
+        patience = time.monotonic() + LEASE_S
+        while True:
+            self._refuse_when_ended()
+            count = self.changes.count
+            others = await self.members.others(store, uncounted=time.monotonic() < patience)
+            reports = {r.worker: r for r in await store.reports(name) if r.generation >= generation}
+            if others <= reports.keys():
+                failures: dict[str, str] = dict(self.failures(name))
+                for worker in others:
+                    failures |= reports[worker].failures
+                return failures
+            await self.changes.after(count, _LOOK_S)
+
+    def _refuse_when_ended(self) -> None:
+        if self._ended:
+            raise ServingError(Kind.UNAVAILABLE, _ENDING)

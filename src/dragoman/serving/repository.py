@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.core.model import EMPTY
 from dragoman.serving.library.library import Stored
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
@@ -23,15 +22,22 @@ from dragoman.serving.targets import Targets, nothing_stored
 class Repository:
     """The targets of this run: each PATH or NAME=PATH, or a name in the model store where there is no such path.
 
-    `stored` looks a name up and raises ServingError where there is none; it may block.
+    `stored` looks a name up and raises ServingError where there is none; it may block. `shared` is a folder of all workers of this server,
+    where load requests leave their files; without one this process makes its own.
     """
 
     def __init__(
-        self, targets: Sequence[str], defaults: Defaults, stored: Callable[[str], Stored] = nothing_stored, roots: Roots | None = None
+        self,
+        targets: Sequence[str],
+        defaults: Defaults,
+        stored: Callable[[str], Stored] = nothing_stored,
+        roots: Roots | None = None,
+        *,
+        shared: Path | None = None,
     ) -> None:
         self._targets = Targets(targets, defaults.name, stored)
         self.reader = Reader(defaults, roots)
-        self._uploads = _Uploads()
+        self._uploads = _Uploads(shared)
 
     def discover(self) -> list[Found]:
         """Read every target now. What cannot be read is a Found with its error; of two models of one name the second is an error."""
@@ -60,15 +66,27 @@ class Repository:
                 names[readable(self._targets.meant(target).name)] = None
         return list(names)
 
-    def find(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY) -> Found | None:
-        """Read one model from disk again; None when no target has it and no files bring it.
+    def receive(self, name: str, files: Mapping[str, bytes]) -> str:
+        """Write what a load request brings ("1/model.onnx" -> content) where every worker reads it; returns the folder, for `find`.
 
-        `config` (JSON of a Triton model configuration) and `files` ("1/model.onnx" -> content) stand for what lies on disk, for this load.
         Raises INVALID_INPUT for a name that cannot be served and for files that cannot be written.
         """
         check_name(name)
-        if files:
-            return self.reader.read(Place(name, self._uploads.write(name, files), data_only=True), config)
+        return str(self._uploads.write(name, files))
+
+    def discard(self, folder: str) -> None:
+        """Remove what `receive` has written."""
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
+
+    def find(self, name: str, config: str = "", folder: str = "") -> Found | None:
+        """Read one model from disk again; None when no target has it and no request has brought it.
+
+        `config` (JSON of a Triton model configuration) and `folder` (see `receive`) stand for what lies on disk, for this load. Raises
+        INVALID_INPUT for a name that cannot be served.
+        """
+        check_name(name)
+        if folder:
+            return self.reader.read(Place(name, Path(folder), data_only=True), config)
         for target in self._targets.texts:
             try:
                 places = self._targets.places(target)
@@ -87,18 +105,21 @@ class Repository:
 
 
 class _Uploads:
-    """Model files that load requests brought, in a folder of this process that ends with it. Several threads may write at a time."""
+    """Model files that load requests brought, in a folder that ends with the server. Several threads may write at a time."""
 
-    def __init__(self) -> None:
-        self._root: tempfile.TemporaryDirectory[str] | None = None
+    def __init__(self, shared: Path | None) -> None:
+        self._root = shared / "models" if shared is not None else None
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
 
     def write(self, name: str, files: Mapping[str, bytes]) -> Path:
         """Write the files of one model below a fresh folder of its name. Raises INVALID_INPUT for a path that leaves it or cannot be."""
         with self._lock:
             if self._root is None:
-                self._root = tempfile.TemporaryDirectory(prefix="dragoman-models-")
-            fresh = Path(tempfile.mkdtemp(dir=self._root.name))
+                self._own = tempfile.TemporaryDirectory(prefix="dragoman-models-")
+                self._root = Path(self._own.name)
+            self._root.mkdir(mode=0o700, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=self._root))
         what = f"the files of model '{name}'"
         try:
             folder = fresh / name
@@ -117,10 +138,11 @@ class _Uploads:
         return folder
 
     def remove(self) -> None:
+        """Only what this process made: a shared folder goes with the server."""
         with self._lock:
-            if self._root is not None:
-                self._root.cleanup()
-                self._root = None
+            if self._own is not None:
+                self._own.cleanup()
+                self._own = self._root = None
 
 
 __all__ = ["Defaults", "Found", "Repository"]

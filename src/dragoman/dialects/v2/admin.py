@@ -31,6 +31,8 @@ _STATES: Mapping[State, str] = {
     State.GONE: "UNAVAILABLE",
 }
 _FILE = "file:"
+_MOST_UNLOADED = 10_000
+"""Rows of an index that are not loaded."""
 
 
 class Admin:
@@ -79,14 +81,18 @@ class Admin:
         rows = [_row(s) for s in self._gateway.statuses() if not only_ready or s.state is State.READY]
         if not only_ready:
             known = {row["name"] for row in rows}
-            names = await asyncio.to_thread(self._services.repository.names)
+            names = await self._services.operations.unloaded(_MOST_UNLOADED)
             rows += [{"name": name, "state": "UNAVAILABLE", "reason": "not loaded"} for name in names if name not in known]
         return _json(rows)
 
     async def _load(self, request: Request, name: str) -> Answer:
         body = await self._object(request)
-        config, files = _overrides(body.get("parameters", {}))
-        await self._services.operations.load(name, config, files)
+        parameters = body.get("parameters", {})
+        config, files = _overrides(parameters)
+        version = parameters.get("version", "")
+        if isinstance(version, bool) or not isinstance(version, str | int):
+            raise invalid(f"the parameter 'version' is {_shown(version)}, expected a version, an alias or a stage of a registered model")
+        await self._services.operations.load(name, config, files, str(version))
         return _json({"name": name, "load": True})
 
     async def _unload(self, request: Request, name: str) -> Answer:
@@ -97,7 +103,7 @@ class Admin:
         members_too = parameters.get("unload_dependents", False)
         if not isinstance(members_too, bool):
             raise invalid(f"'unload_dependents' is {_shown(members_too)}, expected true or false")
-        self._services.operations.unload(name, members_too=members_too)
+        await self._services.operations.unload(name, members_too=members_too)
         return _json({"name": name, "unload": True})
 
     # --- facts about models ---

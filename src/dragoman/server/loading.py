@@ -1,0 +1,151 @@
+"""What a worker does before it listens: loads the targets of the command line, and with them whatever is deployed. Called by worker.py."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from dragoman.core.errors import ServingError
+from dragoman.core.lifecycle import State, Wanted
+from dragoman.core.model import ModelSpec, Servable
+from dragoman.core.samples import instances, row_example, v2_inputs
+from dragoman.core.tensors import Form
+from dragoman.engines import Engines
+from dragoman.serving.composed import Ensemble
+from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.origins import Origins
+from dragoman.serving.registry import Registry
+from dragoman.serving.repository import Found, Repository
+
+log = logging.getLogger("dragoman")
+
+_LONG_ROW = 120
+"""Tensors that are longer, written as JSON, are shown in the protocols that are made for them only."""
+_MEMBER_S = 1.0
+
+Progress: TypeAlias = Callable[[str], None]
+
+Sample: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How the targets of the command line, and then what is deployed, came out."""
+
+    ready: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    """(name, reason)"""
+    samples: tuple[Sample, ...] = ()
+    """Example inputs of models that are ready: name, rows (/predict), inputs (Open Inference Protocol), instances (TensorFlow Serving); where a
+    protocol has no small one, None."""
+    hopeless: bool = False
+    """Whether nothing can be served of what the command line names, and nothing is deployed."""
+
+
+class Loading:
+    """The opener of the reconciler, and the first loads of a worker."""
+
+    def __init__(self, registry: Registry, repository: Repository, gateway: Gateway, engines: Engines, origins: Origins) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._gateway = gateway
+        self._engines = engines
+        self._origins = origins
+
+    async def open(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, Servable]:
+        """The spec under the settings of now, loaded by its engine. Composed models are made of what this worker serves."""
+        spec = wanted.spec or await self._origins.open_spec(name, version, wanted.origin)
+        spec = replace(spec, name=name, version=version, revision=wanted.revision)
+        if not spec.steps:
+            return spec, await self._engines.open(spec)
+        ensemble = Ensemble(spec, self._gateway)
+        try:
+            ensemble.check_members()
+        except ServingError as error:
+            if error.retry_after_s is None and any(self._expected(step.model) for step in spec.steps):
+                error.retry_after_s = _MEMBER_S
+            raise
+        return spec, ensemble
+
+    def _expected(self, name: str) -> bool:
+        """Whether a model is not served yet, and should be."""
+        desired = self._registry.desired(name)
+        return desired is not None and bool(desired.versions) and not any(e.name == name for e in self._gateway.entries())
+
+    async def load(self, progress: Progress) -> Loaded:
+        """Load everything side by side; one bad model does not stop the others. Composed targets come after their members."""
+        found = await asyncio.to_thread(self._repository.discover)
+        self._gateway.named = tuple(f.name for f in found)
+        named = set(self._gateway.named)
+        deployed = [name for name in self._registry.names() if name not in named and self._registry.document(name).get("versions")]
+        restoring = asyncio.gather(*(self._settle(name, progress) for name in deployed))
+        reasons: dict[int, str] = {}
+        try:
+            for wave in waves(found):
+                results = await asyncio.gather(*(self._load_target(found[i], progress) for i in wave))
+                reasons |= dict(zip(wave, results, strict=True))
+            outcomes = [(f.name, reasons[i]) for i, f in enumerate(found)]
+            outcomes += zip(deployed, await restoring, strict=True)
+        finally:
+            restoring.cancel()
+        self._gateway.starting = False
+        return Loaded(
+            tuple(name for name, reason in outcomes if not reason),
+            tuple((name, reason) for name, reason in outcomes if reason),
+            tuple(self._samples()),
+            hopeless=bool(found) and all(reasons.values()) and not deployed,
+        )
+
+    async def _load_target(self, found: Found, progress: Progress) -> str:
+        """Serve one target; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
+        reason = found.error
+        if not reason:
+            try:
+                self._registry.fix(found.name, found.versions, found.labels)
+            except ServingError as error:
+                reason = error.message
+        if not reason:
+            return await self._settle(found.name, progress)
+        log.error("model '%s' cannot be loaded: %s", found.name, reason)
+        self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time())], {})
+        progress(f"{found.name}: failed")
+        return reason
+
+    async def _settle(self, name: str, progress: Progress) -> str:
+        """Wait until a model is loaded; returns as above."""
+        progress(f"{name}: loading")
+        reason = ""
+        failures = await self._registry.settled(name)
+        # Another version of the same model may well be ready.
+        if failures and not any(s.state is State.READY for s in self._gateway.statuses(name)):
+            version, why = next(iter(failures.items()))
+            reason = f"model '{name}' version {version} failed to load: {why}"
+        progress(f"{name}: {'failed' if reason else 'ready'}")
+        return reason
+
+    def _samples(self) -> Iterator[Sample]:
+        """An example request of each model that is small enough to show."""
+        for entry in self._gateway.entries():
+            signature = entry.signatures[""]
+            row, inputs, rows = row_example(signature), v2_inputs(signature), instances(signature)
+            if signature.form is Form.TENSORS and len(json.dumps(row)) > _LONG_ROW:
+                row = None
+            if row is not None or (inputs is not None and rows is not None):
+                yield {"name": entry.name, "rows": None if row is None else [row], "inputs": inputs, "instances": rows}
+
+
+def waves(found: Sequence[Found]) -> list[list[int]]:
+    """Indexes of models in the order in which to load them: each wave needs only members of earlier ones, as far as there are any."""
+    names_of = {f.name for f in found}
+    waiting = {i: {s.model for spec in f.versions.values() for s in spec.steps} & names_of - {f.name} for i, f in enumerate(found)}
+    done: set[str] = set()
+    result: list[list[int]] = []
+    while waiting:
+        wave = [i for i, needs in waiting.items() if needs <= done] or list(waiting)  # a circle fails by itself, with its reason
+        result.append(wave)
+        done |= {found[i].name for i in wave}
+        waiting = {i: needs for i, needs in waiting.items() if i not in wave}
+    return result

@@ -1,0 +1,106 @@
+"""Which workers a deploy waits for: those that are counted in the store and live, and those of this server that are about to be counted.
+
+The kernel knows which processes of this machine are dead (see owners.py); for others their leases decide. Called by the registry and watch.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from dragoman.serving.owners import Owner
+from dragoman.store import Store
+
+LEASE_S = 30.0
+_RENEW_S = LEASE_S / 5
+
+
+class Members:
+    """`owners` is the folder in which workers of this machine show that they live. `shared` is a folder of this server's workers.
+
+    Without `shared` and with `alone` there is nobody else, and nothing is written anywhere.
+    """
+
+    def __init__(self, owners: Path | None = None, shared: Path | None = None, *, alone: bool = True) -> None:
+        self.alone = alone
+        self._folder = owners
+        self._shared = shared / "workers" if shared is not None else None
+        self._owner: Owner | None = None
+        self._due = 0.0
+
+    @property
+    def name(self) -> str:
+        """How this worker is called in the store, unique for ever. After `show`."""
+        assert self._owner is not None
+        return self._owner.name
+
+    async def show(self) -> None:
+        """Let others know that this worker lives, before there is anything to wait for."""
+        if not self.alone and self._owner is None:
+            await asyncio.to_thread(self._show)
+
+    def _show(self) -> None:
+        assert self._folder is not None
+        try:
+            self._owner = Owner(self._folder)
+        except OSError:  # a data directory that cannot be written: then the others know from the folder that they share
+            if self._shared is None:
+                raise
+            self._owner = Owner(self._shared.parent / "owners")
+        if self._shared is not None:
+            self._shared.mkdir(exist_ok=True)
+            (self._shared / self._owner.name).touch()
+
+    async def join(self, store: Store) -> bool:
+        """Be counted, or go on being counted; to be called more often than leases end. False when the store did not know this worker."""
+        if self.alone or time.monotonic() < self._due:
+            return True
+        await self.show()
+        known = await store.join(self.name, time.time() + LEASE_S)
+        self._due = time.monotonic() + _RENEW_S
+        return known
+
+    async def others(self, store: Store, *, uncounted: bool) -> set[str]:
+        """Everybody else who is alive; with `uncounted` also those of this server that have not joined the store yet.
+
+        The dead are removed from the store on the way.
+        """
+        counted = await store.workers(now=time.time())
+        assert self._owner is not None
+        dead = await asyncio.to_thread(self._owner.dead, counted)
+        if dead:
+            await store.leave(dead)
+        found = set(counted) - set(dead)
+        if uncounted and self._shared is not None:
+            found |= await asyncio.to_thread(self._listed)
+        return found - {self.name}
+
+    def _listed(self) -> set[str]:
+        assert self._shared is not None
+        assert self._owner is not None
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(self._shared)
+            dead = set(self._owner.dead(names))
+            for name in dead:
+                (self._shared / name).unlink(missing_ok=True)
+            return set(names) - dead
+        return set()
+
+    async def dead_runs(self, runs: Iterable[str]) -> list[str]:
+        """Which of these servers of this machine have ended."""
+        return await asyncio.to_thread(self._owner.dead, list(runs)) if self._owner is not None else []
+
+    async def leave(self, store: Store | None) -> None:
+        """Nobody waits for this worker from now on."""
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        try:
+            if store is not None:
+                await store.leave([owner.name])
+        finally:
+            if self._shared is not None:
+                (self._shared / owner.name).unlink(missing_ok=True)
+            owner.close()
