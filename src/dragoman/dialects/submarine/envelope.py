@@ -72,7 +72,9 @@ def success(message: str | None, result: Any) -> Answer:
 
 def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
     """The answer to any error; `allowed` are the methods that the path has, for a wrong one."""
-    code = error.status if error.status in _NAMES else _REFINED.get((error.kind, error.what), STATUS[error.kind])
+    code = (
+        error.status if error.status is not None and error.status in _NAMES else _REFINED.get((error.kind, error.what), STATUS[error.kind])
+    )
     headers = [(b"allow", ", ".join(allowed).encode())] if code == 405 else []
     return Answer(code, _written(code, False, error.message, None), MEDIA_TYPE, headers)
 
