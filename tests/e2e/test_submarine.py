@@ -26,6 +26,7 @@ def models(root: Path) -> Path:
     learned.write(root / "flowers" / "model.skops", learned.skops_of(learned.classifier()))
     learned.write(root / "bad" / "model.onnx", b"no model")
     learned.write(root / "pickled" / "model.joblib", b"\x80\x04N.")
+    build.iris(root.parent / "secret" / "model.onnx")
     (root / "link").symlink_to(root.parent)
     return root
 
