@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import console, submarine, tfserving, tungsten, v2
+from tests.fuzz import console, scoring, submarine, tfserving, tungsten, v2
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.framing import Odd, odd
 from tests.fuzz.mutations import mutated
@@ -19,6 +19,8 @@ VALID: Mapping[str, Callable[[Random], Case]] = {
     "tfserving": tfserving.valid,
     "tungsten": tungsten.valid,
     "submarine": submarine.valid,
+    "mlflow": scoring.mlflow,
+    "seldon": scoring.seldon,
     "console": console.valid,
 }
 PREPARE: Mapping[str, Callable[[], list[Case]]] = {"submarine": submarine.prepare}

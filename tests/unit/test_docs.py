@@ -56,6 +56,7 @@ RUNTIME_PAGES = {
     "lightgbm": "estimators.md",
     "torch": "torch.md",
     "python": "python.md",
+    "mlflow": "mlflow.md",
 }
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]+`")

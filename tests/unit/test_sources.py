@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.serving.library.specs import TUNGSTEN, checked, kept, write_record
 from dragoman.serving.roots import Roots
 from dragoman.serving.sources import Model, examine
 
@@ -90,6 +91,20 @@ def test_the_file_that_says_what_a_folder_is(root: Path, name: str) -> None:
     """Naming it means its folder."""
     files = {"MLmodel": MLMODEL, "m.pkl": "x"} if name == "MLmodel" else {"description.json": description(), "model.pt": "x"}
     assert seen(put(root, files), name).place == root
+
+
+def test_code_has_the_record_of_a_build(root: Path) -> None:
+    """So that it can be pushed, pulled and extracted like a model that was built."""
+    put(root, {"a/tungsten_model.py": "x = 1\n", "b/code.py": "x = 1\n", "c/1/tungsten_model.py": "x = 1\n"})
+    for source, artifact, module in (("a", "", "tungsten_model"), ("b/code.py", "code.py", "code"), ("c", "1", "tungsten_model")):
+        found = seen(root, source)
+        assert checked(found.kind, found.spec) == dict(found.spec)
+        assert (found.spec["artifact"], found.spec["arguments"]["module"]) == (artifact, module)
+    record = kept("", "tungsten_model", "Shout", {"batch_size": 2})
+    write_record(root / "a", TUNGSTEN, record)
+    found = seen(root, "a")
+    assert (found.kind, dict(found.spec)) == (TUNGSTEN, record)
+    assert "dragoman.json" in {file.path for file in found.files}
 
 
 def test_the_facts_of_its_files(root: Path) -> None:

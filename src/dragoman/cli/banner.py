@@ -30,7 +30,8 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
         lines.append(f"The models load in the background; see {base}/v2/health/ready")
         return "\n".join([*lines, "", ""])
     if not loaded.ready and not loaded.failed:
-        lines.append("No model is served yet: give `dragoman serve` a file or a folder, or build a model with `dragoman build`")
+        how = "register and deploy one" if settings.model_root or settings.trusted_root else "build a model with `dragoman build`"
+        lines.append(f"No model is served yet: give `dragoman serve` a file or a folder, or {how}")
     if loaded.ready:
         lines.append(
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")

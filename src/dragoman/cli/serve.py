@@ -24,7 +24,7 @@ from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
-from dragoman.serving.library.opening import resolved
+from dragoman.serving.library.opening import newest
 from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
@@ -97,12 +97,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _newest(settings: Settings) -> Settings:
-    """These settings with the newest stored model as the target, if there is one."""
-    try:
-        stored = asyncio.run(resolved(settings.data_path))
-    except ServingError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
+    """These settings with the newest model that was built as the target, if there is one and nothing is deployed."""
+    stored = asyncio.run(newest(settings.data_path))
+    if stored is None:
         return settings
     sys.stderr.write(f"Finding the latest model... succeeded\nUse model '{stored.name}'\n")
     return replace(settings, targets=(stored.name,))

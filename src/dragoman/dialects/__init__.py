@@ -23,6 +23,7 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -178,6 +179,7 @@ class Services:
     catalog: Catalog = field(kw_only=True)
     deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
+    tracking: Tracking = field(kw_only=True)
 
 
 class Dialect(Protocol):

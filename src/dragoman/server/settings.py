@@ -53,7 +53,7 @@ def setting(default: Any, text: str, *, unit: str = "", choices: tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    targets: tuple[str, ...] = setting([], "what to serve: files, folders or NAME=PATH", metavar="TARGET")
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs or NAME=PATH", metavar="TARGET")
     port: tuple[int, ...] = field(
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
@@ -112,6 +112,9 @@ class Settings:
     )
     trusted_root: tuple[str, ...] = setting(
         [], "as --model-root, for folders with files that you made: pickles and Python code in it are loaded", metavar="DIR"
+    )
+    mlflow_registry: str = setting(
+        "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
     )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")

@@ -36,6 +36,23 @@ async def resolved(data_path: Path, text: str = "") -> Stored:
         return await library.resolve(text)
 
 
+async def newest(data_path: Path) -> Stored | None:
+    """What a server serves that nobody told what to serve: the newest model that was built. None when there is none, or any is deployed."""
+    if not exists(data_path):
+        return None
+    store = await open_store(store_url(data_path))
+    try:
+        if any(wish.document.get("versions") and not wish.run for wish in await store.wishes()):
+            return None
+        return await Library(store, data_path / FOLDER).resolve()
+    except ServingError as error:
+        if error.kind is not Kind.NOT_FOUND:
+            raise
+        return None
+    finally:
+        await store.close()
+
+
 def lookup(data_path: Path) -> Callable[[str], Stored]:
     """`resolved` for threads without a loop."""
     return lambda text: asyncio.run(resolved(data_path, text))
