@@ -46,6 +46,7 @@ DIALECT_PAGES = {
     "tungsten": "tungsten.md",
     "mlflow_registry": "mlflow.md",
     "scoring": "mlflow.md",
+    "submarine": "submarine.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {
