@@ -37,6 +37,12 @@ def add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key", default=os.environ.get("DRAGOMAN_KEY", ""), help="API key, where the server asks for one")
 
 
+def add_place(command: argparse.ArgumentParser) -> None:
+    """The options that say where models are stored."""
+    command.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
+    command.add_argument("--store", metavar="URL", help="the store's database, where it is not in the data directory: see dragoman serve")
+
+
 def url_of(options: argparse.Namespace) -> str:
     """The address of the server that is asked."""
     return str(options.url or os.environ.get("DRAGOMAN_URL") or USUAL)

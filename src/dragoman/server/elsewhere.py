@@ -51,7 +51,7 @@ def registry_of(settings: Settings) -> Registry:
 def elsewhere(settings: Settings, roots: Roots, opener: Callable[[], Awaitable[Store]], progress: Callable[[str], None]) -> Elsewhere:
     """For threads without a loop."""
     artifacts = artifacts_for_targets(settings, progress)
-    by_name = lookup(settings.data_path)
+    by_name = lookup(settings.place)
 
     async def registered(uri: str) -> Stored:
         store = LateStore(opener)

@@ -56,7 +56,7 @@ from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
-from dragoman.store.sql import open_store, store_url
+from dragoman.store.sql import exists, open_store
 
 log = logging.getLogger("dragoman")
 
@@ -95,12 +95,9 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
-        opener = partial(open_store, store_url(settings.data_path))
-        self.store = LateStore(
-            opener,
-            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
-        )
-        members = Members(settings.data_path / "owners", shared, alone=settings.workers == 1)
+        opener = partial(open_store, settings.store_url)
+        self.store = LateStore(opener, partial(exists, settings.store_url))
+        members = Members(settings.data_path / "owners", shared, alone=settings.alone)
         self.registry = Registry(self.store, members, run=run or uuid4().hex)
         self.watch = Watch(self.registry, self.store)
         self.engines = Engines(
@@ -144,6 +141,7 @@ class Worker:
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            public_url=settings.public_url.rstrip("/"),
             predictions=self.predictions,
             uploads=self.uploads,
             store=self.store,
@@ -185,7 +183,7 @@ class Worker:
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
                 tidy=self.uploads.sweep,
-                alone=settings.workers == 1,
+                alone=settings.alone,
                 ended=lambda model, how: self.meters.tally(model, Tally(how.value)),
             )
         )
@@ -237,7 +235,7 @@ class Worker:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
         kind = {413: Kind.TOO_LARGE, 408: Kind.TIMEOUT, 503: Kind.OVERLOADED}.get(status, Kind.INVALID_INPUT)
         scope = {"method": "", "path": path, "headers": []}
-        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body"))
+        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body", status=status))
         assert isinstance(answer.body, bytes)
         return answer.media_type, answer.body
 
