@@ -25,6 +25,8 @@ class Members:
 
     def __init__(self, owners: Path | None = None, shared: Path | None = None, *, alone: bool = True) -> None:
         self.alone = alone
+        self.whole = shared is None
+        """Whether this worker is all of its server."""
         self._folder = owners
         self._shared = shared / "workers" if shared is not None else None
         self._owner: Owner | None = None

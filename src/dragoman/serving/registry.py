@@ -24,7 +24,7 @@ log = logging.getLogger("dragoman.models")
 RESERVED = frozenset({"stats", "models", "predictions", "docs", "metrics"})
 """Names that would hide a route of some dialect, such as GET /v2/models/stats."""
 
-_NAME_LIMIT = 255
+_NAME_LIMIT = 256
 _ENDING = "the server is shutting down"
 _LOOK_S = 0.5
 """How often whoever waits for other workers looks whether one of them has died, which no bell tells."""
