@@ -15,7 +15,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving.late_store import LateStore
-from dragoman.serving.members import LEASE_S, Members
+from dragoman.serving.members import Members
 from dragoman.serving.wishes import FIXED, Document, brought, failed_of, labels_of, standing_of, tried_again, wanted_of, withdrawn
 from dragoman.store import Report, Rewrite, Wish
 
@@ -315,7 +315,7 @@ class Registry:
 
     async def _everywhere(self, name: str, generation: int) -> Failures:
         store = await self._store.get()
-        patience = time.monotonic() + LEASE_S
+        patience = time.monotonic() + self.members.lease_s
         while True:
             self._refuse_when_ended()
             count = self.changes.count
