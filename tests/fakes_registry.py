@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
@@ -91,11 +91,16 @@ class FakeRegistry:
     # --- versions and aliases ---
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         self._check()
-        of_model = await self.versions(version.model)
-        same = next((v for v in of_model if v.digest == version.digest != ""), None) if reuse else None
+        of_model = self._newest_first(version.model)
+        same = next((v for v in of_model if v.digest == version.digest and reuse is not None and reuse(v)), None)
         if same is None:
             same = self._add(version, [v.version for v in of_model], permitted=replace)
         self._aliases |= {(version.model, alias): same.version for alias in aliases}
@@ -150,7 +155,7 @@ class FakeRegistry:
 
     async def versions(self, model: str = "") -> list[StoredVersion]:
         self._check()
-        return sorted((v for v in self._versions.values() if model in ("", v.model)), key=lambda v: (-v.created, -v.number))
+        return self._newest_first(model)
 
     async def remove_version(self, model: str, version: str) -> bool:
         self._check()
@@ -252,6 +257,9 @@ class FakeRegistry:
         if (model, version) not in self._versions:
             raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
         return self._versions[model, version]
+
+    def _newest_first(self, model: str) -> list[StoredVersion]:
+        return sorted((v for v in self._versions.values() if model in ("", v.model)), key=lambda v: (-v.created, -v.number))
 
     def _new_model(self, model: RegisteredModel) -> RegisteredModel:
         tags = dict(sorted(model.tags.items()))

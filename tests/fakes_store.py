@@ -1,12 +1,14 @@
 """A store in memory, for tests of what uses one. The contract suite holds it to the same rules as the real stores."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Prediction, Progress
-from dragoman.store import ACTIVE, Change
+from dragoman.store import ACTIVE, Change, Edit
 from tests.fakes_registry import FakeRegistry
 
 
@@ -16,6 +18,26 @@ class FakeStore(FakeRegistry):
     def __init__(self) -> None:
         super().__init__()
         self._predictions: dict[str, Prediction] = {}
+        self._documents: dict[tuple[str, str], tuple[str, str]] = {}
+
+    # --- documents ---
+
+    async def document(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        self._check()
+        _, body = self._documents.get((kind, key), ("", "null"))
+        found: Mapping[str, Any] | None = json.loads(body)
+        return found
+
+    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
+        self._check()
+        return [json.loads(body) for (found, _), (group, body) in self._documents.items() if found == kind and group in groups]
+
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+        self._check()
+        edited = dict(edit(await self.document(kind, key)))
+        known, _ = self._documents.get((kind, key), (group, ""))
+        self._documents[kind, key] = (known, json.dumps(edited))
+        return edited
 
     # --- predictions ---
 

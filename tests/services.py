@@ -20,6 +20,7 @@ from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store import Store
@@ -50,6 +51,7 @@ def without_data(gateway: Gateway) -> dict[str, Any]:
         "roots": roots,
         "catalog": catalog,
         "artifacts": artifacts,
+        "tracking": Tracking(store),
     }
 
 

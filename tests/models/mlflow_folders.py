@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tests.models import learned
+
 PYTHON = "3.11.7"
 
 
@@ -59,3 +61,57 @@ def write(folder: Path, made: Mapping[str, Any], files: Mapping[str, bytes] | No
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return folder
+
+
+# --- whole models ---
+
+FLOWER = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+"""The columns of the flowers of learned.py."""
+
+
+def sklearn(folder: Path, estimator: Any, described: Mapping[str, Any] | None = None, *, form: str = "skops", **more: Any) -> Path:
+    """An estimator, as mlflow.sklearn.save_model leaves it; `form` is its serialization_format."""
+    file, data = ("model.skops", learned.skops_of(estimator)) if form == "skops" else ("model.pkl", learned.pickle_of(estimator))
+    flavors = {"sklearn": {"code": None, "pickled_model": file, "serialization_format": form, "sklearn_version": "1.9.1"}}
+    return write(folder, document(flavors, described=described, **more), {file: data})
+
+
+def flowers(folder: Path, *, form: str = "skops", **more: Any) -> Path:
+    """The classifier of flowers with a column for each of its features."""
+    described = signature(columns(**dict.fromkeys(FLOWER, "double")), [tensor("int64", -1)])
+    return sklearn(folder, learned.classifier(), described, form=form, **more)
+
+
+LOADER = '''
+import pandas
+
+
+class Doubling:
+    """What a loader_module of one's own may answer with: anything that has a predict."""
+
+    def predict(self, table, params=None):
+        if isinstance(table, pandas.DataFrame) and "fail" in table:
+            raise RuntimeError("told to")
+        times = (params or {}).get("times", 2)
+        return pandas.DataFrame({"twice": table["x"] * times, "text": [f"{value:g}" for value in table["x"]]})
+
+
+def _load_pyfunc(path):
+    return Doubling()
+'''
+
+
+def own_code(folder: Path, loader: str = LOADER, described: Mapping[str, Any] | None = None, requirements: str = "") -> Path:
+    """A python_function whose loader is its own code, so that it needs no MLflow: column x in, columns twice and text out."""
+    made = document({}, loader="loader_of_mine", described=described or doubling())
+    made["flavors"]["python_function"] |= {"code": "code"}
+    return write(folder, made, {"code/loader_of_mine.py": loader.encode()}, requirements)
+
+
+def doubling() -> dict[str, Any]:
+    """The signature of the model above."""
+    return signature(
+        columns(x="double", note="string?"),
+        columns(twice="double", text="string"),
+        [{"name": "times", "type": "long", "default": 2, "shape": None}],
+    )

@@ -9,8 +9,8 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Policy, PolicyKind, State
 from dragoman.serving.deployments import Deployment
 from tests.fakes_store import FakeStore
-from tests.servables import ask, settle, spec
-from tests.workers import FakeWorker, reason_of, register, run, stages, until, with_worker
+from tests.servables import ask, run, settle, spec
+from tests.workers import FakeWorker, reason_of, register, stages, until, with_worker
 
 LATEST, ALL = Policy(PolicyKind.LATEST), Policy(PolicyKind.ALL)
 

@@ -138,7 +138,7 @@ def test_a_wish_of_the_run_is_everybodys_and_ends_with_the_server(tmp_path: Path
             worker.registry.fix("m", {"1": spec()})
             await worker.registry.settled("m")
         wish = await workers[0].registry.wish("m", lambda _: {}, run="run")
-        await workers[0].registry.settled("m", wish.generation)
+        await workers[0].registry.settled("m", wish.generation, "run")
         assert [worker.serves("m") for worker in workers] == [[], []]
         late = FakeWorker(workers[0].store, tmp_path)
         await late.start()

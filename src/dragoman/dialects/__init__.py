@@ -23,6 +23,7 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
+from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -169,6 +170,8 @@ class Services:
     """Bytes that a compressed request body may inflate to."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
+    public_url: str = ""
+    """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     store: LateStore = field(kw_only=True)
@@ -176,6 +179,7 @@ class Services:
     catalog: Catalog = field(kw_only=True)
     deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
+    tracking: Tracking = field(kw_only=True)
 
 
 class Dialect(Protocol):

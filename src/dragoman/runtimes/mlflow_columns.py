@@ -112,8 +112,6 @@ def _as_is(declared: Sequence[TensorSpec], own: Sequence[TensorSpec]) -> tuple[t
     if len(declared) != 1 or len(own) != 1 or declared[0].name == own[0].name:
         return tuple(own), None
     name, inner = declared[0].name, own[0].name
-    if not name:
-        return tuple(own), None
 
     def renamed(given: Given) -> list[Tensor]:
         return [Tensor(inner if t.name == name else t.name, t.datatype, t.array) for t in given.values()]

@@ -154,6 +154,8 @@ class Deployments:
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if task.cancelled():
+            raise ServingError(Kind.UNAVAILABLE, "the server is shutting down")
         if task.done():
             task.result()
 

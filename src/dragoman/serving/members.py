@@ -28,6 +28,8 @@ class Members:
     def __init__(self, owners: Path | None = None, shared: Path | None = None, *, alone: bool = True, lease_s: float = LEASE_S) -> None:
         self.alone = alone
         self.lease_s = lease_s
+        self.whole = shared is None
+        """Whether this worker is all of its server."""
         self._folder = owners
         self._shared = shared / "workers" if shared is not None else None
         self._owner: Owner | None = None
@@ -65,8 +67,8 @@ class Members:
         self._due = time.monotonic() + self.lease_s / _RENEWALS
         return known
 
-    async def others(self, store: Store, *, uncounted: bool) -> set[str]:
-        """Everybody else who is alive; with `uncounted` also those of this server that have not joined the store yet.
+    async def others(self, store: Store, *, uncounted: bool, here: bool = False) -> set[str]:
+        """Everybody else who is alive, or only those of this server, with `here`. `uncounted`: also who has not joined the store yet.
 
         The dead are removed from the store on the way. Raises UNAVAILABLE once this worker has left.
         """
@@ -78,9 +80,10 @@ class Members:
         if dead:
             await store.leave(dead)
         found = set(counted) - set(dead)
-        if uncounted and self._shared is not None:
-            found |= await asyncio.to_thread(_listed, self._shared, owner)
-        return found - {owner.name}
+        listed = set() if self._shared is None else await asyncio.to_thread(_listed, self._shared, owner)
+        if here:
+            found &= listed
+        return (found | listed if uncounted else found) - {owner.name}
 
     async def dead_runs(self, runs: Iterable[str]) -> list[str]:
         """Which of these servers of this machine have ended."""

@@ -174,7 +174,8 @@ def _signature(model: MlflowModel, runtime: str) -> Signature | None:
     inputs = model.inputs
     reads = frozenset(field.name for field in model.params)
     if runtime and not model.columns and runtime != "torch":
-        return Signature(outputs=_outputs(model), reads=reads) if model.outputs else None
+        named = tuple(_tensor(field, "") for field in inputs or () if field.name and field.type == "tensor")
+        return Signature(inputs=named, outputs=_outputs(model), reads=reads) if named or model.outputs else None
     if inputs is None:
         return Signature(outputs=_outputs(model), batch=True, reads=reads) if model.outputs or reads else None
     nested = next((field for field in inputs if field.type not in SCALARS and field.type != "tensor"), None)

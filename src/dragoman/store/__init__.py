@@ -88,12 +88,18 @@ class ModelStore(Protocol):
         ...
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         """Insert a version (and its model, when that is new) and point these aliases at it, in one transaction; returns it as stored.
 
         A version "" gets the number after the highest one. Without `updated` it is as of its creation. Raises CONFLICT when the version
-        exists and `replace` is false. With `reuse`, a version of this model that has this digest is taken as it is instead of a new one.
+        exists and `replace` is false. Where `reuse` is true of a version of this model with the same digest, that (the newest) is taken as it
+        is instead; it is called as `Rewrite`s are.
         """
         ...
 
@@ -318,6 +324,27 @@ class DeploymentStore(Protocol):
         ...
 
 
+Edit: TypeAlias = Callable[[Mapping[str, Any] | None], Mapping[str, Any]]
+"""From the document that stands, None where there is none, to the next one. Pure: it may be called twice, in another thread."""
+
+
+class DocumentStore(Protocol):
+    """Small JSON objects that one protocol keeps and nothing else reads: MLflow's experiments, runs and logged models."""
+
+    async def document(self, kind: str, key: str) -> Mapping[str, Any] | None: ...
+
+    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Those of these groups, in the order of their creation."""
+        ...
+
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+        """Create or change one, in a transaction that no other edit can come between; returns what stands then.
+
+        `group` is that of a new one. What `edit` raises is raised here, and nothing is changed.
+        """
+        ...
+
+
 class Bell(Protocol):
     """Tells one process that others have changed wishes or reports. It may ring for nothing, and is only a hint: whoever waits looks anyway."""
 
@@ -328,7 +355,7 @@ class Bell(Protocol):
     async def close(self) -> None: ...
 
 
-class Store(ModelStore, PredictionStore, DeploymentStore, Protocol):
+class Store(ModelStore, PredictionStore, DeploymentStore, DocumentStore, Protocol):
     """All of it, in one database."""
 
     async def bell(self) -> Bell:

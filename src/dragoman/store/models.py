@@ -4,7 +4,7 @@ Those that write are called in transactions of which there is one at a time (`Da
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from dragoman.store.tables import held, model_aliases, model_tags, model_version
 _HIGHEST = 2**31 - 1
 """Of the numbers that are given to versions: the protocols count in 32 bits."""
 _MODEL_FIELDS = tuple(c for c in models.c if c.name != "kept")
+_NEWEST_FIRST = select(model_versions).order_by(model_versions.c.created.desc(), model_versions.c.number.desc())
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Addition:
     version: StoredVersion
     aliases: tuple[str, ...] = ()
     replace: bool = False
-    reuse: bool = False
+    reuse: Callable[[StoredVersion], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,10 @@ def tag_model(connection: Connection, name: str, key: str, value: str | None, up
 def add_version(connection: Connection, addition: Addition) -> StoredVersion:
     version = addition.version
     name, number = version.model, version.version
-    same = _same(connection, version) if addition.reuse else None
+    same = None if addition.reuse is None else next(filter(addition.reuse, _of_digest(connection, name, version.digest)), None)
     if same is not None:
-        _point(connection, name, addition.aliases, same)
-        return _version_as_stored(connection, name, same)
+        _point(connection, name, addition.aliases, same.version)
+        return same
     updated = version.updated or version.created
     if not _has(connection, name):
         _insert_model(connection, RegisteredModel(name, version.created, updated), kept=False)
@@ -154,8 +155,7 @@ def find_version(connection: Connection, model: str, version: str) -> StoredVers
 
 
 def all_versions(connection: Connection, model: str) -> list[StoredVersion]:
-    query = select(model_versions).order_by(model_versions.c.created.desc(), model_versions.c.number.desc())
-    rows = connection.execute(query.where(model_versions.c.model == model) if model else query).all()
+    rows = connection.execute(_NEWEST_FIRST.where(model_versions.c.model == model) if model else _NEWEST_FIRST).all()
     tags = _version_tags(connection, model)
     return [_version(row, tags.get((row.model, row.version), {})) for row in rows]
 
@@ -211,11 +211,10 @@ def _expect_version(connection: Connection, model: str, version: str) -> None:
         raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
 
 
-def _same(connection: Connection, version: StoredVersion) -> str | None:
-    """The newest version of the same content."""
-    found = and_(model_versions.c.model == version.model, model_versions.c.digest == version.digest, model_versions.c.digest != "")
-    newest = (model_versions.c.created.desc(), model_versions.c.number.desc())
-    return connection.scalar(select(model_versions.c.version).where(found).order_by(*newest).limit(1))
+def _of_digest(connection: Connection, model: str, digest: str) -> list[StoredVersion]:
+    rows = connection.execute(_NEWEST_FIRST.where(model_versions.c.model == model, model_versions.c.digest == digest)).all()
+    tags = _version_tags(connection, model) if rows else {}
+    return [_version(row, tags.get((row.model, row.version), {})) for row in rows]
 
 
 def _next_number(connection: Connection, model: str) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
@@ -16,7 +16,20 @@ from sqlalchemy.exc import IntegrityError
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY
 from dragoman.core.predictions import Prediction, Progress
-from dragoman.store import Bell, Change, RegisteredModel, Report, Rewrite, StoredVersion, Wish, deployments, models, predictions
+from dragoman.store import (
+    Bell,
+    Change,
+    Edit,
+    RegisteredModel,
+    Report,
+    Rewrite,
+    StoredVersion,
+    Wish,
+    deployments,
+    documents,
+    models,
+    predictions,
+)
 from dragoman.store.blobs import LEAST_BYTES, Blobs
 from dragoman.store.database import Database, Transactions
 from dragoman.store.lanes import Lane
@@ -86,7 +99,12 @@ class SqlStore:
         await self._write(lambda connection: models.tag_model(connection, name, key, value, updated))
 
     async def add_version(
-        self, version: StoredVersion, *, aliases: Iterable[str] = (), replace: bool = False, reuse: bool = False
+        self,
+        version: StoredVersion,
+        *,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        reuse: Callable[[StoredVersion], bool] | None = None,
     ) -> StoredVersion:
         addition = models.Addition(version, tuple(aliases), replace, reuse)
         return await self._write(lambda connection: models.add_version(connection, addition))
@@ -159,6 +177,22 @@ class SqlStore:
 
     async def reports(self, model: str) -> list[Report]:
         return await self._read(lambda connection: deployments.reports_on(connection, model))
+
+    # --- documents ---
+
+    async def document(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        return await self._read(lambda connection: documents.find_document(connection, kind, key))
+
+    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
+        wanted = list(groups)
+        found = await self._read(lambda connection: documents.all_documents(connection, kind, wanted))
+        return [*found]
+
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+        stands = await self._write(lambda connection: documents.edit_document(connection, kind, key, group, edit))
+        if isinstance(stands, Exception):
+            raise stands
+        return stands
 
     # --- predictions ---
 

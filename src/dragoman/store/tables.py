@@ -1,6 +1,6 @@
 """The tables as SQLAlchemy Core sees them; `migrations/` makes them and their indexes, and a test holds the columns together.
 
-Statements live in models.py, deployments.py and predictions.py. Whatever is written here works in SQLite and PostgreSQL alike.
+Statements live in models.py, deployments.py, predictions.py and documents.py. Whatever is written here works in SQLite and PostgreSQL alike.
 """
 
 from sqlalchemy import (
@@ -187,3 +187,14 @@ payloads = Table(
     Column("size", Integer, nullable=False),
 )
 FILED = text("file IS NOT NULL")
+
+documents = Table(
+    "documents",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("group", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("kind", "key", name="one_document_of_a_key"),
+)

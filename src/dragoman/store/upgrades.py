@@ -13,7 +13,7 @@ from dragoman.core.errors import Kind, ServingError
 
 log = logging.getLogger("dragoman.store")
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in migrations/versions."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace as changed
 from pathlib import Path
 
 import pytest
@@ -181,22 +182,59 @@ def test_what_killed_builds_leave(shelf: Shelf) -> None:
     assert new.exists()
 
 
-def test_somebody_else_is_faster(tmp_path: Path) -> None:
-    """The number that another process took meanwhile is not taken again."""
+@pytest.mark.parametrize(("digest", "number", "tags"), [("another", "2", ("mine",)), ("", "1", ("mine", "other"))], ids=["other", "same"])
+def test_somebody_else_is_faster(digest: str, number: str, tags: tuple[str, ...], tmp_path: Path) -> None:
+    """The number that another process took meanwhile is not taken again, and what it added is not kept twice."""
 
-    class Racing(FakeStore):
-        raced = False
+    class Raced(FakeStore):
+        """Another process adds a version in the last moment."""
 
-        async def versions(self, model: str = "") -> list[StoredVersion]:
-            found = await super().versions(model)
-            if not self.raced:
-                self.raced = True
-                await super().add_version(StoredVersion("a", "1", "another", 0.0), aliases=["other"])
-            return found
+        async def add_version(
+            self,
+            version: StoredVersion,
+            *,
+            aliases: Iterable[str] = (),
+            replace: bool = False,
+            reuse: Callable[[StoredVersion], bool] | None = None,
+        ) -> StoredVersion:
+            await super().add_version(changed(version, digest=digest or version.digest), aliases=["other"])
+            return await super().add_version(version, aliases=aliases, replace=replace, reuse=reuse)
 
     shelf = Shelf(tmp_path)
-    shelf.library = Library(Racing(), shelf.root)
-    assert asyncio.run(shelf.add("a", tag="mine")).version.version == "2"
+    shelf.library = Library(Raced(), shelf.root)
+    added = asyncio.run(shelf.add("a", tag="mine"))
+    assert (added.version.version, added.tag, added.tags) == (number, "mine", tags)
+
+
+def test_the_same_content_elsewhere_is_another_version(shelf: Shelf, tmp_path: Path) -> None:
+    """What was registered where it lies may go at any time: a build does not count on it."""
+
+    async def run() -> None:
+        digest = (await shelf.add("b")).version.digest
+        await shelf.store.add_version(StoredVersion("a", "1", digest, 0.0, folder=str(tmp_path / "elsewhere" / "model")))
+        assert (await shelf.add("a")).version.version == "2"
+        assert (await shelf.add("a")).version.version == "2"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("folder", ["", "artifacts/7/model", "models/x", "models", "{}/mine/deep/model"])
+def test_files_of_others_stay(folder: str, shelf: Shelf, tmp_path: Path) -> None:
+    """A version that was registered where it lies, or only by a URI, is forgotten; what is around its folder is not the library's."""
+    folder = folder.format(tmp_path)
+    place = tmp_path / folder
+    put(place / "w.bin", "x")
+    put(place.parent / "neighbour", "y")
+    put(shelf.root / "b" / "0" / "model", "z")
+
+    async def run() -> None:
+        await shelf.store.add_version(StoredVersion("a", "1", "", 0.0, folder=folder))
+        await shelf.library.remove("a")
+        assert await shelf.names() == []
+
+    asyncio.run(run())
+    for path in (place / "w.bin", place.parent / "neighbour", shelf.root / "b" / "0" / "model"):
+        assert path.is_file()
 
 
 def test_a_store_that_is_gone(shelf: Shelf) -> None:

@@ -2,37 +2,15 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dragoman.core.model import Call, InferRequest, InferResponse, Model, Timings
-from dragoman.hosting.batch import as_serving_error
-from tests.fakes_tfs import Client, Toy
+from tests.fakes_scoring import Served
+from tests.fakes_tfs import Client
 from tests.models.snippets import model_of, same_process
-
-
-class Served(Toy):
-    """A loaded model, called at once."""
-
-    platform = "python"
-
-    def __init__(self, model: Model) -> None:
-        super().__init__(model.signatures, lambda _, __: [])
-        self._model = model
-
-    async def infer(self, request: InferRequest) -> InferResponse:
-        self.seen.append(request)
-        try:
-            return InferResponse(self._model.predict(Call(request.inputs, request.operation, request.signature)), Timings())
-        except Exception as error:
-            raise as_serving_error(error, "m") from error
-
-    async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        yield await self.infer(request)
-
 
 SOURCE = """
 from typing import TypedDict

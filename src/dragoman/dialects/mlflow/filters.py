@@ -1,23 +1,17 @@
-"""MLflow's search language: conditions joined by AND, the order of the results, and tokens of pages. Pure; called by searching handlers.
+"""MLflow's search language: conditions joined by AND, and the order of the results. Pure; called by searching handlers.
 
     name LIKE 'iris%' AND tags.`team` = 'blue'        version_number >= 2        run_id IN ('a', 'b')
 
 A filter comes from anywhere, so it is bounded, read by a small parser in one pass, and patterns are matched without backtracking.
 """
 
-import base64
-import binascii
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-import orjson
-
 from dragoman.core.errors import invalid
-from dragoman.dialects.mlflow.wire import Fields
 
 T = TypeVar("T")
 
@@ -62,8 +56,6 @@ class Searchable:
     numbers: frozenset[str] = frozenset()
     groups: Mapping[str, bool] = field(default_factory=lambda: {"tag": False})
     """Name of a group -> whether its values are numbers. It is known under its plural, too."""
-    orders: frozenset[str] = frozenset()
-    """Attributes by which results may be ordered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,88 +121,35 @@ def like(pattern: str, *, any_case: bool = False) -> Callable[[str], bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ordering:
-    """By which attributes results are sorted, each with whether it ascends; the last ones make every place unique."""
+class By:
+    """One thing to sort by. What has no value comes last, whichever way."""
 
-    keys: tuple[tuple[str, bool], ...]
-
-    @classmethod
-    def of(cls, orders: Sequence[str], searchable: Searchable, last: Sequence[tuple[str, bool]]) -> "Ordering":
-        """From texts such as "name DESC". `last` decides between equals. Raises INVALID_INPUT."""
-        keys: dict[str, bool] = {}
-        for text in orders:
-            words = text.replace("`", "").split()
-            name = words[0] if words else ""
-            group, _, bare = name.rpartition(".")
-            direction = words[1].upper() if len(words) == 2 else "ASC" if len(words) == 1 else ""
-            if direction not in ("ASC", "DESC") or (group and group not in _ATTRIBUTE) or bare not in searchable.orders:
-                raise invalid(
-                    f"'order_by' is '{text[:60]}', expected ATTRIBUTE [ASC|DESC] with one of {', '.join(sorted(searchable.orders))}"
-                )
-            keys.setdefault(bare, direction == "ASC")
-        for name, ascends in last:
-            keys.setdefault(name, ascends)
-        return cls(tuple(keys.items()))
+    group: str
+    key: str
+    ascends: bool = True
 
 
-def page(things: Iterable[T], ordering: Ordering, look: Look[T], fields: Fields, *, usual: int, most: int) -> tuple[list[T], str]:
-    """The page that `max_results` and `page_token` ask for, and the token of the next one, "" after the last.
+def ordering(orders: Sequence[str], searchable: Searchable, last: Sequence[By]) -> list[By]:
+    """How results are sorted, from texts such as "name DESC". `last` decides between equals, and makes each place unique.
 
-    A token is the place of the last thing of its page in the order, so that pages neither repeat nor skip anything when things come and go
-    in between. Raises INVALID_INPUT.
+    Raises INVALID_INPUT.
     """
-    size = fields.whole("max_results", usual)
-    if not 1 <= size <= most:
-        raise invalid(f"'max_results' is {size}, expected 1 to {most}")
-    names = [name for name, _ in ordering.keys]
-    places = [(tuple(look(thing, "", name) for name in names), thing) for thing in things]
-    for index, (_, ascends) in reversed(list(enumerate(ordering.keys))):
-        places.sort(key=lambda place: _sortable(place[0][index]), reverse=not ascends)
-    token = fields.text("page_token", "")
-    start = 0
-    if token:
-        after = _read_token(token, len(names))
-        start = next((i for i, (place, _) in enumerate(places) if _comes_after(place, after, ordering)), len(places))
-    shown = places[start : start + size]
-    following = _written(shown[-1][0]) if shown and start + size < len(places) else ""
-    return [thing for _, thing in shown], following
-
-
-def _sortable(value: Value) -> tuple[int, float, str]:
-    """Anything beside anything: what is absent before numbers, numbers before texts."""
-    if value is None:
-        return (0, 0.0, "")
-    return (1, -math.inf if value != value else value, "") if isinstance(value, int | float) else (2, 0.0, value)
-
-
-def _comes_after(place: Sequence[Value], after: Sequence[Value], ordering: Ordering) -> bool:
-    for here, there, (_, ascends) in zip(place, after, ordering.keys, strict=True):
-        left, right = _sortable(here), _sortable(there)
-        if left != right:
-            return (left > right) == ascends
-    return False
-
-
-def _written(place: Sequence[Value]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
-
-
-def _read_token(token: str, length: int) -> list[Value]:
-    try:
-        found = orjson.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
-        found = None
-    if not isinstance(found, list) or len(found) != length or not all(v is None or isinstance(v, str | int | float) for v in found):
-        raise invalid("'page_token' is no token of a page of this search")
-    return found
+    keys: dict[tuple[str, str], By] = {}
+    for text in orders[:_MOST_CONDITIONS]:
+        by = _Parser(text[:_LONGEST], searchable, "order_by").by()
+        keys.setdefault((by.group, by.key), by)
+    for by in last:
+        keys.setdefault((by.group, by.key), by)
+    return list(keys.values())
 
 
 class _Parser:
     """One pass over the tokens of a filter."""
 
-    def __init__(self, text: str, searchable: Searchable) -> None:
+    def __init__(self, text: str, searchable: Searchable, what: str = "filter") -> None:
         self._text = text
         self._searchable = searchable
+        self._what = what
         self._at = 0
         self._kind, self._word = "", ""
         self._next()
@@ -224,12 +163,26 @@ class _Parser:
             raise self._expected(wanted)
         self._next()
 
+    def by(self) -> By:
+        """All of an `order_by`."""
+        group, key, _ = self._subject()
+        ascends = True
+        if self.more():
+            ascends = self._kind == "word" and self._word.upper() == "ASC"
+            if not ascends:
+                self.word("DESC")
+            else:
+                self._next()
+        if self.more():
+            raise self._expected("the end")
+        return By(group, key, ascends)
+
     def condition(self) -> Condition:
         group, key, numeric = self._subject()
         sign = self._sign()
         allowed = (*(_ORDERS if numeric else _OF_TEXT), *(() if numeric or group else _LISTED))
         if sign not in allowed:
-            raise invalid(f"'filter' compares '{key[:60]}' by {sign}, expected one of {', '.join(allowed)}")
+            raise invalid(f"'{self._what}' compares '{key[:60]}' by {sign}, expected one of {', '.join(allowed)}")
         if sign in _LISTED:
             values = self._values()
             return Condition(group, key, lambda found: (found in values) == (sign == "IN"))
@@ -249,12 +202,14 @@ class _Parser:
             if singular in self._searchable.groups:
                 return singular, key, self._searchable.groups[singular]
             if group not in _ATTRIBUTE:
-                raise invalid(f"'filter' asks for '{first[:60]}', expected an attribute or one of {', '.join(self._searchable.groups)}")
+                raise invalid(
+                    f"'{self._what}' asks for '{first[:60]}', expected an attribute or one of {', '.join(self._searchable.groups)}"
+                )
             first = key
         if first in self._searchable.texts or first in self._searchable.numbers:
             return "", first, first in self._searchable.numbers
         known = ", ".join(sorted(self._searchable.texts | self._searchable.numbers))
-        raise invalid(f"'filter' asks for the attribute '{first[:60]}', expected one of {known}")
+        raise invalid(f"'{self._what}' asks for the attribute '{first[:60]}', expected one of {known}")
 
     def _name(self) -> str:
         if self._kind not in ("word", "quoted"):
@@ -344,7 +299,7 @@ class _Parser:
 
     def _expected(self, what: str) -> Exception:
         there = f"'{self._word[:40]}'" if self._kind != "end" else "the end"
-        return invalid(f"'filter' has {there} before character {self._at}, expected {what}")
+        return invalid(f"'{self._what}' has {there} before character {self._at}, expected {what}")
 
 
 def _unescaped(escaped: str | None, quote: str) -> str:

@@ -5,13 +5,12 @@ from typing import Any
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Access, Answer, Request, Services
 from dragoman.dialects.mlflow import filters
+from dragoman.dialects.mlflow.paging import page
 from dragoman.dialects.mlflow.records import milliseconds, model_record, version_record
 from dragoman.dialects.mlflow.wire import NAME, Endpoint, Fields, answer, fields
 from dragoman.store import RegisteredModel
 
-SEARCHABLE = filters.Searchable(
-    texts=frozenset({"name"}), orders=frozenset({"name", "creation_timestamp", "last_updated_timestamp", "timestamp"})
-)
+SEARCHABLE = filters.Searchable(texts=frozenset({"name"}), numbers=frozenset({"creation_timestamp", "last_updated_timestamp"}))
 _USUAL, _MOST = 100, 1000
 
 
@@ -50,9 +49,9 @@ class Models:
     async def _search(self, request: Request) -> Answer:
         asked = await self._fields(request)
         conditions = filters.parse(asked.text("filter", ""), SEARCHABLE)
-        ordering = filters.Ordering.of(asked.texts("order_by"), SEARCHABLE, (("name", True),))
+        order = filters.ordering(asked.texts("order_by"), SEARCHABLE, [filters.By("", "name")])
         found = filters.select(await self._catalog.models(), conditions, _look)
-        shown, following = filters.page(found, ordering, _look, asked, usual=_USUAL, most=_MOST)
+        shown, following = page(found, order, _look, asked, usual=_USUAL, most=_MOST)
         body: dict[str, Any] = {"registered_models": [await self._record(model) for model in shown]}
         return answer({**body, "next_page_token": following} if following else body)
 

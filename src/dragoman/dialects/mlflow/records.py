@@ -1,9 +1,10 @@
-"""Registered models and versions as MLflow's API shows them. Pure; called by models.py and versions.py.
+"""Registered models and versions as MLflow's API shows them, and how it writes values. Pure; called by whoever answers in this folder.
 
 Times are milliseconds since the epoch, versions are text, tags are lists of {key, value}. A field without a value is left out, as MLflow's
 own server leaves it out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ NO_STAGE = "None"
 
 def model_record(model: RegisteredModel, versions: Sequence[StoredVersion], aliases: Mapping[str, str]) -> dict[str, Any]:
     """A registered model; `versions` are all of its versions, `aliases` all of its aliases with their versions."""
-    return _filled(
+    return filled(
         name=model.name,
         creation_timestamp=milliseconds(model.created),
         last_updated_timestamp=milliseconds(model.updated or model.created),
@@ -28,7 +29,7 @@ def model_record(model: RegisteredModel, versions: Sequence[StoredVersion], alia
 def version_record(version: StoredVersion, aliases: Mapping[str, str]) -> dict[str, Any]:
     """A version with the aliases among these that point at it."""
     facts = version.facts
-    return _filled(
+    return filled(
         name=version.model,
         version=version.version,
         creation_timestamp=milliseconds(version.created),
@@ -69,5 +70,13 @@ def pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def _filled(**fields: Any) -> dict[str, Any]:
+def number(value: float) -> float | str:
+    """A number as protocol buffers write it in JSON, which has no words for those that are not finite."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def filled(**fields: Any) -> dict[str, Any]:
+    """The fields that have a value."""
     return {name: value for name, value in fields.items() if value not in ("", [])}

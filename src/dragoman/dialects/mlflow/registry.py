@@ -1,6 +1,6 @@
 """MLflow's REST API as a dialect: its registry, artifacts, and as much tracking as logging a model takes (Submarine sheet section 6, R10, R14).
 
-Only the table of routes is here; models.py, versions.py, artifacts.py and tracking.py have the handlers. The scoring server's paths are
+Only the table of routes is here; the modules beside it have the handlers. The scoring server's paths are
 another dialect's.
 """
 
@@ -10,7 +10,10 @@ from dragoman.core.errors import ServingError
 from dragoman.dialects import Answer, Request, Route, Services, method_error, path_error
 from dragoman.dialects.mlflow import errors
 from dragoman.dialects.mlflow.artifacts import Artifacts
+from dragoman.dialects.mlflow.experiments import Experiments
+from dragoman.dialects.mlflow.logged import LoggedModels
 from dragoman.dialects.mlflow.models import Models
+from dragoman.dialects.mlflow.runs import Runs
 from dragoman.dialects.mlflow.versions import Versions
 from dragoman.dialects.mlflow.wire import Endpoint, segments
 
@@ -28,8 +31,8 @@ class MLflowRegistry:
         self._artifacts = Artifacts(services)
         self._fixed: dict[tuple[str, ...], dict[str, Route]] = {}
         self._open: list[tuple[tuple[str, ...], dict[str, Route]]] = []
-        self._add(Models(services).endpoints())
-        self._add(Versions(services).endpoints())
+        for part in (Models, Versions, Experiments, Runs, LoggedModels):
+            self._add(part(services).endpoints())
 
     def route(self, request: Request) -> Route:
         methods = self._methods(request)

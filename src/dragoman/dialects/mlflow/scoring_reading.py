@@ -24,6 +24,11 @@ from dragoman.dialects.tables import Bare, Column, Named, Table, distinct
 _JSON, _CSV = "application/json", "text/csv"
 _SHAPES = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _BOM = codecs.BOM_UTF8
+_CHARSETS = frozenset({
+    "utf-8", "utf-8-sig", "ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be",
+    "iso8859-1", "iso8859-15", "cp1252",
+})  # fmt: skip
+"""Not all that Python has: some of its codecs are for no text, and some take a time that grows with the square of it."""
 _MISSING = frozenset({"", "NaN", "nan", "NA", "N/A", "n/a", "null", "NULL", "None"})
 """Cells of a column of numbers that hold none."""
 _TRUE, _FALSE = frozenset({"true", "True", "TRUE"}), frozenset({"false", "False", "FALSE"})
@@ -60,9 +65,10 @@ def media(header: bytes | None) -> Media:
         raise _unsupported("the content type has a 'format', which MLflow 2 took away")
     try:
         name = codecs.lookup(charset if isinstance(charset, str) else "").name
-        b"".decode(name)  # some codecs are not for text
     except (LookupError, ValueError):
-        raise _unsupported("the character set of the content type is not known") from None
+        name = ""
+    if name not in _CHARSETS:
+        raise _unsupported("the character set of the content type is not read here")
     return Media(kind == _CSV, name)
 
 

@@ -1,19 +1,22 @@
 """MLflow's `model-versions/...`: versions, their stages and tags, over the catalog that every protocol shares. Routed to by registry.py."""
 
+import re
 from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.dialects import Access, Answer, Request, Services
 from dragoman.dialects.mlflow import filters
+from dragoman.dialects.mlflow.paging import page
 from dragoman.dialects.mlflow.records import NO_STAGE, milliseconds, number_of, version_record
 from dragoman.dialects.mlflow.wire import NAME, Endpoint, Fields, answer, fields
+from dragoman.serving.library.packing import ONLY
 from dragoman.store import StoredVersion
 
 SEARCHABLE = filters.Searchable(
     texts=frozenset({"name", "run_id", "source_path", "model_id"}),
     numbers=frozenset({"version_number", "creation_timestamp", "last_updated_timestamp"}),
-    orders=frozenset({"name", "version_number", "creation_timestamp", "last_updated_timestamp"}),
 )
+_LAST = (filters.By("", "name"), filters.By("", "version_number", ascends=False), filters.By("", "version"))
 _USUAL, _MOST = 10_000, 200_000
 
 _STAGES = {stage.casefold(): stage for stage in (NO_STAGE, "Staging", "Production", "Archived", "Developing")}
@@ -21,6 +24,9 @@ _STAGES = {stage.casefold(): stage for stage in (NO_STAGE, "Staging", "Productio
 _ARCHIVED = "Archived"
 _ONE_OF_A_KIND = ("Staging", "Production")
 """Stages whose other versions may be archived when a new one comes."""
+
+_LOGGED = re.compile(r"models:/+(m-[^/@]{1,64})")
+"""A source that is a logged model."""
 
 
 class Versions:
@@ -48,10 +54,13 @@ class Versions:
 
     async def _create(self, request: Request) -> Answer:
         asked = await self._fields(request)
+        source = asked.text("source")
         facts = {name: asked.text(name, "") for name in ("run_id", "run_link", "model_id")}
+        if (logged := _LOGGED.fullmatch(source)) is not None:
+            facts["model_id"] = logged[1]
         version = await self._catalog.create_version(
             _name(asked),
-            asked.text("source"),
+            source,
             description=asked.text("description", ""),
             tags=asked.pairs("tags"),
             facts={name: value for name, value in facts.items() if value},
@@ -65,9 +74,9 @@ class Versions:
     async def _search(self, request: Request) -> Answer:
         asked = await self._fields(request)
         conditions = filters.parse(asked.text("filter", ""), SEARCHABLE)
-        ordering = filters.Ordering.of(asked.texts("order_by"), SEARCHABLE, (("name", True), ("version_number", False)))
+        order = filters.ordering(asked.texts("order_by"), SEARCHABLE, _LAST)
         found = filters.select(await self._catalog.versions(), conditions, _look)
-        shown, following = filters.page(found, ordering, _look, asked, usual=_USUAL, most=_MOST)
+        shown, following = page(found, order, _look, asked, usual=_USUAL, most=_MOST)
         aliases = {name: await self._catalog.aliases(name) for name in dict.fromkeys(version.model for version in shown)}
         body: dict[str, Any] = {"model_versions": [version_record(version, aliases[version.model]) for version in shown]}
         return answer({**body, "next_page_token": following} if following else body)
@@ -86,8 +95,8 @@ class Versions:
         """Something that the client can fetch (Submarine requirement R14): the uploads' own scheme for what lies there, else a path."""
         asked = await self._fields(request)
         version = await self._catalog.version(_name(asked), asked.version())
-        folder = self._artifacts.root.parent / version.folder  # relative for what was built here
-        return answer({"artifact_uri": await self._artifacts.uri_of(folder) or str(folder)})
+        place = self._artifacts.root.parent / version.folder / version.manifest.get(ONLY, "")  # relative for what was built here
+        return answer({"artifact_uri": await self._artifacts.uri_of(place) or str(place)})
 
     async def _transition(self, request: Request) -> Answer:
         asked = await self._fields(request)
@@ -129,6 +138,8 @@ def _look(version: StoredVersion, group: str, key: str) -> filters.Value:
             return version.model
         case "version_number":
             return number_of(version)
+        case "version":
+            return version.version
         case "source_path":
             return version.source
         case "creation_timestamp":

@@ -31,6 +31,8 @@ _MOST_PARAMETERS = 1000
 _WHOLE = re.compile(r"-?[0-9]{1,19}\Z")
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
+_VIEWS = {"ACTIVE_ONLY": (False,), "DELETED_ONLY": (True,), "ALL": (False, True)}
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -201,6 +203,11 @@ def segments(path: bytes) -> list[str]:
     if any("/" in part or "\\" in part or "\0" in part for part in found):
         raise invalid("the path has a slash, a backslash or a NUL inside of a segment")
     return found
+
+
+def seen(asked: Fields, name: str) -> tuple[bool, ...]:
+    """Which of active (False) and deleted (True) things a view shows."""
+    return _VIEWS[asked.choice(name, tuple(_VIEWS), "ACTIVE_ONLY")]
 
 
 def answer(value: Mapping[str, Any]) -> Answer:

@@ -96,7 +96,8 @@ def _of_lists(rows: Any) -> bool:
 
 def _nested(tensor: Any) -> list[Any]:
     """The values of a tensor in lists as its shape says, where one -1 stands for whatever is left."""
-    if type(tensor) is not dict or not is_list(values := tensor.get("values")):
+    values: Any = tensor.get("values") if type(tensor) is dict else None
+    if not is_list(values):
         raise invalid("'tensor' must be an object with 'shape' and 'values', a list")
     shape, flat = tensor.get("shape"), list(values)
     if shape is None:

@@ -110,9 +110,20 @@ def decode(entry: Entry, body: bytes, json_size: bytes | None) -> tuple[InferReq
     if tail is not None:
         tail.end(model)
     request = InferRequest(Tensors(tensors), dialect="v2")
+    if len(entry.signatures) > 1 and tensors and tensors[0].name not in signature.input_by_name:
+        request.signature = _other(entry, tensors)
     if signature.form is not _TENSORS:
         request.inputs = inwards(request.inputs, signature, model)
     return request, PLAIN if len(parsed) == 1 else _decode_wishes(request, parsed, model)
+
+
+def _other(entry: Entry, tensors: list[Tensor]) -> str:
+    """The signature whose inputs have just these names, where they are not the default one's; this protocol has no field to name it."""
+    names = {tensor.name for tensor in tensors}
+    for name, signature in entry.signatures.items():
+        if name and not name.startswith("@") and signature.form is _TENSORS and names == signature.input_by_name.keys():
+            return name
+    return ""
 
 
 def _decode_wishes(request: InferRequest, parsed: dict[str, Any], model: str) -> Plan:

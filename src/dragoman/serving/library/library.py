@@ -20,7 +20,6 @@ from dragoman.serving.library.references import LATEST, Reference, default_tag, 
 from dragoman.serving.paths import private_folder
 from dragoman.store import ModelStore, StoredVersion
 
-_ATTEMPTS = 20
 _ABANDONED_S = 86_400.0
 
 
@@ -181,22 +180,8 @@ class Library:
 
     async def _record(self, version: StoredVersion, tag: str) -> Stored:
         """Write a version under the next number of its repository, unless the same content is there; then that gets the tag."""
-        repository = version.model
-        for _ in range(_ATTEMPTS):
-            versions = await self._store.versions(repository)
-            same = next((v for v in versions if v.digest == version.digest and _built(v)), None)
-            try:
-                if same is not None:
-                    await self._store.set_alias(repository, tag, same.version)
-                else:
-                    highest = max((int(v.version) for v in versions if v.version.isdigit()), default=0)
-                    await self._store.add_version(replace(version, version=str(highest + 1)), aliases=[tag])
-            except ServingError as error:
-                if error.kind not in (Kind.CONFLICT, Kind.NOT_FOUND):  # somebody else was faster: look again
-                    raise
-            else:
-                return await self.resolve(f"{repository}:{tag}")
-        raise ServingError(Kind.CONFLICT, f"model '{repository}' is being changed by others all the time; try again", what="model")
+        await self._store.add_version(replace(version, version=""), aliases=[tag], reuse=_built)
+        return await self.resolve(f"{version.model}:{tag}")
 
     async def _remove(self, version: StoredVersion) -> None:
         await self._store.remove_version(version.model, version.version)
@@ -204,8 +189,8 @@ class Library:
 
     async def sweep(self, version: StoredVersion) -> None:
         """Remove the files of a version whose record is gone, if they lie here and are no other version's. Registered files are their owner's."""
-        if version.folder and _built(version) and not any(v.folder == version.folder for v in await self._store.versions()):
-            place = self._folder(version).parent
+        place = self._folder(version).parent
+        if place.parent.parent == self.root and not any(v.folder == version.folder for v in await self._store.versions()):
             await asyncio.to_thread(shutil.rmtree, place, True)
             with suppress(OSError):  # not empty: other versions
                 place.parent.rmdir()
@@ -222,7 +207,7 @@ class Library:
 
 
 def _built(version: StoredVersion) -> bool:
-    return not Path(version.folder).is_absolute()
+    return version.folder != "" and not Path(version.folder).is_absolute()
 
 
 def _tags(aliases: Mapping[tuple[str, str], str], version: StoredVersion) -> tuple[str, ...]:
