@@ -14,3 +14,6 @@ for set in serve dev; do
     compile --no-deps requirements/models.in
   } >"requirements/$set.txt"
 done
+for client in requirements/clients/*.in; do
+  compile "$client" -o "${client%.in}.txt"
+done

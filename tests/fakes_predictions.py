@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec
@@ -13,7 +14,7 @@ from dragoman.core.predictions import Progress
 from dragoman.core.tensors import BYTES, FP64, INT64, Blob, Form, Signature, TensorSpec
 from dragoman.dialects import CALLER, Request
 from dragoman.dialects.tungsten.rest import Tungsten
-from dragoman.serving.fetch import bare_name, media_type
+from dragoman.serving.fetch import media_type
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
 from dragoman.serving.predictions import Event, View

@@ -1,11 +1,13 @@
 """Run the server inside a program or a test: `dragoman.serve(...)` with sockets, `dragoman.TestClient(...)` without any."""
 
 import asyncio
+import logging
+import tempfile
 import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote
@@ -13,6 +15,7 @@ from urllib.parse import unquote
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.holder import Holder, TakenError
 from dragoman.server.http import bind
 from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
@@ -20,6 +23,7 @@ from dragoman.server.settings import Settings, read
 from dragoman.server.worker import Worker
 
 T = TypeVar("T")
+log = logging.getLogger("dragoman")
 
 
 class _Loop:
@@ -48,9 +52,11 @@ class Server:
         with ExitStack() as undo:
             loop = _Loop()
             undo.callback(loop.close)
+            settings, holder = _held(settings, undo)
             sockets = [undo.enter_context(bind(settings.host, port)) for port in settings.port]
             self.ports: list[int] = [s.getsockname()[1] for s in sockets]
             self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}"
+            holder.say([self.url])
             worker = loop.run(_make(settings))
             undo.callback(lambda: loop.run(worker.close()))
             self.loaded: Loaded = loop.run(worker.serve(sockets))
@@ -72,11 +78,27 @@ class Server:
 def serve(*targets: str, **settings: Any) -> Server:
     """Start a server in this process, in a thread of its own, and return when its models are loaded and it answers.
 
+    One server at a time uses a data directory with a SQLite store. Where none is named and the usual one is taken, this one has its own, for
+    as long as it runs; where one is named, that raises UNAVAILABLE.
+
     `settings` are those of the command line with underscores (`port`, `batch_size`, ...); `port` 0 takes a free one, which is the default
     here. No configuration file and no environment variable is read. Raises ServingError INVALID_INPUT for a setting that is wrong,
     UNAVAILABLE when no target could be loaded, OSError when a port is taken.
     """
     return Server(_settings(targets, settings))
+
+
+def _held(settings: Settings, undo: ExitStack) -> tuple[Settings, Holder]:
+    """Take the lock of the store until `undo` gives it up; with other settings where a temporary data directory takes the usual one's place."""
+    try:
+        return settings, undo.enter_context(Holder(settings.store_url, [], wait_s=0.0))
+    except TakenError as error:
+        if settings.data_dir or settings.store:
+            raise
+        folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="dragoman-", ignore_cleanup_errors=True))
+        log.warning("%s. What this one stores is in %s, until it ends", error.message, folder)
+        settings = replace(settings, data_dir=folder)
+        return settings, undo.enter_context(Holder(settings.store_url, []))
 
 
 def _settings(targets: tuple[str, ...], settings: Mapping[str, Any]) -> Settings:

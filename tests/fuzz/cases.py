@@ -77,9 +77,16 @@ _ALLOWED_503 = re.compile("reached its deadline|model '[^']*' is (loading|unload
 """Which of a client's requests may be answered so: those with a time-out, and those for the model that is loaded and unloaded."""
 _METRICS = re.compile(rb"/(metrics|monitoring)", re.IGNORECASE)
 """The pages whose errors are text."""
-_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
+_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
 _TUNGSTEN = re.compile(rb"(?:https?://[^/]*)?/*(?:predictions|predict|demo|models|files)(?![^/?#])", re.IGNORECASE)
 """Paths whose errors have `detail`, which is a text or a list of problems."""
+_SUBMARINE = re.compile(rb"(?:https?://[^/]*)?/api/v1/(?:serve|registered-model|model-version)(?![^/?#])")
+"""Paths whose every answer is Submarine's envelope."""
+_ENVELOPE = ["status", "code", "success", "message", "result", "attributes"]
+_MLFLOW = re.compile(rb"/(?:invocations|ping|health|version)(?![^/?#])", re.IGNORECASE)
+_SELDON = re.compile(rb"/api/v(?:1\.0|0\.1)(?![^/?#])", re.IGNORECASE)
+"""Paths of two more protocols that have error objects of their own."""
+_PREFIX = re.compile(rb"/*(?:serve|seldon|[^/]+/[0-9]+)/")
 _FILE = re.compile(rb"(?:/demo)?/files/", re.IGNORECASE)
 """What was uploaded comes back as it was, whatever type it was said to have."""
 _TEXT = (b"text/plain", b"text/html", b"text/event-stream", b"application/octet-stream")
@@ -92,6 +99,8 @@ def judge(case: Case, answer: Answer) -> None:
     if case.method == "HEAD":
         return
     body = plain(answer)
+    if _SUBMARINE.match(unquote_to_bytes(case.target)) and case.what != "wrong head":
+        _judge_envelope(answer, body)
     if answer.status >= 400:
         _judge_error(case, answer, body)
     elif _FILE.search(unquote_to_bytes(case.target)) and b"x-content-type-options" in answer.headers:
@@ -102,7 +111,8 @@ def judge(case: Case, answer: Answer) -> None:
             raise WrongAnswerError(f"binary data behind {length!r} bytes of JSON in an answer of {len(body)}")
         document(body[: int(length)])
     elif answer.media_type == b"application/json":
-        document(body, nonfinite=b":" in case.target)
+        if body != b"\n":  # which is MLflow's word for "ready"
+            document(body, nonfinite=b":" in case.target)
     elif answer.media_type not in _TEXT and body:
         raise WrongAnswerError(f"an answer of the type {answer.media_type!r}")
     if case.check is not None:
@@ -112,6 +122,16 @@ def judge(case: Case, answer: Answer) -> None:
             raise WrongAnswerError(f"{case.what}: {type(error).__name__}: {error}: {answer.status} {body[:500]!r}") from error
 
 
+def _judge_envelope(answer: Answer, body: bytes) -> None:
+    found = document(body)
+    if answer.status in (414, 431) or b"malformed request" in body[:60]:
+        return  # no head that could be read, so nobody's path
+    if not isinstance(found, dict) or list(found) != _ENVELOPE or (found["code"], found["attributes"]) != (answer.status, {}):
+        raise WrongAnswerError(f"no envelope: {answer.status} {body[:300]!r}")
+    if (found["success"], found["status"] == "OK") != ((answer.status == 200,) * 2):
+        raise WrongAnswerError(f"an envelope that contradicts itself: {body[:300]!r}")
+
+
 def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
     if answer.media_type == b"text/plain" and _METRICS.search(unquote_to_bytes(case.target)):
         text = body.decode()
@@ -119,8 +139,7 @@ def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
         if answer.media_type != b"application/json":
             raise WrongAnswerError(f"an error of the type {answer.media_type!r}: {body[:200]!r}")
         found = document(body)
-        # A changed head may lead to any path, so to any dialect.
-        text = _text_of(found, tungsten=case.what == "wrong head" or _TUNGSTEN.match(unquote_to_bytes(case.target)) is not None)
+        text = _text_of(found, case)
         if not text:
             raise WrongAnswerError(f"an error without its text: {body[:200]!r}")
     if "Traceback" in text or "/site-packages/" in text:
@@ -133,11 +152,23 @@ def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
         raise WrongAnswerError("405 without Allow")
 
 
-def _text_of(found: Any, *, tungsten: bool) -> str:
+def _text_of(found: Any, case: Case) -> str:
     """What an error says, "" for one that does not say it as it should."""
-    said = found.get("error", found.get("detail") if tungsten else None) if isinstance(found, dict) else None
-    if tungsten and isinstance(said, list):
-        said = "; ".join(f"{each['loc']} {each['msg']} {each['type']}" for each in said if {"loc", "msg", "type"} <= set(each))
+    if not isinstance(found, dict):
+        return ""
+    path = unquote_to_bytes(case.target)
+    any_path = case.what == "wrong head" or _PREFIX.match(path) is not None  # which may lead to any dialect
+    said = found.get("error")
+    if said is None and (any_path or _TUNGSTEN.match(path)):
+        said = found.get("detail")
+        if isinstance(said, list):
+            said = "; ".join(f"{each['loc']} {each['msg']} {each['type']}" for each in said if {"loc", "msg", "type"} <= set(each))
+    if said is None and (any_path or _MLFLOW.search(path)) and list(found) == ["error_code", "message"]:
+        said = found["message"]
+    if said is None and list(found) == _ENVELOPE:
+        said = found["message"]
+    if said is None and (any_path or _SELDON.search(path)) and list(found) == ["status"]:
+        said = found["status"]["info"]
     return said if isinstance(said, str) else ""
 
 

@@ -41,7 +41,7 @@ def _answers(key: str, wanted: Any) -> Callable[[Answer], None]:
     return check
 
 
-def _floats(array: Any) -> Any:
+def floats_json(array: Any) -> Any:
     """What comes back for the elements of an array: float32 is written in its own shortest form."""
     if array.dtype == np.float32:
         return np.array([float(str(item)) for item in array.ravel()]).reshape(array.shape).tolist()
@@ -64,7 +64,7 @@ def _identity(rng: Random) -> Case:
             tree = {"inputs": values}
         case _:
             tree = {"inputs": {"x": values}}
-    return predict(f"id_{datatype}", tree, _floats(array), rng)
+    return predict(f"id_{datatype}", tree, floats_json(array), rng)
 
 
 def _texts(rng: Random) -> Case:

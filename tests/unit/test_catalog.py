@@ -303,10 +303,10 @@ def test_two_at_once(world: World) -> None:
         ("models:/iris/9", Kind.INVALID_INPUT, "no version 9"),
         ("models:/iris@none", Kind.INVALID_INPUT, "no alias 'none'"),
         ("models:/iris", Kind.INVALID_INPUT, "names no model version"),
-        (f"models:/{LOGGED}", Kind.UNSUPPORTED, "logged model"),
-        ("s3://bucket/iris", Kind.UNSUPPORTED, "--model-root"),
-        ("runs:/abc/model", Kind.UNSUPPORTED, "--model-root"),
-        ("nonsense:x", Kind.UNSUPPORTED, "--model-root"),
+        (f"models:/{LOGGED}", Kind.INVALID_INPUT, "logged model"),
+        ("s3://bucket/iris", Kind.INVALID_INPUT, "--model-root"),
+        ("runs:/abc/model", Kind.INVALID_INPUT, "--model-root"),
+        ("nonsense:x", Kind.INVALID_INPUT, "--model-root"),
     ],
 )
 def test_sources_that_are_refused(world: World, source: str, kind: Kind, told: str) -> None:

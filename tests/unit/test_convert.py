@@ -351,7 +351,7 @@ def test_answers_that_break_the_signature(rows: list[Any], words: str) -> None:
     ("text", "blob"),
     [
         ("data:image/png;base64,aGk=", Blob(b"hi", "image/png")),
-        ("data:image/png;name=a;base64,aGk", Blob(b"hi", "image/png")),
+        ("data:image/png;name=a;base64,aGk", Blob(b"hi", "image/png", "a")),
         ("data:;base64,aGk%3D", Blob(b"hi", "text/plain")),
         ("DATA:text/csv,a%2Cb", Blob(b"a,b", "text/csv")),
         ("data:,", Blob(b"", "text/plain")),

@@ -46,6 +46,7 @@ DIALECT_PAGES = {
     "tungsten": "tungsten.md",
     "mlflow_registry": "mlflow.md",
     "scoring": "mlflow.md",
+    "submarine": "submarine.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {
@@ -55,6 +56,7 @@ RUNTIME_PAGES = {
     "lightgbm": "estimators.md",
     "torch": "torch.md",
     "python": "python.md",
+    "mlflow": "mlflow.md",
 }
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]+`")

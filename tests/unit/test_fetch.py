@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.fetch import Fetched, FetchPolicy, bare_name, fetch, media_type, shown
+from dragoman.serving.fetch import Fetched, FetchPolicy, fetch, media_type, shown
 
 
 def get(url: str, policy: FetchPolicy) -> Fetched:

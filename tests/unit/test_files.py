@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.core.data_uris import TooLongError, read_data_uri
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob, Form, Signature
-from dragoman.serving.data_uris import TooLongError, read_data_uri
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, resolve
 from dragoman.serving.uploads import Uploads

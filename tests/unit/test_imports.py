@@ -31,7 +31,7 @@ MAY_IMPORT = {
 """Folder -> folders. Runtimes, dialects and engines are named in core/plugins.py and imported when they are asked for. server, cli and the
 package itself may import everything."""
 
-ALSO = {"console": {"dragoman.dialects"}, "compat": {"dragoman"}, "dialects": {"dragoman.store"}}
+ALSO = {"console": {"dragoman.dialects", "dragoman.store"}, "compat": {"dragoman"}, "dialects": {"dragoman.store"}}
 """Single modules on top: the console is a dialect, so it takes the seam's types, but nothing of any protocol. Compat's stand-ins are for
 programs too, which load a stored model through the package itself. Dialects show records of the registry, and take their types."""
 

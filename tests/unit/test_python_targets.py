@@ -11,14 +11,15 @@ from dragoman.serving.library.library import Stored
 from dragoman.serving.library.packing import digest_of, manifest, recorded
 from dragoman.serving.library.specs import kept, write_record
 from dragoman.serving.repository import Defaults, Found, Repository
+from dragoman.serving.targets import Elsewhere
 from dragoman.store import StoredVersion
 from tests.models import build
 from tests.unit.library.projects import project, put
 
 
 def found(*targets: object, defaults: Defaults | None = None, stored: Callable[[str], Stored] | None = None) -> dict[str, Found]:
-    more = (stored,) if stored else ()
-    return {f.name: f for f in Repository([str(t) for t in targets], defaults or Defaults(), *more).discover()}
+    elsewhere = Elsewhere(stored) if stored else Elsewhere()
+    return {f.name: f for f in Repository([str(t) for t in targets], defaults or Defaults(), elsewhere).discover()}
 
 
 def only(models: dict[str, Found]) -> ModelSpec:
@@ -223,7 +224,7 @@ def test_a_name(tmp_path: Path) -> None:
     assert models["text"].labels == {"v1": "3", "latest": "3"}
     assert only(found("mine=team/text", stored=lookup)).name == "mine"
     assert only(found("team/text", defaults=Defaults(name="other"), stored=lookup)).name == "other"
-    again = Repository(["team/text"], Defaults(), lookup).find("text")
+    again = Repository(["team/text"], Defaults(), Elsewhere(lookup)).find("text")
     assert again is not None
     assert again.versions["3"].digest == model.version.digest
 
@@ -301,3 +302,62 @@ def test_records_that_are_none(tmp_path: Path, content: str) -> None:
     """An error, not a guess."""
     put(tmp_path / "p" / "dragoman.json", content)
     assert "dragoman.json" in found(tmp_path / "p")["p"].error or "record" in found(tmp_path / "p")["p"].error
+
+
+class TestOtherPlaces:
+    """Targets that are fetched."""
+
+    def repository(self, target: str, path: Path, *, registry: bool = True, trusting: bool = False) -> Repository:
+        asked: list[str] = []
+        self.asked = asked
+
+        def fetch(uri: str) -> Path:
+            asked.append(uri)
+            return path
+
+        defaults = Defaults(arguments={"trust_pickle": trusting})
+        return Repository([target], defaults, Elsewhere(fetch=fetch, registry=registry))
+
+    @pytest.mark.parametrize(
+        ("target", "name"),
+        [
+            ("s3://bucket/iris", "iris"),
+            ("flowers=s3://bucket/iris", "flowers"),
+            ("models:/iris/3", "iris"),
+            ("https://example.com/iris.onnx", "iris"),
+        ],
+    )
+    def test_a_model(self, tmp_path: Path, target: str, name: str) -> None:
+        """It is served under the name that its URI has, or that it was given."""
+        build.iris(tmp_path / "abc" / "model.onnx")
+        (found,) = self.repository(target, tmp_path / "abc").discover()
+        assert (found.name, found.error, [spec.runtime for spec in found.versions.values()]) == (name, "", ["onnx"])
+        assert self.asked == [target.partition("=")[2] or target]
+
+    def test_code_from_elsewhere(self, tmp_path: Path) -> None:
+        """Python code that was fetched is run only by who trusts it."""
+        project(tmp_path / "p")
+        (found,) = self.repository("s3://bucket/p", tmp_path / "p").discover()
+        assert "--trust-pickle" in found.error
+        (found,) = self.repository("s3://bucket/p", tmp_path / "p", trusting=True).discover()
+        assert found.error == ""
+
+    def test_a_place_that_is_away(self, tmp_path: Path) -> None:
+        """The model is broken with the reason; the others are served."""
+
+        def fetch(uri: str) -> Path:
+            raise ServingError(Kind.UNAVAILABLE, "the bucket is away")
+
+        local = build.iris(tmp_path / "other.onnx")
+        broken, fine = Repository(["iris=s3://bucket/iris", str(local)], Defaults(), Elsewhere(fetch=fetch)).discover()
+        assert (broken.name, broken.error, fine.error) == ("iris", "the bucket is away", "")
+
+    def test_nobody_waits_for_names(self, tmp_path: Path) -> None:
+        """Listing what there is, and loading another model, fetch nothing."""
+        repository = self.repository("s3://bucket/iris", tmp_path)
+        assert (repository.names(), repository.find("other"), self.asked) == (["iris"], None, [])
+
+    def test_without_a_way(self) -> None:
+        """A program that cannot fetch says so."""
+        (found,) = Repository(["s3://bucket/iris"], Defaults()).discover()
+        assert "cannot be fetched" in found.error

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.serving.library.specs import TUNGSTEN, checked, kept, write_record
 from dragoman.serving.roots import Roots
 from dragoman.serving.sources import Model, examine
 
@@ -92,6 +93,20 @@ def test_the_file_that_says_what_a_folder_is(root: Path, name: str) -> None:
     assert seen(put(root, files), name).place == root
 
 
+def test_code_has_the_record_of_a_build(root: Path) -> None:
+    """So that it can be pushed, pulled and extracted like a model that was built."""
+    put(root, {"a/tungsten_model.py": "x = 1\n", "b/code.py": "x = 1\n", "c/1/tungsten_model.py": "x = 1\n"})
+    for source, artifact, module in (("a", "", "tungsten_model"), ("b/code.py", "code.py", "code"), ("c", "1", "tungsten_model")):
+        found = seen(root, source)
+        assert checked(found.kind, found.spec) == dict(found.spec)
+        assert (found.spec["artifact"], found.spec["arguments"]["module"]) == (artifact, module)
+    record = kept("", "tungsten_model", "Shout", {"batch_size": 2})
+    write_record(root / "a", TUNGSTEN, record)
+    found = seen(root, "a")
+    assert (found.kind, dict(found.spec)) == (TUNGSTEN, record)
+    assert "dragoman.json" in {file.path for file in found.files}
+
+
 def test_the_facts_of_its_files(root: Path) -> None:
     """Ids that MLflow or Submarine gave it are kept."""
     assert seen(put(root / "a", {"MLmodel": MLMODEL, "m.pkl": "x"})).facts == {"model_type": "sklearn", "run_id": "r1", "model_id": "m-1"}
@@ -174,6 +189,17 @@ def test_links_between_roots_of_different_trust(root: Path) -> None:
     subject = Roots.of([str(root / "open")], [str(root)], root.parent / "data")
     with pytest.raises(ServingError, match="leads out of the model root"):
         examine(subject.resolve(str(root / "safe")), "safe", subject)
+
+
+def test_bounds(root: Path) -> None:
+    """What is too deep, or has a name that is no text, is not registered."""
+    put(root, {f"deep/{'d/' * 40}model.onnx": "x"})
+    assert "folders deep" in refused(root, "deep")
+    strange = Path(os.fsdecode(bytes(root) + b"/\xff"))
+    strange.mkdir()
+    (strange / "model.onnx").touch()
+    (root / "link").symlink_to(strange)
+    assert "name that is no text" in refused(root, "link")
 
 
 def test_the_digest_is_of_the_content(root: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, env, keys, listing, predict, serve, store, tungsten
+from dragoman.cli import client, env, keys, listing, predict, registry, serve, store, tungsten
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
@@ -15,6 +15,7 @@ examples:
   dragoman serve path/to/tungsten_model.py       a Tungsten project, as it lies there
   dragoman build path/to/project -n text:1       keep a model in the store; then: dragoman serve text:1
   dragoman models                                what is stored, and what of it runs
+  dragoman register iris s3://bucket/iris --deploy   add a version to a running server's registry, and serve it
   dragoman predict iris '[[5.1, 3.5, 1.4, 0.2]]' call it
 """
 
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     store.add_to(commands)
     listing.add_to(commands)
     client.add_to(commands)
+    registry.add_to(commands)
     predict.add_to(commands)
     keys.add_to(commands)
     env.add_to(commands)

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterable
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -20,17 +21,25 @@ class Progress:
         self._stream.flush()
 
 
+def addresses(settings: Settings, ports: Iterable[int]) -> list[str]:
+    """Where a server with these settings answers."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return [f"{scheme}://{host}:{port}" for port in ports]
+
+
 def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
     """The start banner: addresses, models, and a ready-made request per protocol for the model with the smallest sample."""
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
-    lines = ["", f"Dragoman is listening on {', '.join(f'{scheme}://{host}:{p}' for p in ports)} (Press CTRL+C to quit)"]
+    lines = ["", f"Dragoman is listening on {', '.join(addresses(settings, ports))} (Press CTRL+C to quit)"]
     if loaded is None:
         lines.append(f"The models load in the background; see {base}/v2/health/ready")
         return "\n".join([*lines, "", ""])
     if not loaded.ready and not loaded.failed:
-        lines.append("No model is served yet: give `dragoman serve` a file or a folder, or build a model with `dragoman build`")
+        how = "register and deploy one" if settings.model_root or settings.trusted_root else "build a model with `dragoman build`"
+        lines.append(f"No model is served yet: give `dragoman serve` a file or a folder, or {how}")
     if loaded.ready:
         lines.append(
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")

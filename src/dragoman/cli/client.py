@@ -4,6 +4,8 @@ import argparse
 import http.client
 import json
 import os
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -13,6 +15,8 @@ from dragoman.core.errors import Kind, ServingError, invalid
 
 USUAL = "http://127.0.0.1:3000"
 _TIMEOUT_S = 300.0
+_LOOK_S = 0.5
+CLEAR = "\x1b[2J\x1b[H"
 
 
 class NoServerError(ServingError):
@@ -22,6 +26,7 @@ class NoServerError(ServingError):
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     status = commands.add_parser("status", help="say whether a running server is ready; exit code 1 when it is not")
     status.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+    status.add_argument("--watch", action="store_true", help="go on: print again whenever something has changed, until Ctrl-C")
     add_server(status)
     status.set_defaults(run=_status)
 
@@ -32,22 +37,59 @@ def add_server(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key", default=os.environ.get("DRAGOMAN_KEY", ""), help="API key, where the server asks for one")
 
 
+def add_place(command: argparse.ArgumentParser) -> None:
+    """The options that say where models are stored."""
+    command.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
+    command.add_argument("--store", metavar="URL", help="the store's database, where it is not in the data directory: see dragoman serve")
+
+
 def url_of(options: argparse.Namespace) -> str:
     """The address of the server that is asked."""
     return str(options.url or os.environ.get("DRAGOMAN_URL") or USUAL)
 
 
 def _status(options: argparse.Namespace) -> int:
+    if options.watch:
+        return _watch(options)
+    answer = _asked(options)
+    _print_status(options, answer)
+    return 0 if answer["ready"] else 1
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Print the status whenever it has changed. A server that has gone is a change, too: it is waited for."""
+    before: object = None
+    while True:
+        try:
+            now: object = _asked(options)
+        except NoServerError as error:
+            now = error.message
+        if now != before:
+            if options.output == "table":
+                print(f"{CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}")
+            if isinstance(now, dict):
+                _print_status(options, now)
+            else:
+                print(json.dumps({"error": now}) if options.output == "json" else now)
+            sys.stdout.flush()
+        before = now
+        time.sleep(_LOOK_S)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
     answer = call(options, "GET", "/dragoman/v1/status")
     if not {"name", "version", "ready", "draining", "models"} <= answer.keys():
         raise foreign(options)
+    return answer
+
+
+def _print_status(options: argparse.Namespace, answer: dict[str, Any]) -> None:
     if options.output == "json":
-        print(json.dumps(answer, indent=2))
+        print(json.dumps(answer, indent=None if options.watch else 2))
     else:
         state = "draining" if answer["draining"] else "ready" if answer["ready"] else "not ready"
         print(f"{answer['name']} {answer['version']} at {url_of(options)} is {state}")
         versions_table(answer["models"])
-    return 0 if answer["ready"] else 1
 
 
 def call(options: argparse.Namespace, method: str, path: str, body: object = None) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from dragoman.cli.client import NoServerError, add_server, call, foreign, table, url_of, versions_table
+from dragoman.cli.client import NoServerError, add_place, add_server, call, foreign, table, url_of, versions_table
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.settings import read
 from dragoman.serving.library.library import Stored
-from dragoman.serving.library.opening import exists, opened
+from dragoman.serving.library.opening import opened
 
 _HEADING = ("repository", "tag", "version", "model class", "created", "id", "running")
 
@@ -23,20 +23,20 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="List the stored models and say which of them the server runs. With --url, or where nothing is stored, list the server's.",
     )
     models.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
-    models.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
+    add_place(models)
     add_server(models)
     models.set_defaults(run=_models)
 
 
 def stored_models(options: argparse.Namespace) -> list[Stored]:
     """Every tag of every stored version, the newest first."""
-    path = read({"data_dir": options.data_dir}).data_path
+    place = read({"data_dir": options.data_dir, "store": options.store}).place
 
     async def listed() -> list[Stored]:
-        async with opened(path) as library:
+        async with opened(place) as library:
             return await library.all()
 
-    return asyncio.run(listed()) if exists(path) else []
+    return asyncio.run(listed()) if place.exists else []
 
 
 def created(stored: Stored) -> str:

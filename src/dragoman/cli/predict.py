@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import NoServerError, accepted, add_server, exchange, url_of
+from dragoman.cli.client import NoServerError, accepted, add_place, add_server, exchange, url_of
 from dragoman.cli.fields import filled, parsed, saved
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.embed import TestClient
@@ -38,7 +38,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument("--signature", default="", metavar="NAME", help="the signature to call, for models that have several (with INPUT)")
     add_fields(predict)
     predict.add_argument("--local", action="store_true", help="ask no server: load the model here")
-    predict.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
+    add_place(predict)
     add_server(predict)
     predict.set_defaults(run=_predict)
 
@@ -132,8 +132,10 @@ def locally(target: str, fields: dict[str, str], options: argparse.Namespace) ->
 @contextmanager
 def _loaded(target: str, options: argparse.Namespace) -> Iterator[tuple[str, _Ask]]:
     """A model in this program: the name under which it is served, and how to ask."""
-    settings = read({"data_dir": options.data_dir, "targets": [target]})
-    with TestClient(target, data_dir=str(settings.data_path), environments=settings.environments, load="wait") as client:
+    settings = read({"data_dir": options.data_dir, "store": options.store, "targets": [target]})
+    with TestClient(
+        target, data_dir=str(settings.data_path), store=settings.store, environments=settings.environments, load="wait"
+    ) as client:
         for _, reason in client.loaded.failed:
             raise ServingError(Kind.UNAVAILABLE, f"model '{target}' cannot be loaded: {reason}")
 

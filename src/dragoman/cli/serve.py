@@ -13,10 +13,11 @@ from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any
 
-from dragoman.cli.banner import Progress, banner
+from dragoman.cli.banner import Progress, addresses, banner
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
+from dragoman.server.holder import Holder
 from dragoman.server.http import bind
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
@@ -24,7 +25,7 @@ from dragoman.server.loop import new_event_loop, share_the_interpreter
 from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
-from dragoman.serving.library.opening import resolved
+from dragoman.serving.library.opening import newest
 from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
@@ -78,31 +79,32 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(as_toml(settings))
         return 0
     Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
-    if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
-        settings = _newest(settings)
     configure_logging(settings.log_level, settings.log_format)
-    token = first_key(settings)
-    if token is not None:
-        sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
-    progress = Progress(sys.stderr)
-    share_the_interpreter()
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
+        holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))
+        if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
+            settings = _newest(settings)
+        token = first_key(settings)
+        if token is not None:
+            sys.stderr.write(f"Admin key, shown this once and stored only as a hash in {key_file(settings)}:\n  {token}\n")
+        progress = Progress(sys.stderr)
+        share_the_interpreter()
         try:
             sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
+        holder.say(addresses(settings, [s.getsockname()[1] for s in sockets]))
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(_one(settings, sockets, progress) if settings.workers == 1 else _several(settings, sockets, progress))
+            if settings.workers == 1:
+                return runner.run(_one(settings, sockets, progress))
+            return runner.run(_several(settings, sockets, progress, holder))
 
 
 def _newest(settings: Settings) -> Settings:
-    """These settings with the newest stored model as the target, if there is one."""
-    try:
-        stored = asyncio.run(resolved(settings.data_path))
-    except ServingError as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
+    """These settings with the newest model that was built as the target, if there is one and nothing is deployed."""
+    stored = asyncio.run(newest(settings.place))
+    if stored is None:
         return settings
     sys.stderr.write(f"Finding the latest model... succeeded\nUse model '{stored.name}'\n")
     return replace(settings, targets=(stored.name,))
@@ -133,7 +135,7 @@ async def _one(settings: Settings, sockets: list[socket.socket], progress: Progr
         await worker.close()
 
 
-async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress) -> int:
+async def _several(settings: Settings, sockets: list[socket.socket], progress: Progress, holder: Holder) -> int:
     """One supervisor here, the workers in processes of their own."""
     announced = listening = False
 
@@ -153,7 +155,7 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
                 supervisor.stop(1)
 
     with tempfile.TemporaryDirectory(prefix="dragoman-") as run_dir:
-        supervisor = Supervisor(settings, sockets, run_dir, on_report)
+        supervisor = Supervisor(settings, sockets, run_dir, on_report, holder.inherited)
         _on_signals(asyncio.get_running_loop(), supervisor.stop, supervisor.kill)
         return await supervisor.run()
 

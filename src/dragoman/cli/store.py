@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from dragoman.cli.client import add_place
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER as ENVIRONMENTS
@@ -17,7 +18,7 @@ from dragoman.server.settings import Settings, read
 from dragoman.serving.library.building import Log, Project, build
 from dragoman.serving.library.dockerfile import write_context
 from dragoman.serving.library.library import Library, Stored
-from dragoman.serving.library.opening import opened, resolved
+from dragoman.serving.library.opening import Place, opened, resolved
 from dragoman.serving.library.references import Reference, parse
 from dragoman.serving.library.specs import write_record
 from dragoman.serving.library.transfer import pull, push
@@ -60,11 +61,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for command, flag in ((pushing, "--to"), (pulling, "--from")):
         add_remote(command, flag)
     for command in (building, tagging, removing, clearing, extracting, pushing, pulling):
-        add_data_dir(command)
-
-
-def add_data_dir(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", metavar="DIR", help="the data directory with the store of models")
+        add_place(command)
 
 
 def add_remote(command: argparse.ArgumentParser, flag: str) -> None:
@@ -90,19 +87,19 @@ def add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="do not ask before an existing name is given to this model")
 
 
-def data_path(options: argparse.Namespace) -> Path:
-    return settings_of(options).data_path
+def place(options: argparse.Namespace) -> Place:
+    return settings_of(options).place
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    return read({"data_dir": options.data_dir, "environments": getattr(options, "environments", None)})
+    return read({"data_dir": options.data_dir, "store": options.store, "environments": getattr(options, "environments", None)})
 
 
-def with_library(path: Path, work: Callable[[Library], Awaitable[T]]) -> T:
+def with_library(where: Place, work: Callable[[Library], Awaitable[T]]) -> T:
     """Open the store, do something, close it."""
 
     async def session() -> T:
-        async with opened(path) as library:
+        async with opened(where) as library:
             return await work(library)
 
     return asyncio.run(session())
@@ -143,22 +140,26 @@ def run_build(options: argparse.Namespace) -> int:
 def built(options: argparse.Namespace) -> Stored | None:
     """Build as the options say; None when the answer to a question was no."""
     settings = settings_of(options)
-    path = settings.data_path
     name = parse(options.name) if options.name else None
     project = Project(
         Path(options.source).expanduser(), options.model_module, options.model_class, pairs_of(options.copy_files), settings.environments
     )
     if options.dockerfile and Path(options.dockerfile).exists():
         raise invalid(f"--dockerfile is {options.dockerfile}, which exists already; expected a new folder")
-    if name is not None and name.tag and _taken(path, name) and not confirmed(f"'{name}' exists already. Replace it?", options.yes):
+    if (
+        name is not None
+        and name.tag
+        and _taken(settings.place, name)
+        and not confirmed(f"'{name}' exists already. Replace it?", options.yes)
+    ):
         print("Cancelled")
         return None
-    environments = Environments(path / ENVIRONMENTS)
+    environments = Environments(settings.data_path / ENVIRONMENTS)
 
     async def python_for(environment: Environment, log: Log) -> Path:
         return await environments.python_for(environment, log)
 
-    stored = with_library(path, lambda library: build(library, project, name, _log, python_for))
+    stored = with_library(settings.place, lambda library: build(library, project, name, _log, python_for))
     if options.dockerfile:
         for note in write_context(stored, Path(options.dockerfile)):
             _log(note)
@@ -166,9 +167,9 @@ def built(options: argparse.Namespace) -> Stored | None:
     return stored
 
 
-def _taken(path: Path, name: Reference) -> bool:
+def _taken(where: Place, name: Reference) -> bool:
     try:
-        return asyncio.run(resolved(path, str(name))).tag == name.tag
+        return asyncio.run(resolved(where, str(name))).tag == name.tag
     except ServingError as error:
         if error.kind is Kind.NOT_FOUND:
             return False
@@ -180,13 +181,13 @@ def _log(line: str) -> None:
 
 
 def run_tag(options: argparse.Namespace) -> int:
-    stored = with_library(data_path(options), lambda library: library.tag(options.source, options.target))
+    stored = with_library(place(options), lambda library: library.tag(options.source, options.target))
     print(f"Tagged model '{options.source}' to '{stored.name}'.")
     return 0
 
 
 def run_remove(options: argparse.Namespace) -> int:
-    stored = with_library(data_path(options), lambda library: library.remove(options.model))
+    stored = with_library(place(options), lambda library: library.remove(options.model))
     print(f"Removed: '{stored.name}'")
     return 0
 
@@ -195,13 +196,13 @@ def run_clear(options: argparse.Namespace) -> int:
     if not options.repository and not confirmed("Remove all models?", options.yes):
         print("Cancelled")
         return 1
-    for stored in with_library(data_path(options), lambda library: library.clear(options.repository)):
+    for stored in with_library(place(options), lambda library: library.clear(options.repository)):
         print(f"Removed: '{stored.name}'")
     return 0
 
 
 def run_extract(options: argparse.Namespace) -> int:
-    stored = asyncio.run(resolved(data_path(options), options.model))
+    stored = asyncio.run(resolved(place(options), options.model))
     stored.check()
     target = Path(options.save_dir) / stored.served_name
     if target.exists():
@@ -226,7 +227,7 @@ def run_push(options: argparse.Namespace) -> int:
         target = Reference(asked.repository, asked.tag or stored.tag or stored.version.version)
         return stored, target, await push(library, stored, target, url)
 
-    stored, target, new = with_library(data_path(options), work)
+    stored, target, new = with_library(place(options), work)
     print(f"Pushed '{stored.name}' as '{target}'" if new else f"'{target}' is there already")
     return 0
 
@@ -234,7 +235,7 @@ def run_push(options: argparse.Namespace) -> int:
 def run_pull(options: argparse.Namespace) -> int:
     url = remote_of(options, "--from")
     target = parse(options.name) if options.name else None
-    stored, new = with_library(data_path(options), lambda library: pull(library, parse(options.model), url, target))
+    stored, new = with_library(place(options), lambda library: pull(library, parse(options.model), url, target))
     print(f"Pulled '{stored.name}'" if new else f"'{stored.name}' is here already")
     return 0
 

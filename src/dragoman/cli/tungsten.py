@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from dragoman import __version__, compat
 from dragoman.cli import serve, store
-from dragoman.cli.client import table
+from dragoman.cli.client import add_place, table
 from dragoman.cli.fields import parsed
 from dragoman.cli.listing import created, stored_models
 from dragoman.cli.predict import add_fields, locally
@@ -91,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     login.set_defaults(run=_login)
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="log more, and show where an error comes from")
-        store.add_data_dir(command)
+        add_place(command)
     return root
 
 
@@ -132,7 +132,7 @@ def _target(options: argparse.Namespace) -> str:
     """What to serve: a project that lies there, else a stored model, by default the newest."""
     if options.model and Path(options.model).exists():
         return str(options.model)
-    stored = asyncio.run(resolved(store.data_path(options), options.model))
+    stored = asyncio.run(resolved(store.place(options), options.model))
     if not options.model:
         print("Finding the latest model... succeeded", file=sys.stderr)
         print(f"Use model '{stored.name}'", file=sys.stderr)
@@ -156,6 +156,8 @@ def _serve(options: argparse.Namespace) -> int:
         words += ["--batch-size", str(options.batch_size)]
     if options.data_dir:
         words += ["--data-dir", options.data_dir]
+    if options.store:
+        words += ["--store", options.store]
     for name in _VARIABLES:
         if (text := os.environ.get(name)) and f"DRAGOMAN_{name}" not in os.environ:
             words.append(f"--{name.lower().replace('_', '-')}={text}")

@@ -5,13 +5,16 @@ Tungsten's description of the default model (input_schema, output_schema, demo_o
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
 from dragoman.console.docs_page import docs_page
 from dragoman.console.openapi import document
 from dragoman.console.page import start_page
+from dragoman.console.registry_api import PATHS, RegistryApi
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
@@ -36,10 +39,24 @@ class Console:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._registry = RegistryApi(services)
 
     def route(self, request: Request) -> Route:
+        methods = self._methods(request)
+        if not methods:
+            raise path_error(request)
+        route = methods.get("GET" if request.method == "HEAD" else request.method)
+        if route is None:
+            raise method_error(request, methods)
+        return route
+
+    def _methods(self, request: Request) -> Mapping[str, Route]:
+        """What a path has, by method; nothing for a path that does not exist."""
         path = request.path.rstrip("/")
         parts = path.split("/")
+        if path.startswith(PATHS):
+            segments = request.raw_path.decode("ascii", "replace").rstrip("/").split("/")[3:]
+            return self._registry.methods([unquote(segment) for segment in segments])  # a "/" in a name is escaped
         if path == "":
             route = Route(self._face, Access.PUBLIC)
         elif path == "/dragoman/v1/status":
@@ -53,10 +70,8 @@ class Console:
         elif path.startswith("/dragoman/v1/models/") and len(parts) == 5:
             route = Route(self._model, Access.PUBLIC, (parts[4],))
         else:
-            raise path_error(request)
-        if request.method not in ("GET", "HEAD"):
-            raise method_error(request, ["GET"])
-        return route
+            return {}
+        return {"GET": route}
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
@@ -65,7 +80,8 @@ class Console:
             body["detail"] = _DETAILS.get(error.what, error.message)
         answer = _json(body, status)
         if status == 405:
-            answer.headers.append((b"allow", b"GET, HEAD"))
+            allowed = ", ".join(self._methods(request)).replace("GET", "GET, HEAD")
+            answer.headers.append((b"allow", allowed.encode()))
         return answer
 
     async def _face(self, request: Request) -> Answer:

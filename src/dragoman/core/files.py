@@ -3,43 +3,20 @@
 Called by convert.py and by the codecs of protocols that do not fetch.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
+from dragoman.core.data_uris import OCTETS, Encoded, read_data_uri
 from dragoman.core.errors import Kind, Problem, ServingError
 from dragoman.core.rows import row_schema
 from dragoman.core.tensors import Blob, JsonSchema, Signature, Value
 
-_PLAIN = "text/plain"
-"""What a data URI holds that does not say."""
-
 
 def decoded(text: str) -> Blob | None:
     """The file that a `data:` URI or bare base64 holds; None for any other URL. Raises ValueError for what cannot be decoded."""
-    if text[:5].lower() != "data:":
-        return None if ":" in text else Blob(_base64(text))
-    head, comma, body = text.partition(",")
-    if not comma:
-        raise ValueError("a data: URI without content")
-    kind, *parameters = head[5:].split(";")
-    if parameters and parameters[-1].strip().lower() == "base64":
-        return Blob(_base64(unquote_to_bytes(body).decode("latin-1") if "%" in body else body), kind or _PLAIN)
-    return Blob(unquote_to_bytes(body), kind or _PLAIN)
-
-
-def _base64(text: str) -> bytes:
-    """Standard or URL-safe alphabet; padding may be left out, and lines may be broken."""
-    plain = "".join(text.split()).rstrip("=").translate(_STANDARD)
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        raise ValueError("what is not base64") from None
-
-
-_STANDARD = str.maketrans("-_", "+/")
+    if text[:5].lower() == "data:":
+        return read_data_uri(text).decode()
+    return None if ":" in text else Encoded(text, True, OCTETS).decode()
 
 
 def decode_files(rows: Sequence[dict[str, Value]], signature: Signature, model: str) -> list[dict[str, Value]]:

@@ -7,14 +7,17 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
+from dragoman.serving.library.opening import Place
+from dragoman.store.addresses import shown, sqlite_path, store_url
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+_PUBLIC_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/%-]*)?")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -40,25 +43,42 @@ def _default_data_dir() -> str:
     return str(Path(base) / "dragoman")
 
 
-def setting(default: Any, text: str, *, unit: str = "", choices: tuple[str, ...] = (), short: str = "", metavar: str = "") -> Any:
-    """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags."""
-    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar}
+def setting(
+    default: Any,
+    text: str,
+    *,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    short: str = "",
+    metavar: str = "",
+    shown: Callable[[str], str] | None = None,
+) -> Any:
+    """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags.
+
+    `shown` makes of a value that may hold a password what may be printed.
+    """
+    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown}
     if isinstance(default, list):
         return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": str})
     if default is dict:
         return field(default_factory=dict, metadata=meta)
-    return field(default=default, metadata=meta)
+    return field(default=default, metadata=meta, repr=shown is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    targets: tuple[str, ...] = setting([], "what to serve: files, folders or NAME=PATH", metavar="TARGET")
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs or NAME=PATH", metavar="TARGET")
     port: tuple[int, ...] = field(
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
+    public_url: str = setting(
+        "",
+        "address by which clients reach this server, for URLs in answers: https://models.example.org (default: whatever each client used)",
+        metavar="URL",
+    )
     workers: int = setting(1, "processes that share the ports, each with its own copy of the models that run in the server")
     engine: str = setting(
         "local",
@@ -107,8 +127,18 @@ class Settings:
     trusted_root: tuple[str, ...] = setting(
         [], "as --model-root, for folders with files that you made: pickles and Python code in it are loaded", metavar="DIR"
     )
+    mlflow_registry: str = setting(
+        "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
+    )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
+    store: str = setting(
+        "",
+        "database of models, wishes and predictions: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE for servers that share"
+        " one (default: a SQLite file in the data directory)",
+        metavar="URL",
+        shown=shown,
+    )
     log_level: str = setting(
         "info", "trace (as debug), debug, info, warning or error", choices=("trace", "debug", "info", "warning", "error")
     )
@@ -126,6 +156,20 @@ class Settings:
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir or _default_data_dir())
+
+    @property
+    def store_url(self) -> str:
+        return self.store or store_url(self.data_path)
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process serves from the store: with a SQLite file there is one server at a time (holder.py)."""
+        return self.workers == 1 and sqlite_path(self.store_url) is not None
+
+    @property
+    def place(self) -> Place:
+        """Where models are stored."""
+        return Place(self.data_path, self.store_url)
 
 
 def flag_of(name: str) -> str:
@@ -156,11 +200,12 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
 
 
 def as_toml(settings: Settings) -> str:
-    """The settings as a file that --config reads back."""
+    """The settings as a file that --config reads back, but for passwords."""
     lines = []
     for spec in fields(Settings):
         lines.append(f"# {spec.metadata['help']}")
-        lines.append(f"{spec.name} = {_toml(getattr(settings, spec.name))}")
+        value, shown = getattr(settings, spec.name), spec.metadata.get("shown")
+        lines.append(f"{spec.name} = {_toml(shown(value) if shown else value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -260,6 +305,13 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             raise refuse(name, f"expected {least} to {most}")
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
+    if settings.store:
+        try:
+            sqlite_path(settings.store)
+        except ServingError as error:
+            raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
+    if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
+        raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     return settings

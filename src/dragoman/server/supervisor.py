@@ -41,7 +41,10 @@ Report = dict[str, Any]
 
 
 class Supervisor:
-    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}."""
+    """`on_report` gets each message of a worker: its index and {"event": "progress" | "loaded", ...}.
+
+    Workers keep the descriptors `inherited` open for as long as they live: the lock of the store.
+    """
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Supervisor:
         sockets: Sequence[socket.socket],
         run_dir: str,
         on_report: Callable[[int, Report], None],
+        inherited: Sequence[int] = (),
     ) -> None:
         self._settings = settings
         self._sockets = sockets
@@ -56,6 +60,7 @@ class Supervisor:
         self._keeper = str(Path(run_dir) / "keeper")
         self._run = uuid4().hex
         self._on_report = on_report
+        self._inherited = inherited
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._code = 0
@@ -138,7 +143,7 @@ class Supervisor:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "dragoman.server.child", str(theirs.fileno()),
-                pass_fds=[*descriptors, theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[*descriptors, *self._inherited, theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C in the terminal goes to the supervisor, which then drains the workers
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )  # fmt: skip

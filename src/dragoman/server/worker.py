@@ -24,6 +24,7 @@ from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
 from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
+from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
 from dragoman.server.http import HttpLimits, HttpServer, Peers
 from dragoman.server.loading import Loaded, Loading, Progress
@@ -39,7 +40,6 @@ from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
-from dragoman.serving.library.opening import lookup
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters, Tally
@@ -56,7 +56,7 @@ from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
-from dragoman.store.sql import open_store, store_url
+from dragoman.store.sql import exists, open_store
 
 log = logging.getLogger("dragoman")
 
@@ -95,11 +95,9 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
-        self.store = LateStore(
-            partial(open_store, store_url(settings.data_path)),
-            lambda: Path(store_url(settings.data_path).removeprefix("sqlite:///")).exists(),
-        )
-        members = Members(settings.data_path / "owners", shared, alone=settings.workers == 1)
+        opener = partial(open_store, settings.store_url)
+        self.store = LateStore(opener, partial(exists, settings.store_url))
+        members = Members(settings.data_path / "owners", shared, alone=settings.alone)
         self.registry = Registry(self.store, members, run=run or uuid4().hex)
         self.watch = Watch(self.registry, self.store)
         self.engines = Engines(
@@ -110,7 +108,9 @@ class Worker:
             )
         )
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
-        self.repository = Repository(settings.targets, defaults(settings), lookup(settings.data_path), self.roots, shared=shared)
+        self._progress: Progress = lambda text: None
+        others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
+        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared)
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins)
@@ -124,6 +124,7 @@ class Worker:
             after=self.deployments.follow,
             served=self.deployments.serving,
             logged=tracking.location,
+            fetch=artifacts_for_requests(settings, self.roots).fetch,
         )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
@@ -140,6 +141,7 @@ class Worker:
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            public_url=settings.public_url.rstrip("/"),
             predictions=self.predictions,
             uploads=self.uploads,
             store=self.store,
@@ -181,7 +183,7 @@ class Worker:
                 limits,
                 admit=lambda rows, signature: admit(rows, signature, files),
                 tidy=self.uploads.sweep,
-                alone=settings.workers == 1,
+                alone=settings.alone,
                 ended=lambda model, how: self.meters.tally(model, Tally(how.value)),
             )
         )
@@ -205,6 +207,7 @@ class Worker:
 
     async def load(self, progress: Progress = lambda _: None) -> Loaded:
         """Load the targets and whatever is deployed; one bad model does not stop the others."""
+        self._progress = progress
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         await self.watch.start()
@@ -232,7 +235,7 @@ class Worker:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
         kind = {413: Kind.TOO_LARGE, 408: Kind.TIMEOUT, 503: Kind.OVERLOADED}.get(status, Kind.INVALID_INPUT)
         scope = {"method": "", "path": path, "headers": []}
-        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body"))
+        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body", status=status))
         assert isinstance(answer.body, bytes)
         return answer.media_type, answer.body
 

@@ -300,11 +300,8 @@ class Catalog:
         if scheme in ("", "file", ARTIFACTS):
             path = await asyncio.to_thread(self.roots.resolve, source)
         elif self.fetch is None or scheme == "runs":
-            raise ServingError(
-                Kind.UNSUPPORTED,
-                f"the source {quoted(source)} cannot be fetched by this server: bring the model into a folder of --model-root and name that",
-                what="source",
-            )
+            reason = "cannot be fetched by this server: bring the model into a folder of --model-root and name that"
+            raise invalid(f"the source {quoted(source)} {reason}", "source")
         else:
             path = await asyncio.to_thread((await self.fetch(source)).resolve)
             if not await asyncio.to_thread(self.roots.open_to, path):
@@ -314,7 +311,7 @@ class Catalog:
             asked,
             digest=model.digest,
             kind=model.kind,
-            spec=model.spec,
+            spec=dict(model.spec),
             manifest=model.manifest,
             folder=str(model.folder),
             facts={**model.facts, **asked.facts},
@@ -325,9 +322,7 @@ class Catalog:
         logged = _LOGGED.fullmatch(source)
         if logged is not None:
             if self.logged is None:
-                raise ServingError(
-                    Kind.UNSUPPORTED, f"the source {quoted(source)} is a logged model, of which this server has none", what="source"
-                )
+                raise invalid(f"the source {quoted(source)} is a logged model, of which this server has none", "source")
             return await self._filled(asked, await self.logged(logged[1]), follow=False)
         try:
             found = await self.resolve(source)

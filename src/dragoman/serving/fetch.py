@@ -14,20 +14,34 @@ import ssl
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from dragoman.core.data_uris import OCTETS, bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.fetch_policy import FetchPolicy
 
-__all__ = ["FetchPolicy", "Fetched", "Resolver", "bare_name", "fetch", "media_type", "post", "resolve", "shown", "too_large"]
+__all__ = [
+    "Downloaded",
+    "FetchPolicy",
+    "Fetched",
+    "Have",
+    "Resolver",
+    "download",
+    "fetch",
+    "media_type",
+    "post",
+    "resolve",
+    "shown",
+    "too_large",
+]
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Every address of a host and port, as text. Raises OSError where there is none (socket.gaierror with EAI_AGAIN: ask again later)."""
 
 _WEB = frozenset({"http", "https"})
 _SHOWN_CHARACTERS = 200
-_NAME_CHARACTERS = 120
 _AUTHORITY = re.compile(r"(?:[^:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}\Z")
 _TYPES = mimetypes.MimeTypes()
@@ -44,18 +58,44 @@ class Fetched:
     url: str
 
 
+@dataclass(slots=True)
+class Have:
+    """How far a download has come: bytes that are there, and what says that they are still the beginning of the same file ("": nothing)."""
+
+    size: int = 0
+    validator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file that is complete. `validator` is what its server knows it by, "" when it does not say; `url` is the last hop."""
+
+    name: str
+    size: int
+    validator: str
+    url: str
+
+
 async def resolve(host: str, port: int) -> list[str]:
     """The system's resolver, which also reads addresses in every odd spelling."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-async def fetch(url: str, policy: FetchPolicy, *, resolver: Resolver = resolve, trust: ssl.SSLContext | None = None) -> Fetched:
+async def fetch(
+    url: str,
+    policy: FetchPolicy,
+    *,
+    headers: Mapping[str, str] = EMPTY,
+    resolver: Resolver = resolve,
+    trust: ssl.SSLContext | None = None,
+) -> Fetched:
     """The bytes behind an http, https or file URL, or a ServingError whose text names the URL without its credentials and query.
 
     INVALID_INPUT: no such URL, host or file, or the other server will not give it. FORBIDDEN: the policy does not open it. TOO_LARGE
     and TIMEOUT: the policy's limits. UNAVAILABLE: the other server cannot be reached or failed. Call it from a task; cancelling it closes
-    what it opened. `resolver` and `trust` replace the system's resolver and its certificate authorities.
+    what it opened. `headers` go to http servers, and to no other host than the URL's. `resolver` and `trust` replace the system's resolver
+    and its certificate authorities.
     """
     try:
         parts = urlsplit(url)
@@ -70,11 +110,49 @@ async def fetch(url: str, policy: FetchPolicy, *, resolver: Resolver = resolve, 
                 await _import_http()
                 from dragoman.serving.fetch_http import fetch_http
 
-                return await fetch_http(url, policy, resolver, trust)
+                return await fetch_http(url, policy, resolver, trust, headers)
     except TimeoutError:
         raise ServingError(Kind.TIMEOUT, f"URL {shown(url)} could not be read within {policy.timeout_s:g} s") from None
     known = "http://, https:// or file://" if policy.roots else "http:// or https://"
     raise invalid(f"URL {shown(url)}: expected {known} at its start")
+
+
+async def download(
+    url: str,
+    target: Path,
+    policy: FetchPolicy,
+    *,
+    have: Have,
+    known: str = "",
+    headers: Mapping[str, str] = EMPTY,
+    progress: Callable[[int, int], None] = lambda done, whole: None,
+    resolver: Resolver = resolve,
+    trust: ssl.SSLContext | None = None,
+) -> Downloaded | None:
+    """Write what an http or https URL holds to a file, which may be large. Raises like `fetch`; the time-out is for each pause, not the whole.
+
+    `have` is what of it is in `target` already, and is kept up to date: after an error the caller may call again with it, and only the rest
+    is asked for. None: the URL still holds what the validator `known` stands for. `progress` is told bytes so far and all (0: unknown).
+    """
+
+    def write(piece: bytes, place: int, whole: int) -> None:
+        with target.open("r+b" if target.exists() else "wb") as file:
+            file.truncate(place)
+            file.seek(place)
+            file.write(piece)
+        progress(place + len(piece), whole)
+
+    if urlsplit(url).scheme not in _WEB:
+        raise invalid(f"URL {shown(url)}: expected http:// or https:// at its start")
+    try:
+        await _import_http()
+        from dragoman.serving.fetch_http import download_http
+
+        return await download_http(url, policy, resolver, trust, headers=headers, have=have, write=write, known=known)
+    except TimeoutError:
+        raise ServingError(Kind.TIMEOUT, f"URL {shown(url)} sent nothing for {policy.timeout_s:g} s") from None
+    except OSError as error:
+        raise ServingError(Kind.UNAVAILABLE, f"what URL {shown(url)} holds cannot be written: {error.strerror}") from error
 
 
 async def post(
@@ -133,19 +211,13 @@ def too_large(url: str, policy: FetchPolicy) -> ServingError:
     return ServingError(Kind.TOO_LARGE, f"URL {shown(url)} holds more than {policy.max_bytes} bytes, the most that is fetched")
 
 
-def bare_name(path: str) -> str:
-    """The last segment of a decoded path as a file name that is safe to use: no separators or control characters; "" where none is left."""
-    name = "".join(character for character in re.split(r"[/\\]", path)[-1] if character.isprintable()).strip()
-    return "" if name in {".", ".."} else name[-_NAME_CHARACTERS:]
-
-
 def media_type(declared: str, name: str) -> str:
     """The declared type in lower case without parameters; where it is missing or no type at all, a guess by the file's name."""
     plain = declared.partition(";")[0].strip()
     if _MEDIA_TYPE.match(plain):
         return plain.lower()
     guess, packed = _TYPES.guess_type(name)
-    return guess if guess and not packed else "application/octet-stream"
+    return guess if guess and not packed else OCTETS
 
 
 def _read_file(parts: SplitResult, policy: FetchPolicy) -> Fetched:

@@ -12,15 +12,17 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpcore
 import httpx
 
 from dragoman import __version__
+from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.serving.fetch import Fetched, Resolver, bare_name, media_type, shown, too_large
+from dragoman.core.model import EMPTY
+from dragoman.serving.fetch import Downloaded, Fetched, Have, Resolver, media_type, shown, too_large
 from dragoman.serving.fetch_policy import Address, FetchPolicy, plain_host
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -32,17 +34,83 @@ _GZIP_MEMBERS = 10_000
 _PIECE_BYTES = 16 * 1024
 
 
-async def fetch_http(url: str, policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None) -> Fetched:
+async def fetch_http(
+    url: str, policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None, headers: Mapping[str, str] = EMPTY
+) -> Fetched:
     """See `fetch`, which also holds the deadline of the whole."""
-    first = target = _read_url(url)
-    for _ in range(policy.max_redirects + 1):
-        # Credentials belong to the server that the caller named, whoever redirects where.
-        credentials = (first.username, first.password) if _origin(target) == _origin(first) else ("", "")
-        answer = await _hop(target, credentials, policy, resolver, trust)
-        if isinstance(answer, Fetched):
-            return answer
-        target = answer
-    raise invalid(f"URL {shown(url)} redirects more than {policy.max_redirects} times")
+    fields = {b"Accept": b"*/*", b"Accept-Encoding": b"gzip"}
+    async with _followed(url, policy, resolver, trust, fields, headers) as (target, response):
+        if not 200 <= response.status < 300:
+            raise _refused(shown(str(target)), response.status)
+        return await _read(target, policy, response)
+
+
+async def download_http(
+    url: str,
+    policy: FetchPolicy,
+    resolver: Resolver,
+    trust: ssl.SSLContext | None,
+    *,
+    headers: Mapping[str, str],
+    have: Have,
+    write: Callable[[bytes, int, int], None],
+    known: str = "",
+) -> Downloaded | None:
+    """See `download`: one attempt, with as long as it takes but no pause over the policy's time-out.
+
+    None: what `known` validates is still what the URL holds. `write` gets each piece with the place where it belongs and the size of the whole
+    (0 where nobody says); a piece at 0 means that what is there is worth nothing.
+    """
+    fields = {b"Accept": b"*/*", b"Accept-Encoding": b"identity"}
+    if known:
+        fields[b"If-None-Match"] = known.encode("latin-1")
+    if have.size and have.validator:
+        fields |= {b"Range": f"bytes={have.size}-".encode(), b"If-Range": have.validator.encode("latin-1")}
+    async with AsyncExitStack() as stack:
+        async with asyncio.timeout(policy.timeout_s):
+            target, response = await stack.enter_async_context(_followed(url, policy, resolver, trust, fields, headers))
+        label = shown(str(target))
+        if known and response.status == 304:
+            return None
+        if not 200 <= response.status < 300:
+            raise _refused(label, response.status)
+        if _header(response.headers, b"content-encoding").strip().lower() not in {"", "identity"}:
+            raise invalid(f"URL {label}: the answer is packed although a plain one was asked for")
+        place = _range_start(_header(response.headers, b"content-range"), have.size, label) if response.status == 206 else 0
+        length = int(_header(response.headers, b"content-length") or 0)
+        whole = place + length if length else 0
+        if max(whole, place) > policy.max_bytes:
+            raise too_large(url, policy)
+        validator = _validator(response.headers)
+        have.size, have.validator = place, validator
+        write(b"", place, whole)
+        pieces = response.aiter_stream()
+        while True:
+            async with asyncio.timeout(policy.timeout_s):
+                piece = await anext(pieces, b"")
+            if not piece:
+                break
+            if place + len(piece) > policy.max_bytes:
+                raise too_large(url, policy)
+            await asyncio.to_thread(write, piece, place, whole)
+            place += len(piece)
+            have.size = place
+        if whole and place != whole:
+            raise ServingError(Kind.UNAVAILABLE, f"URL {label}: the answer is incomplete")
+        return Downloaded(bare_name(target.path), place, validator, str(target))
+
+
+def _validator(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """A strong ETag, else nothing: a weak one or a date may stay the same while bytes change."""
+    found = _header(headers, b"etag").strip()
+    return found if re.fullmatch(r'"[\x21\x23-\x7e]{1,200}"', found) else ""
+
+
+def _range_start(text: str, asked: int, label: str) -> int:
+    found = re.match(r"bytes (\d{1,18})-", text)
+    if found is None or int(found[1]) != asked:
+        raise ServingError(Kind.UNAVAILABLE, f"URL {label}: the answer is another part of the file than was asked for")
+    return asked
 
 
 async def post_http(
@@ -90,18 +158,28 @@ def _origin(url: httpx.URL) -> tuple[str, str, int]:
     return url.scheme, url.host, _port(url)
 
 
-async def _hop(
-    target: httpx.URL, credentials: tuple[str, str], policy: FetchPolicy, resolver: Resolver, trust: ssl.SSLContext | None
-) -> Fetched | httpx.URL:
-    """One GET: what the URL held, or where it redirects to."""
-    label = shown(str(target))
-    fields = {b"Accept": b"*/*", b"Accept-Encoding": b"gzip"}
-    async with _asked(b"GET", target, credentials, policy, resolver, trust, fields) as response:
-        if response.status in _REDIRECTS:
-            return _next(target, label, _header(response.headers, b"location"))
-        if not 200 <= response.status < 300:
-            raise _refused(label, response.status)
-        return await _read(target, policy, response)
+@asynccontextmanager
+async def _followed(
+    url: str,
+    policy: FetchPolicy,
+    resolver: Resolver,
+    trust: ssl.SSLContext | None,
+    fields: Mapping[bytes, bytes],
+    headers: Mapping[str, str],
+) -> AsyncGenerator[tuple[httpx.URL, httpcore.Response], None]:
+    """GET, through redirects: the last hop and the head of its answer. `headers` and credentials go to the server that the caller named only."""
+    first = target = _read_url(url)
+    private = {name.encode("ascii"): value.encode("latin-1") for name, value in headers.items()}
+    for _ in range(policy.max_redirects + 1):
+        at_home = _origin(target) == _origin(first)
+        credentials = (first.username, first.password) if at_home else ("", "")
+        sent = {**fields, **private} if at_home else fields
+        async with _asked(b"GET", target, credentials, policy, resolver, trust, sent) as response:
+            if response.status not in _REDIRECTS:
+                yield target, response
+                return
+            target = _next(target, shown(str(target)), _header(response.headers, b"location"))
+    raise invalid(f"URL {shown(url)} redirects more than {policy.max_redirects} times")
 
 
 @asynccontextmanager

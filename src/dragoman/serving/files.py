@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
+from dragoman.core.data_uris import OCTETS, Encoded, TooLongError, read_data_uri
 from dragoman.core.errors import Kind, Problem, ServingError
 from dragoman.core.tensors import Blob, Signature, Value
-from dragoman.serving.data_uris import Encoded, TooLongError, read_data_uri
 from dragoman.serving.fetch import Fetched, FetchPolicy, fetch
 from dragoman.serving.images import size_of
 from dragoman.serving.uploads import Uploads
@@ -187,7 +187,7 @@ def _bare(text: str) -> Encoded:
     scheme = urlsplit(text[:100]).scheme
     if scheme:
         raise ValueError(f"{scheme}: URLs are not accepted; use data:, http: or https:")
-    return Encoded(text, True, "application/octet-stream")
+    return Encoded(text, True, OCTETS)
 
 
 def _url(text: str) -> str | None:

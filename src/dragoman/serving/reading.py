@@ -71,6 +71,8 @@ class Place:
     """Whether its files came from elsewhere as data, so that none of them may be run as code."""
     trusted: bool = False
     """Whether the operator answers for its files where they lie, whatever --trust-pickle says."""
+    remote: bool = False
+    """Whether `text` is a URI."""
     stored: Stored | None = None
     model_class: str = ""
     """Which class of a Python file, where it has several."""

@@ -7,35 +7,36 @@ for each load request, so that what is served is what lies on disk then.
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.serving.library.library import Stored
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
 from dragoman.serving.registry import check_name
 from dragoman.serving.roots import Roots
-from dragoman.serving.targets import Targets, nothing_stored
+from dragoman.serving.targets import Elsewhere, Targets
+
+NOWHERE_ELSE = Elsewhere()
 
 
 class Repository:
-    """The targets of this run: each PATH or NAME=PATH, or a name in the model store where there is no such path.
+    """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path.
 
-    `stored` looks a name up and raises ServingError where there is none; it may block. `shared` is a folder of all workers of this server,
-    where load requests leave their files; without one this process makes its own.
+    `shared` is a folder of all workers of this server, where load requests leave their files; without one this process makes its own.
     """
 
     def __init__(
         self,
         targets: Sequence[str],
         defaults: Defaults,
-        stored: Callable[[str], Stored] = nothing_stored,
+        elsewhere: Elsewhere = NOWHERE_ELSE,
         roots: Roots | None = None,
         *,
         shared: Path | None = None,
     ) -> None:
-        self._targets = Targets(targets, defaults.name, stored)
+        trusting = bool(defaults.arguments.get("trust_pickle"))
+        self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots)
         self._uploads = _Uploads(shared)
 
@@ -60,10 +61,14 @@ class Repository:
         """Every model name that the targets have now, loaded or not."""
         names: dict[str, None] = {}
         for target in self._targets.texts:
+            meant = self._targets.meant(target)
+            if meant.remote:  # whoever only asks for names need not wait for other places
+                names[readable(meant.name)] = None
+                continue
             try:
                 names.update((readable(p.name), None) for p in self._targets.places(target))
             except ServingError:
-                names[readable(self._targets.meant(target).name)] = None
+                names[readable(meant.name)] = None
         return list(names)
 
     def receive(self, name: str, files: Mapping[str, bytes]) -> str:
@@ -88,10 +93,13 @@ class Repository:
         if folder:
             return self.reader.read(Place(name, Path(folder), data_only=True), config)
         for target in self._targets.texts:
+            meant = self._targets.meant(target)
+            if meant.remote and meant.name != name:
+                continue
             try:
                 places = self._targets.places(target)
             except ServingError as error:
-                if self._targets.meant(target).name == name:
+                if meant.name == name:
                     return broken(name, error.message)
                 continue
             for place in places:

@@ -5,18 +5,22 @@ Nothing is loaded and no code is run; what a model holds is looked at before any
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
+from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving import layouts, mlflow_models
 from dragoman.serving.library.packing import ONLY, File, digest_of, hashed, listed, manifest
+from dragoman.serving.library.specs import PYTHON, kept, read_record
 from dragoman.serving.paths import read_bounded
+from dragoman.serving.python_models import RECORD, RUNTIME
 from dragoman.serving.reading import Defaults, Place, Reader
 from dragoman.serving.roots import Roots
 from dragoman.serving.settings import LARGEST_FILE, quoted
+from dragoman.serving.words import storable
 
 DESCRIPTION = "description.json"
 """What Submarine writes beside a model that it saves."""
@@ -34,9 +38,10 @@ class Model:
     place: Path
     kind: str
     """The native flavor of an MLflow model, the model type that Submarine wrote, else the runtime or layout."""
-    spec: Mapping[str, Any]
-    files: tuple[File, ...]
-    facts: Mapping[str, str]
+    spec: Mapping[str, Any] = EMPTY
+    """What a build would record of it, so that it can be pushed and extracted like one that was built."""
+    files: tuple[File, ...] = ()
+    facts: Mapping[str, str] = EMPTY
     """What its own files say and the registry shows: model_type, and the id, run_id and model_id where they have one."""
 
     @property
@@ -45,7 +50,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        return digest_of(self.kind, self.spec, self.files)
+        return digest_of(self.kind, dict(self.spec), self.files)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -60,11 +65,10 @@ def examine(path: Path, source: str, roots: Roots) -> Model:
     try:
         place = path.parent if path.is_file() and path.name in (mlflow_models.FILE, DESCRIPTION) else path
         files = _listed(place, roots)
-        place, kind, facts = _recognised(place, files)
-        if place != path:
-            files = _listed(place, roots)
-        spec = {"leaf": place.name} if kind == "triton" else {}
-        return Model(place, kind, spec, hashed(files), {"model_type": kind, **facts})
+        found = _recognised(place, files)
+        if found.place != place:
+            files = _listed(found.place, roots)
+        return replace(found, files=hashed(files), facts={"model_type": found.kind, **found.facts})
     except ServingError as error:
         message = error.message.replace(str(path), quoted(source))
         raise ServingError(error.kind, f"the source {quoted(source)} cannot be registered: {message}", what="source") from error
@@ -88,11 +92,13 @@ def _listed(place: Path, roots: Roots) -> dict[str, Path]:
     return listed(place, lambda real: roots.same(real, place))
 
 
-def _recognised(place: Path, files: Mapping[str, Path]) -> tuple[Path, str, dict[str, str]]:
-    """Where in a source the model is, its kind, and its facts."""
+def _recognised(place: Path, files: Mapping[str, Path]) -> Model:
+    """Which model is at a place or in a folder of it, without its files."""
+    if not storable(str(place)):  # a source is text, but a link may lead anywhere
+        raise invalid("its folder has a name that is no text")
     if mlflow_models.FILE in files and place.is_dir():
         model = mlflow_models.describe(place)
-        return place, model.flavor, _said(run_id=model.run_id, model_id=model.model_id)
+        return Model(place, model.flavor, facts=_said(run_id=model.run_id, model_id=model.model_id))
     descriptions = [path for path in files if path.rpartition("/")[2] == DESCRIPTION and path.count("/") <= _DEPTH]
     if descriptions and place.is_dir():
         if len(descriptions) > 1:
@@ -101,8 +107,8 @@ def _recognised(place: Path, files: Mapping[str, Path]) -> tuple[Path, str, dict
         kind, content = described(folder)
         _check_described(folder, kind)
         identity = content.get("id")
-        return folder, kind, _said(id=identity if isinstance(identity, str) else "")
-    return place, *_of_our_own(place)
+        return Model(folder, kind, facts=_said(id=identity if isinstance(identity, str) else ""))
+    return _of_our_own(place)
 
 
 def _check_described(folder: Path, kind: str) -> None:
@@ -116,17 +122,27 @@ def _check_described(folder: Path, kind: str) -> None:
         raise invalid(f"{DESCRIPTION} says {kind}, but there is not {_TYPES[kind]} beside it") from error
 
 
-def _of_our_own(place: Path) -> tuple[str, dict[str, str]]:
+def _of_our_own(place: Path) -> Model:
     """Whatever `dragoman serve` takes, and SavedModels."""
     found = Reader(Defaults()).read(Place("source", place, named=True))
     if found.error:
         if _is_saved_model(place):
-            return "tensorflow", {}
+            return Model(place, "tensorflow")
         raise invalid(f"{found.error}; {_EXPECTED}")
     spec = found.versions[max(found.versions, key=version_order)]
+    if spec.runtime == RUNTIME:
+        return _python(place, spec)
     if place.is_dir() and (place / layouts.TRITON_CONFIG).is_file():
-        return "triton", _said(model_type=spec.runtime)
-    return spec.runtime, {}
+        return Model(place, "triton", {"leaf": place.name}, facts=_said(model_type=spec.runtime))
+    return Model(place, spec.runtime)
+
+
+def _python(place: Path, spec: ModelSpec) -> Model:
+    artifact = Path(spec.artifact)
+    if (place / RECORD).is_file():
+        return Model(place, *read_record(place))
+    inside = artifact.relative_to(place if place.is_dir() else place.parent).as_posix()
+    return Model(place, PYTHON, kept(inside if inside != "." else "", spec.arguments["module"], spec.arguments["class"], {}))
 
 
 def _is_saved_model(place: Path) -> bool:

@@ -1,18 +1,20 @@
-"""What the words of the command line mean: paths, NAME=PATH, FILE.py:CLASS, folders of models, names in the model store.
+"""What the words of the command line mean: paths, NAME=PATH, FILE.py:CLASS, folders of models, names in the model store, URIs.
 
 Looks at disks, reads no model; blocking. Called by repository.py.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving import layouts
+from dragoman.serving.artifacts import is_remote, name_of
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.references import parse
+from dragoman.serving.library.remotes import without_secrets
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.paths import read_bounded
 from dragoman.serving.python_models import FILE, SUFFIX
@@ -27,13 +29,33 @@ def nothing_stored(text: str) -> Stored:
     raise ServingError(Kind.NOT_FOUND, f"no model '{text}' is stored", what="model")
 
 
-class Targets:
-    """`name` is for a single target without one of its own; `stored` looks up what is no path, raises ServingError, and may block."""
+def nowhere(uri: str) -> Path:
+    """The fetching of a server that fetches nothing."""
+    raise ServingError(
+        Kind.UNSUPPORTED, f"'{without_secrets(uri)}' cannot be fetched here: bring the model to this machine and name its path"
+    )
 
-    def __init__(self, targets: Sequence[str], name: str, stored: Callable[[str], Stored]) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """How targets that are no path are found: both functions raise ServingError, and may block."""
+
+    stored: Callable[[str], Stored] = nothing_stored
+    """A name in the model store, or a `models:/` URI of the server's own registry."""
+    fetch: Callable[[str], Path] = nowhere
+    """A URI of another place: the file or folder here that holds its content now."""
+    registry: bool = False
+    """Whether `models:/` URIs belong to somebody else's registry, and are fetched."""
+
+
+class Targets:
+    """`name` is for a single target without one of its own. What is fetched is data, unless `trusting`."""
+
+    def __init__(self, targets: Sequence[str], name: str, elsewhere: Elsewhere, *, trusting: bool = False) -> None:
         self.texts = list(targets)
         self._name = name
-        self._lookup = stored
+        self._elsewhere = elsewhere
+        self._trusting = trusting
 
     def meant(self, target: str) -> Place:
         """The name and the path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
@@ -43,7 +65,10 @@ class Targets:
         return self._place(target)
 
     def _place(self, text: str, name: str = "") -> Place:
-        """What a target without its NAME= means: a path, a Python file and one of its classes (FILE.py:CLASS), or a name in the store."""
+        """What a target without its NAME= means: a URI, a path, a Python file and one of its classes (FILE.py:CLASS), or a name in the store."""
+        if is_remote(text):
+            own = name or (self._name if len(self.texts) == 1 else "")
+            return Place(own or name_of(text), Path(), named=bool(own), text=text, remote=True)
         found = _WITH_CLASS.fullmatch(text)
         if found is not None and not _exists(Path(text)):
             return replace(self._place(found[1], name), model_class=found[2])
@@ -58,7 +83,9 @@ class Targets:
 
     def places(self, target: str) -> list[Place]:
         """Where the models of a target lie. Raises INVALID_INPUT when there is none, or the disk does not let itself be read."""
-        place = self.meant(target)
+        place = self._brought(self.meant(target))
+        if place.stored is not None:
+            return [place]
         path = place.path
         try:
             if not path.exists():
@@ -71,13 +98,24 @@ class Targets:
             if not models:
                 layouts.one_artifact(path)  # says what is wrong with the folder
             if not place.named:
-                return [Place(self._own_name(model), model) for model in models]
+                return [replace(place, name=self._own_name(model), path=model) for model in models]
         except OSError as error:
             raise invalid(f"{path} cannot be read: {error.strerror or error}") from error
         if len(models) > 1:
             several = ", ".join(model.name for model in models[:5])
             raise invalid(f"the name '{place.name}' is for one model, but {path} holds several ({several}); leave the name out")
-        return [Place(place.name, models[0], named=True)]
+        return [replace(place, path=models[0])]
+
+    def _brought(self, place: Place) -> Place:
+        """A place on this machine."""
+        if not place.remote:
+            return place
+        if place.text.startswith("models:") and not self._elsewhere.registry:
+            stored = self._elsewhere.stored(place.text)
+            return replace(place, path=stored.place, stored=stored)
+        # Its name was chosen by whoever gave the URI: what its files call themselves says nothing.
+        path = self._elsewhere.fetch(place.text)
+        return replace(place, path=path, named=True, data_only=not self._trusting)
 
     def _in_the_store(self, place: Place) -> Place:
         """A target that is no path. Raises INVALID_INPUT with both readings."""
@@ -86,7 +124,7 @@ class Targets:
         except ServingError:
             raise invalid(f"there is no {place.path}") from None
         try:
-            stored = self._lookup(place.text)
+            stored = self._elsewhere.stored(place.text)
         except ServingError as error:
             raise invalid(f"there is no {place.path}, and {error.message}") from None
         return replace(place, name=place.name if place.named else stored.served_name, path=stored.folder, stored=stored)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob
-from dragoman.serving.fetch import bare_name, media_type
+from dragoman.serving.fetch import media_type
 from dragoman.serving.paths import private_folder
 
 log = logging.getLogger("dragoman")

@@ -49,7 +49,7 @@ class Watch:
         if self._bell is not None:
             await self._bell.close()
         with contextlib.suppress(ServingError):  # the others see it by themselves, a little later
-            if store is not None and self._registry.members.alone:
+            if store is not None and self._registry.members.whole:
                 await store.forget_run(self._registry.run)
             await self._registry.members.leave(store)
 

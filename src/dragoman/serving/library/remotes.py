@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -51,6 +52,68 @@ def open_remote(url: str) -> Remote:
     if not rest:
         raise invalid(f"'{url}' is no place for models: nothing follows {scheme}://")
     return _bucket(url) if scheme in _BUCKETS else _filesystem(url, scheme)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One object below a URL: its path relative to that, and what its store knows its content by ("" when it does not say)."""
+
+    path: str
+    size: int
+    tag: str
+
+
+class Tree(Protocol):
+    def parts(self) -> list[Part]:
+        """The object itself, or every object below the prefix; empty when there is nothing."""
+        ...
+
+    def pieces(self, part: Part, start: int) -> Iterator[bytes]:
+        """The content of one, from a place on."""
+        ...
+
+
+def tree_of(url: str) -> Tree:
+    """What lies at a bucket's URL. Raises UNSUPPORTED without the package that reaches it, INVALID_INPUT for other URLs."""
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _BUCKETS:
+        raise invalid(f"'{without_secrets(url)}' is no bucket: expected {', '.join(f'{each}://' for each in sorted(_BUCKETS))}")
+    base, _, leaf = url.rstrip("/").rpartition("/")
+    if base.endswith(":/"):  # a whole bucket
+        return _Tree(*_opened(url.rstrip("/")), "")
+    return _Tree(*_opened(base), leaf)
+
+
+class _Tree:
+    """Through obstore."""
+
+    def __init__(self, module: Any, store: Any, leaf: str) -> None:
+        self._module = module
+        self._store = store
+        self._leaf = leaf
+        self._alone = False
+
+    def parts(self) -> list[Part]:
+        if self._leaf:
+            try:
+                return [self._part(self._module.head(self._store, self._leaf), alone=True)]
+            except FileNotFoundError:
+                pass
+        listed = self._module.list(self._store, self._leaf or None)
+        return sorted((self._part(each) for batch in listed for each in batch), key=lambda part: part.path)
+
+    def _part(self, found: Any, *, alone: bool = False) -> Part:
+        self._alone = alone
+        path = str(found["path"])
+        relative = path if alone or not self._leaf else path.removeprefix(f"{self._leaf}/")
+        return Part(relative, int(found["size"]), str(found.get("e_tag") or ""))
+
+    def pieces(self, part: Part, start: int) -> Iterator[bytes]:
+        path = part.path if self._alone or not self._leaf else f"{self._leaf}/{part.path}"
+        if start >= part.size:
+            return iter(())
+        options = {"range": {"offset": start}} if start else None
+        return map(bytes, self._module.get(self._store, path, options=options).stream(min_chunk_size=_CHUNK))
 
 
 class Folder:
@@ -177,13 +240,18 @@ def without_secrets(url: str) -> str:
 
 
 def _bucket(url: str) -> Remote:
+    return _Bucket(*_opened(url))
+
+
+def _opened(url: str) -> tuple[Any, Any]:
+    """obstore, and the store at a URL."""
     try:
         import obstore
         import obstore.store
     except ImportError as error:
         raise _missing(url.partition("://")[0], "obstore") from error
     with told(url):
-        return _Bucket(obstore, obstore.store.from_url(url))
+        return obstore, obstore.store.from_url(url)
 
 
 def _filesystem(url: str, scheme: str) -> Remote:
