@@ -178,7 +178,8 @@ class Catalog:
 
         A source is an absolute path, a `file:` URI, a path relative to the first model root or the server's artifacts, `mlflow-artifacts:`,
         `models:/NAME/VERSION`, `models:/NAME/STAGE`, `models:/NAME@ALIAS`, a logged model `models:/m-...`, or what `fetch` brings. `kind` stands
-        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source"), and what `fetch` raises but for UNAVAILABLE.
+        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source"), and what `fetch` raises; but
+        what is UNAVAILABLE there is a bad source here.
         """
         await self.model(model)
         check_source(source)
