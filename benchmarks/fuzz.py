@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.running import serving
+from tests.fuzz import submarine
 from tests.fuzz.driver import DIALECTS, Driver, Report, logged_errors
 from tests.fuzz.models import make
 
@@ -27,7 +28,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dragoman-fuzz-") as folder:
         models = make(Path(folder) / "models")
-        with serving(Path(folder), str(models)) as server:
+        registry = submarine.write(Path(folder) / "registry")
+        with serving(Path(folder), str(models), "--model-root", str(registry)) as server:
             driver = Driver(server.port, server.process.pid, options.dialect, options.seed, options.connections)
             report = driver.run(options.requests, _progress)
             alive = server.process.poll() is None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dragoman.core.model import Call
+from dragoman.core.model import EMPTY, Call
 from dragoman.core.tensors import FP32, Rows, Signature, Tensor, Tensors, TensorSpec
 
 DOUBLER = Signature(inputs=(TensorSpec("x", FP32, (-1, 2)),), outputs=(TensorSpec("y", FP32, (-1, 2)),), batch=True)
@@ -16,9 +16,14 @@ class FakeModel:
     """Doubles `x`; a row that starts with a negative number fails the whole run, as real frameworks do."""
 
     def __init__(
-        self, *, signature: Signature = DOUBLER, run: Callable[[Call], Tensors | Rows] | None = None, gate: threading.Event | None = None
+        self,
+        *,
+        signature: Signature = DOUBLER,
+        run: Callable[[Call], Tensors | Rows] | None = None,
+        gate: threading.Event | None = None,
+        others: Mapping[str, Signature] = EMPTY,
     ) -> None:
-        self.signatures: Mapping[str, Signature] = {"": signature}
+        self.signatures: Mapping[str, Signature] = {"": signature, **others}
         self.operations = frozenset({"predict"})
         self.platform = "fake"
         self.concurrent = True

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY
 from dragoman.store import Bell, RegisteredModel, Report, Rewrite, StoredVersion, Wish
+
+NUMBER = re.compile("[0-9]{1,10}")
 
 
 class FakeBell:
@@ -107,7 +111,7 @@ class FakeRegistry:
         return same
 
     def _add(self, version: StoredVersion, taken: Sequence[str], *, permitted: bool) -> StoredVersion:
-        number = version.version or str(max((int(v) for v in taken if v.isdigit()), default=0) + 1)
+        number = version.version or str(max((int(v) for v in taken if NUMBER.fullmatch(v) and int(v) < 2**31 - 1), default=0) + 1)
         old = self._versions.get((version.model, number))
         if old is not None and not permitted:
             raise ServingError(Kind.CONFLICT, f"version '{number}' of model '{version.model}' exists", what="version")
@@ -183,7 +187,7 @@ class FakeRegistry:
     async def wish(self, model: str, rewrite: Rewrite, *, run: str = "", stages: Mapping[tuple[str, str], str] = EMPTY) -> Wish:
         self._check()
         stands = self._wishes.get((model, run))
-        document = rewrite(stands)
+        document = rewrite(deepcopy(stands))
         if document is not None:
             known = {key: self._known_version(*key) for key in stages}
             restaged = [(key, v) for key, v in known.items() if v.stage != stages[key]]
@@ -196,16 +200,16 @@ class FakeRegistry:
                 self._generation += 1
                 stands = self._wishes[model, run] = Wish(model, self._generation, json.loads(text), run)
                 self._ring()
-        return stands or Wish(model, 0, {}, run)
+        return deepcopy(stands) or Wish(model, 0, {}, run)
 
     async def wishes(self, *, since: int = 0) -> list[Wish]:
         self._check()
-        return sorted((w for w in self._wishes.values() if w.generation > since), key=lambda w: w.generation)
+        return deepcopy(sorted((w for w in self._wishes.values() if w.generation > since), key=lambda w: w.generation))
 
     async def forget_run(self, run: str) -> None:
         self._check()
         if not run:
-            raise ValueError("those of no run stay")
+            raise ValueError("the wishes of no run outlive every server")
         self._wishes = {key: w for key, w in self._wishes.items() if w.run != run}
 
     async def join(self, worker: str, lease_until: float) -> bool:

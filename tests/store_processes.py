@@ -26,6 +26,7 @@ def workers(case: Case, place: Path, count: int, body: str) -> Iterator[list[sub
         "print('ready', flush=True)\nsys.stdin.readline()\n"
         f"asyncio.run(work(Path(sys.argv[1]), next(c for c in stores.CASES if c.name == {case.name!r}), int(sys.argv[2])))\n"
     )
+    case.begun(place)  # a database server of the tests runs when it has answered: processes find ours, and start none of their own
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     started = [
         subprocess.Popen(

@@ -16,6 +16,7 @@ from tests.models import build, documented
 
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tensorflow-serving.md"
+SUBMARINE = "docs/dialects/submarine.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
 PATH_OF_PROGRAMS = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'src' / 'dragoman' / 'compat'}"
@@ -48,7 +49,9 @@ def blocks() -> Iterator[Block]:
 
 BLOCKS = list(blocks())
 # The curl lines of that page are run by tests/unit/v2/test_docs.py.
-RUNNABLE = [b for b in BLOCKS if b.language == "python" or (b.language == "sh" and b.page != OIP)]
+RUNNABLE = [b for b in BLOCKS if b.language == "python" or (b.language == "sh" and b.page not in (OIP, SUBMARINE))]
+# Each call of that page is for what the one before it has made, so it is one script.
+RUNNABLE.append(Block(SUBMARINE, 1, "sh", "\n".join(b.text for b in BLOCKS if b.page == SUBMARINE and b.language == "sh")))
 
 Start = Callable[[str], Running]
 
@@ -78,6 +81,10 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     def targets(page: str) -> list[str]:
         if page in OWN_MODELS:
             return python_models(page, tmp_path_factory.mktemp("python"))
+        if page == SUBMARINE:
+            root = tmp_path_factory.mktemp("roots")
+            build.iris(root / "iris" / "model.onnx")
+            return ["--model-root", str(root)]
         return [folder(page)] if page in (OIP, TFSERVING) else [folder(page), READING]
 
     def folder(page: str) -> str:
@@ -98,7 +105,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING, *OWN_MODELS) else ""
+            key = page if page in (OIP, TFSERVING, SUBMARINE, *OWN_MODELS) else ""
             if key not in started:
                 started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.crowd import until
 from tests.e2e.running import Running, serving
+from tests.fuzz import submarine
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.documents import dumps, spoilt
 from tests.fuzz.driver import DIALECTS, VALID, Driver, logged_errors
@@ -26,7 +27,8 @@ MOST_GROWTH_BYTES = 64 << 20
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("fuzz")
-    with serving(folder, str(make(folder / "models"))) as running:
+    registry = submarine.write(folder / "registry")
+    with serving(folder, str(make(folder / "models")), "--model-root", str(registry)) as running:
         yield running
 
 

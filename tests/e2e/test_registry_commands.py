@@ -89,7 +89,7 @@ def test_what_goes_wrong_is_said(running: Running, root: Path, tmp_path: Path) -
     assert "rose" in do(running, "deploy", "rose", code=1)
     do(running, "register", "broken", str(root / "broken"), code=0)
     assert "broken" in do(running, "deploy", "broken", code=1)
-    assert "latest" in do(running, "deploy", "iris", "--versions", "sideways,", code=1)
+    assert "sideways" in do(running, "deploy", "iris", "--versions", "sideways", code=1)
     assert "NAME" in do(running, "deploy", "iris:", code=2)
     assert "there is no server" in do(running, "deploy", "iris", "--url", "http://127.0.0.1:9", code=1)
 

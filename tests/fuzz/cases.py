@@ -77,9 +77,12 @@ _ALLOWED_503 = re.compile("reached its deadline|model '[^']*' is (loading|unload
 """Which of a client's requests may be answered so: those with a time-out, and those for the model that is loaded and unloaded."""
 _METRICS = re.compile(rb"/(metrics|monitoring)", re.IGNORECASE)
 """The pages whose errors are text."""
-_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
+_STATUSES = frozenset({200, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 414, 415, 417, 422, 431, 501, 503, 505})
 _TUNGSTEN = re.compile(rb"(?:https?://[^/]*)?/*(?:predictions|predict|demo|models|files)(?![^/?#])", re.IGNORECASE)
 """Paths whose errors have `detail`, which is a text or a list of problems."""
+_SUBMARINE = re.compile(rb"(?:https?://[^/]*)?/api/v1/(?:serve|registered-model|model-version)(?![^/?#])")
+"""Paths whose every answer is Submarine's envelope."""
+_ENVELOPE = ["status", "code", "success", "message", "result", "attributes"]
 _MLFLOW = re.compile(rb"/(?:invocations|ping|health|version)(?![^/?#])", re.IGNORECASE)
 _SELDON = re.compile(rb"/api/v(?:1\.0|0\.1)(?![^/?#])", re.IGNORECASE)
 """Paths of two more protocols that have error objects of their own."""
@@ -96,6 +99,8 @@ def judge(case: Case, answer: Answer) -> None:
     if case.method == "HEAD":
         return
     body = plain(answer)
+    if _SUBMARINE.match(unquote_to_bytes(case.target)) and case.what != "wrong head":
+        _judge_envelope(answer, body)
     if answer.status >= 400:
         _judge_error(case, answer, body)
     elif _FILE.search(unquote_to_bytes(case.target)) and b"x-content-type-options" in answer.headers:
@@ -115,6 +120,16 @@ def judge(case: Case, answer: Answer) -> None:
             case.check(answer)
         except (AssertionError, KeyError, IndexError, TypeError, ValueError) as error:
             raise WrongAnswerError(f"{case.what}: {type(error).__name__}: {error}: {answer.status} {body[:500]!r}") from error
+
+
+def _judge_envelope(answer: Answer, body: bytes) -> None:
+    found = document(body)
+    if answer.status in (414, 431) or b"malformed request" in body[:60]:
+        return  # no head that could be read, so nobody's path
+    if not isinstance(found, dict) or list(found) != _ENVELOPE or (found["code"], found["attributes"]) != (answer.status, {}):
+        raise WrongAnswerError(f"no envelope: {answer.status} {body[:300]!r}")
+    if (found["success"], found["status"] == "OK") != ((answer.status == 200,) * 2):
+        raise WrongAnswerError(f"an envelope that contradicts itself: {body[:300]!r}")
 
 
 def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
@@ -149,6 +164,8 @@ def _text_of(found: Any, case: Case) -> str:
         if isinstance(said, list):
             said = "; ".join(f"{each['loc']} {each['msg']} {each['type']}" for each in said if {"loc", "msg", "type"} <= set(each))
     if said is None and (any_path or _MLFLOW.search(path)) and list(found) == ["error_code", "message"]:
+        said = found["message"]
+    if said is None and list(found) == _ENVELOPE:
         said = found["message"]
     if said is None and (any_path or _SELDON.search(path)) and list(found) == ["status"]:
         said = found["status"]["info"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import console, scoring, tfserving, tungsten, v2
+from tests.fuzz import console, scoring, submarine, tfserving, tungsten, v2
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.framing import Odd, odd
 from tests.fuzz.mutations import mutated
@@ -18,10 +18,13 @@ VALID: Mapping[str, Callable[[Random], Case]] = {
     "v2": v2.valid,
     "tfserving": tfserving.valid,
     "tungsten": tungsten.valid,
+    "submarine": submarine.valid,
     "mlflow": scoring.mlflow,
     "seldon": scoring.seldon,
     "console": console.valid,
 }
+PREPARE: Mapping[str, Callable[[], list[Case]]] = {"submarine": submarine.prepare}
+"""What a dialect's requests need to be there."""
 DIALECTS = (*VALID, "http")
 """The last one is not about what requests say but about how they are framed."""
 
@@ -121,6 +124,9 @@ class Driver:
         if self._dialect == "http":
             return
         rng, wire = Random(0), Wire(self._port)
+        for case in PREPARE.get(self._dialect, list)():
+            wire.send(case.message())
+            wire.answer(case.method)
         for _ in range(_WARM_UP):
             case = VALID[self._dialect](rng)
             wire.send(case.message())

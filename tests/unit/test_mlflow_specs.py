@@ -111,7 +111,8 @@ def test_columns_by_type(tmp_path: Path) -> None:
         TensorSpec("note", BYTES, (-1,), optional=True, native="string"),
     )
     assert [output.name for output in spec.signature.outputs] == ["twice", "text"]
-    assert (spec.signature.batch, spec.signature.reads) == (True, {"times"})
+    assert spec.signature.batch
+    assert spec.signature.reads == {"times"}
     assert spec.arguments["mlflow"]["params"] == [{"name": "times", "type": "long", "list": False}]
 
 
@@ -259,7 +260,7 @@ def test_code_in_a_load_request(tmp_path: Path) -> None:
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     repository = Repository([], Defaults(arguments={"trust_pickle": True}))
     try:
-        found = repository.find("m", files=files)
+        found = repository.find("m", folder=repository.receive("m", files))
     finally:
         repository.close()
     assert found is not None

@@ -33,6 +33,7 @@ def test_the_forms_of_the_protocols() -> None:
     """The Open Inference Protocol names shape and datatype; TensorFlow Serving has bare rows for one input and objects for several."""
     assert v2_inputs(IRIS) == [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [[0.0] * 4]}]
     assert instances(IRIS) == [[0.0] * 4]
+    assert instances(takes(TensorSpec("a", INT64, (-1,)), TensorSpec("b", INT64, (-1,), optional=True))) == [{"a": 0}]
     assert instances(takes(TensorSpec("a", INT64, (-1,)), TensorSpec("b", INT64, (-1, 2)))) == [{"a": 0, "b": [0, 0]}]
 
 

@@ -262,10 +262,26 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = whole
         elif isinstance(default, float):
             drawn[spec.name] = st.floats(0.1, 3600)
+        elif spec.name == "public_url":
+            drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)
     return same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+
+
+@pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])
+def test_public_addresses(url: str) -> None:
+    """Scheme, host, and at most a port and a path."""
+    assert read({"public_url": url}, environ={}).public_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["models.example.org", "ftp://a", "https://", "https://a/?b", "https://a#b", "https://a b", "https://u@a", "http://a:x"]
+)
+def test_what_is_no_public_address(url: str) -> None:
+    """Is refused when the server starts, not when the first client has a URL that leads nowhere."""
+    assert "--public-url is" in refused({"public_url": url})
 
 
 @given(any_settings())

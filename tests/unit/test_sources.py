@@ -191,6 +191,17 @@ def test_links_between_roots_of_different_trust(root: Path) -> None:
         examine(subject.resolve(str(root / "safe")), "safe", subject)
 
 
+def test_bounds(root: Path) -> None:
+    """What is too deep, or has a name that is no text, is not registered."""
+    put(root, {f"deep/{'d/' * 40}model.onnx": "x"})
+    assert "folders deep" in refused(root, "deep")
+    strange = Path(os.fsdecode(bytes(root) + b"/\xff"))
+    strange.mkdir()
+    (strange / "model.onnx").touch()
+    (root / "link").symlink_to(strange)
+    assert "name that is no text" in refused(root, "link")
+
+
 def test_the_digest_is_of_the_content(root: Path) -> None:
     """The same files elsewhere have the same; another byte or another name has another. What tools leave behind does not count."""
     first = seen(put(root, {"a/model.onnx": "x", "b/model.onnx": "x", "c/model.onnx": "y", "d/m.onnx": "x"}), "a").digest

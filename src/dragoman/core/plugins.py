@@ -23,6 +23,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tungsten": "dragoman.dialects.tungsten.rest:Tungsten",
         "mlflow_registry": "dragoman.dialects.mlflow.registry:MLflowRegistry",
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
+        "submarine": "dragoman.dialects.submarine.rest:Submarine",
         "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "console": "dragoman.console.routes:Console",
     },

@@ -83,7 +83,7 @@ def instances(signature: Signature) -> list[Any] | None:
     values = example(signature)
     if values is None or not signature.batch or any(spec.datatype in (FP16, UINT16) for spec in signature.inputs):
         return None
-    if len(values) == 1:
+    if len(values) == 1 and (signature.form is Form.ROWS or len(signature.inputs) == 1):  # beside optional inputs it must be named
         return list(next(iter(values.values())))
     return [{name: value[0] for name, value in values.items()}]
 

@@ -170,6 +170,8 @@ class Services:
     """Bytes that a compressed request body may inflate to."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
+    public_url: str = ""
+    """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     store: LateStore = field(kw_only=True)

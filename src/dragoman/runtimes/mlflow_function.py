@@ -7,7 +7,7 @@ loaded the same way. Both run the author's code, so nothing is loaded that the o
 import importlib
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dragoman.core.artifacts import TRUST
@@ -77,7 +77,7 @@ def _own(spec: ModelSpec, facts: Mapping[str, Any], loader: str) -> Function:
     return lambda table, given: model.predict(table, params=dict(given)) if given else model.predict(table)
 
 
-def parameters(given: Mapping[str, Any], declared: list[Mapping[str, Any]], model: str) -> dict[str, Any]:
+def parameters(given: Mapping[str, Any], declared: Sequence[Mapping[str, Any]], model: str) -> dict[str, Any]:
     """Those parameters of a request that the signature names, in its types; the others are ignored, as MLflow does.
 
     Raises INVALID_INPUT, naming the parameter, its type and the kind of what came.

@@ -23,6 +23,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
+_REGISTRIES = ("/api/v1/", "/api/2.0/")
+"""Below them paths end in names that people gave, to models and files: such an ending says nothing there."""
 
 _POLLED = len("/predictions/") + 32
 """The length of the path of one prediction at the root."""
@@ -50,7 +52,7 @@ class App:
         """Whether the first step of this request may run outside of a task (see server/http.py)."""
         path: str = scope["path"]
         if path.endswith(_EAGER_ENDINGS):
-            return True
+            return not path.startswith(_REGISTRIES)
         # A poll, which is asked for many times per prediction; with a query it may wait, which needs a task.
         return len(path) == _POLLED and path.startswith("/predictions/") and not scope.get("query_string")
 
@@ -58,7 +60,7 @@ class App:
     def cancels(scope: Scope) -> bool:
         """Whether a client that hangs up ends its request: inference and long polls do, whatever changes the server goes on."""
         path: str = scope["path"]
-        return path.endswith(_CANCELLED_ENDINGS) or (
+        return (path.endswith(_CANCELLED_ENDINGS) and not path.startswith(_REGISTRIES)) or (
             scope.get("method") == "GET" and b"wait=" in scope.get("query_string", b"") and not path.endswith("/cancel")
         )
 

@@ -17,6 +17,7 @@ from dragoman.serving.library.opening import Place
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+_PUBLIC_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/%-]*)?")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -73,6 +74,11 @@ class Settings:
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
+    public_url: str = setting(
+        "",
+        "address by which clients reach this server, for URLs in answers: https://models.example.org (default: whatever each client used)",
+        metavar="URL",
+    )
     workers: int = setting(1, "processes that share the ports, each with its own copy of the models that run in the server")
     engine: str = setting(
         "local",
@@ -304,6 +310,8 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             sqlite_path(settings.store)
         except ServingError as error:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
+    if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
+        raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     return settings

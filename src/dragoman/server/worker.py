@@ -141,6 +141,7 @@ class Worker:
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            public_url=settings.public_url.rstrip("/"),
             predictions=self.predictions,
             uploads=self.uploads,
             store=self.store,
@@ -234,7 +235,7 @@ class Worker:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
         kind = {413: Kind.TOO_LARGE, 408: Kind.TIMEOUT, 503: Kind.OVERLOADED}.get(status, Kind.INVALID_INPUT)
         scope = {"method": "", "path": path, "headers": []}
-        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body"))
+        answer = self.app.dialect_of(path).refuse(Request(scope, _nothing, 0), ServingError(kind, text, what="body", status=status))
         assert isinstance(answer.body, bytes)
         return answer.media_type, answer.body
 

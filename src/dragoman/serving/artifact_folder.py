@@ -82,7 +82,7 @@ class ArtifactFolder:
         """
         target = await self.resolve(path)
         part = self.root / _INCOMING / uuid4().hex
-        file = await _to_the_end(path, lambda: self._begin(part), undo=os.close)
+        file = await _to_the_end(path, lambda: self._begin(part), undo=partial(_abandon, part))
         try:
             while piece := await read():
                 await _to_the_end(path, partial(_write, file, piece))
@@ -184,6 +184,11 @@ async def _to_the_end(path: str, work: Callable[[], R], undo: Callable[[R], obje
         raise invalid(f"the artifact path {quoted(path)} is a folder, or leads through a file") from None
     except OSError as error:
         raise ServingError(Kind.UNAVAILABLE, f"the artifact {quoted(path)} cannot be read or stored: {error.strerror}") from error
+
+
+def _abandon(part: Path, file: int) -> None:
+    part.unlink(missing_ok=True)
+    os.close(file)
 
 
 def _finish(file: int, part: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ from dragoman.serving.python_models import RECORD, RUNTIME
 from dragoman.serving.reading import Defaults, Place, Reader
 from dragoman.serving.roots import Roots
 from dragoman.serving.settings import LARGEST_FILE, quoted
+from dragoman.serving.words import storable
 
 DESCRIPTION = "description.json"
 """What Submarine writes beside a model that it saves."""
@@ -93,6 +94,8 @@ def _listed(place: Path, roots: Roots) -> dict[str, Path]:
 
 def _recognised(place: Path, files: Mapping[str, Path]) -> Model:
     """Which model is at a place or in a folder of it, without its files."""
+    if not storable(str(place)):  # a source is text, but a link may lead anywhere
+        raise invalid("its folder has a name that is no text")
     if mlflow_models.FILE in files and place.is_dir():
         model = mlflow_models.describe(place)
         return Model(place, model.flavor, facts=_said(run_id=model.run_id, model_id=model.model_id))

@@ -64,9 +64,9 @@ class Run:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    datasets: Sequence[Mapping[str, Any]] = ()
+    datasets: list[Mapping[str, Any]] = field(default_factory=list)
     """What it read, as its client described it."""
-    took: Sequence[str] = ()
+    took: list[str] = field(default_factory=list)
     """Ids of logged models that it read."""
     made: Mapping[str, int] = field(default_factory=dict)
     """Id of a logged model that it wrote -> step."""

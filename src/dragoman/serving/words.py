@@ -16,7 +16,6 @@ HIGHEST = (1 << 31) - 1
 """The highest version number."""
 LONGEST_VALUE = 5000
 """Characters of a tag's value."""
-_LONGEST_NAME = 256
 _LONGEST_DESCRIPTION = 100_000
 _LONGEST_KEY = 256
 _MOST_TAGS = 1000
@@ -30,7 +29,7 @@ def check_new_name(name: str) -> None:
         check_name(name)
     except ServingError as error:
         raise invalid(error.message, "model") from error
-    if not name.strip() or len(name) > _LONGEST_NAME or ".." in name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+    if not name.strip() or ".." in name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
         raise invalid(f"the model name {quoted(name)} is blank, or has '..' or control characters in it", "model")
 
 

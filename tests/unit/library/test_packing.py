@@ -71,7 +71,7 @@ def test_bounds(tmp_path: Path) -> None:
     (source / "many").mkdir()
     for number in range(MOST_FILES):
         (source / "many" / str(number)).touch()
-    with pytest.raises(ServingError, match="10003 files, more than 10000"):
+    with pytest.raises(ServingError, match="more than 10000 files"):
         chosen(source, ["*"], [])
     assert len(chosen(source, ["*"], ["many"])) == 3
     put(source.joinpath(*"d" * 40) / "x", "x")

@@ -7,7 +7,11 @@ import numpy as np
 import orjson
 import pytest
 
+from dragoman.core.model import Call, ModelSpec
 from dragoman.core.tensors import BF16, BOOL, BYTES, FP16, FP32, FP64, INT64, UINT64, Signature, Tensor, Tensors, TensorSpec
+from dragoman.hosting.servable import Cost, LocalServable
+from dragoman.serving.gateway import Entry
+from tests.fakes import FakeModel
 from tests.unit.v2.client import FLOWER, GOOD, WIRE_DATATYPES, Client, constant, entry, identity, one_input, talking, tensor
 
 X = one_input([1.0], shape=(1,), name="x")
@@ -303,3 +307,20 @@ def test_uint64_reaches_the_model_exactly() -> None:
     with Client([entry("exact", Signature(inputs=(TensorSpec("x", UINT64, (1,)),)), run)]) as server:
         assert server.infer("exact", one_input([(1 << 64) - 1], "UINT64", (1,), "x")).outputs["y"]["data"] == [True]
     assert seen == [(1 << 64) - 1]
+
+
+def test_another_signature_by_its_inputs() -> None:
+    """The protocol has no field for a signature, so inputs that are another one's choose it; all others are the default's."""
+    one, two = (Signature(inputs=(TensorSpec(name, FP32, (1,)),), outputs=(TensorSpec("y", FP32, (1,)),)) for name in ("x", "whole"))
+
+    def run(called: Call) -> Tensors:
+        return Tensors([Tensor("y", FP32, np.array([1 if called.signature == "matrix" else 0], np.float32))])
+
+    spec = ModelSpec("both")
+    both = Entry(spec, LocalServable(spec, [FakeModel(signature=one, others={"matrix": two, "@demo": two}, run=run)], Cost()))
+    with Client([both]) as client:
+        assert client.infer("both", X).outputs["y"]["data"] == [0]
+        assert client.infer("both", one_input([1.0], shape=(1,), name="whole")).outputs["y"]["data"] == [1]
+        reply = client.infer("both", one_input([1.0], shape=(1,), name="nothing"))
+        assert reply.status == 400
+        assert "'nothing'; its inputs are 'x'" in reply.error

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Access, Answer, Request, Route, Services
 from dragoman.dialects.mlflow.wire import TEXT, answer, fields
+from dragoman.serving.library.packing import ONLY
 
 _SAFE = [
     (b"content-security-policy", b"default-src 'none'; sandbox; frame-ancestors 'none'"),
@@ -72,7 +73,7 @@ class Artifacts:
             return
         target = await self._folder.resolve(path)
         for version in await self._catalog.versions():
-            folder = Path(version.folder)
-            if version.folder and (target.is_relative_to(folder) or folder.is_relative_to(target)):
+            place = Path(version.folder, version.manifest.get(ONLY, ""))
+            if version.folder and (target.is_relative_to(place) or place.is_relative_to(target)):
                 words = f"'{path[:200]}' belongs to version {version.version} of model '{version.model}', whose files do not change"
                 raise ServingError(Kind.CONFLICT, f"{words}: delete that version first", what="artifact")

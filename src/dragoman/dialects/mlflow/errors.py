@@ -42,6 +42,7 @@ _REFINED: Mapping[tuple[Kind, str], tuple[int, str]] = {
     (Kind.CONFLICT, "model"): (400, "RESOURCE_ALREADY_EXISTS"),
     (Kind.CONFLICT, "version"): (400, "RESOURCE_ALREADY_EXISTS"),
     (Kind.CONFLICT, "experiment"): (400, "RESOURCE_ALREADY_EXISTS"),
+    (Kind.UNSUPPORTED, "source"): (400, "INVALID_PARAMETER_VALUE"),
     (Kind.UNSUPPORTED, "method"): (405, "ENDPOINT_NOT_FOUND"),
     (Kind.UNSUPPORTED, "encoding"): (400, "MALFORMED_REQUEST"),
     (Kind.UNAVAILABLE, "load"): (400, "INVALID_STATE"),

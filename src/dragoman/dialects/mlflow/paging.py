@@ -6,10 +6,9 @@ between, and so that every worker can go on.
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
-
-import orjson
 
 from dragoman.core.errors import invalid
 from dragoman.dialects.mlflow.filters import By, Look, Value
@@ -29,7 +28,8 @@ def page(things: Iterable[T], order: Sequence[By], look: Look[T], fields: Fields
     token = fields.text("page_token", "")
     places = [([_comparable(look(thing, by.group, by.key)) for by in order], thing) for thing in things]
     for index, by in reversed(list(enumerate(order))):
-        places.sort(key=lambda place, at=index: _rank(place[0][at])[1:], reverse=not by.ascends)  # type: ignore[misc] # a default in a lambda
+        places.sort(key=lambda place, at=index: _rank(place[0][at]), reverse=not by.ascends)  # type: ignore[misc] # a default in a lambda
+        # What has no value comes last, whichever way.
         places.sort(key=lambda place, at=index: place[0][at] is None)  # type: ignore[misc] # the same
     start = 0
     if token:
@@ -44,29 +44,30 @@ def _comparable(value: Value) -> Value:
     return None if value != value else value  # NaN is before and after nothing
 
 
-def _rank(value: Value) -> tuple[int, float, str]:
-    """Anything beside anything: numbers before texts before what is absent."""
-    if value is None:
-        return (2, 0.0, "")
-    return (1, 0.0, value) if isinstance(value, str) else (0, value, "")
+def _rank(value: Value) -> tuple[bool, float, str]:
+    """Anything beside anything: numbers before texts."""
+    return (True, 0.0, value) if isinstance(value, str) else (False, value or 0.0, "")
 
 
 def _comes_after(place: Sequence[Value], after: Sequence[Value], order: Sequence[By]) -> bool:
     for here, there, by in zip(place, after, order, strict=True):
-        left, right = _rank(here), _rank(there)
-        if left != right:
-            return left > right if left[0] != right[0] else (left > right) == by.ascends
+        if here is None or there is None:
+            if here is not there:
+                return here is None
+        elif _rank(here) != _rank(there):
+            return (_rank(here) > _rank(there)) == by.ascends
     return False
 
 
 def _written(place: Sequence[Value]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
 
 
 def _read_token(token: str, length: int) -> list[Value]:
+    """By the standard library: places may be numbers that are not finite."""
     try:
-        found = orjson.loads(base64.b64decode(token, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
+        found = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or len(found) != length or not all(v is None or isinstance(v, str | int | float) for v in found):
         raise invalid("'page_token' is no token of a page of this search")

@@ -149,15 +149,16 @@ class Runs:
     async def _log_model(self, request: Request) -> Answer:
         """What clients of MLflow 2 write about a model: kept as they keep it, in a tag."""
         asked = await self._fields(request)
-        text = asked.text("model_json", longest=_LONGEST_SCHEMA)
-        try:
-            described = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise invalid(f"'model_json' is not valid JSON: {error}") from None
+        described = _json("model_json", asked.text("model_json", longest=_LONGEST_SCHEMA))
 
         def change(run: Run) -> Run:
-            history = orjson.loads(run.tags.get(_MODELS_TAG, "[]"))
-            return _tagged(run, {_MODELS_TAG: orjson.dumps([*history, described]).decode()} if isinstance(history, list) else {})
+            history = _json(_MODELS_TAG, run.tags.get(_MODELS_TAG, "[]"))
+            if not isinstance(history, list):
+                raise invalid(f"the tag '{_MODELS_TAG}' of run '{run.id}' is not the JSON list that it should be")
+            try:
+                return _tagged(run, {_MODELS_TAG: orjson.dumps([*history, described]).decode()})
+            except orjson.JSONEncodeError:  # it reads deeper than it writes
+                raise invalid("'model_json' is nested too deep") from None
 
         return await self._changed(asked, change)
 
@@ -219,6 +220,13 @@ def _id(asked: Fields) -> str:
 def _tagged(run: Run, tags: Mapping[str, str]) -> Run:
     """With these tags. The run's name is one of them."""
     return replace(run, tags={**run.tags, **tags}, name=tags.get(_NAME_TAG) or run.name)
+
+
+def _json(what: str, text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise invalid(f"'{what}' is not valid JSON: {error}") from None
 
 
 def _dataset(asked: Fields) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dragoman.dialects.mlflow import filters
 from dragoman.dialects.mlflow.paging import page
 from dragoman.dialects.mlflow.records import NO_STAGE, milliseconds, number_of, version_record
 from dragoman.dialects.mlflow.wire import NAME, Endpoint, Fields, answer, fields
+from dragoman.serving.library.packing import ONLY
 from dragoman.store import StoredVersion
 
 SEARCHABLE = filters.Searchable(
@@ -94,8 +95,8 @@ class Versions:
         """Something that the client can fetch (Submarine requirement R14): the uploads' own scheme for what lies there, else a path."""
         asked = await self._fields(request)
         version = await self._catalog.version(_name(asked), asked.version())
-        folder = self._artifacts.root.parent / version.folder  # relative for what was built here
-        return answer({"artifact_uri": await self._artifacts.uri_of(folder) or str(folder)})
+        place = self._artifacts.root.parent / version.folder / version.manifest.get(ONLY, "")  # relative for what was built here
+        return answer({"artifact_uri": await self._artifacts.uri_of(place) or str(place)})
 
     async def _transition(self, request: Request) -> Answer:
         asked = await self._fields(request)

@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def listed(place: Path, within: Callable[[Path], bool]) -> dict[str, Path]:
     if place.is_file():
         return {place.name: place}
     left_out = Patterns([*ALWAYS_EXCLUDED, "!/dragoman.json"])  # unlike for a build, it says what this is
-    return _bounded(dict(_walk(place, place, "", left_out, within=within)))
+    return _bounded(dict(islice(_walk(place, place, "", left_out, within=within), MOST_FILES + 1)))  # the folder may be somebody's home
 
 
 def hashed(files: Mapping[str, Path]) -> tuple[File, ...]:
@@ -200,7 +201,7 @@ def _inside(root: Path, entry: Path, path: str, within: Callable[[Path], bool] |
 
 def _bounded(found: dict[str, Path]) -> dict[str, Path]:
     if len(found) > MOST_FILES:
-        raise invalid(f"the model has {len(found)} files, more than {MOST_FILES}; leave some out with exclude_files")
+        raise invalid(f"the model has more than {MOST_FILES} files; leave some out with exclude_files")
     for path in found:
         try:
             path.encode()
