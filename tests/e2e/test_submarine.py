@@ -280,9 +280,7 @@ def test_stages_follow_what_is_served(server: Running) -> None:
     assert done(server, "GET", where)["currentStage"] == "Developing"
 
 
-@pytest.mark.parametrize(
-    "source", ["../secret", "/etc", "file:///etc/passwd", "link/secret", "nowhere", "iris/../../secret", "s3://bucket/x"]
-)
+@pytest.mark.parametrize("source", ["../secret", "/etc", "file:///etc/passwd", "link/secret", "nowhere", "iris/../../secret"])
 def test_sources_outside_of_every_root_are_refused(server: Running, source: str) -> None:
     """R11: by path, by link, by URI; and a folder without a model."""
     if ask(server, "GET", "/registered-model/sources")[0] == 404:
