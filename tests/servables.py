@@ -125,9 +125,13 @@ class Opener:
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], asyncio.Event] = {}
         self.broken: dict[tuple[str, str], Exception] = {}
+        self.fails: dict[str, Exception] = {}
+        """The same by version only."""
         self.begun: list[tuple[str, str]] = []
         self.opened: list[FakeServable] = []
         self.running = 0
+        self.doubles = 0
+        """How often something was opened that was open."""
         self.closing = 0
         self.closings: asyncio.Event | None = None
         self.most = 0
@@ -141,12 +145,16 @@ class Opener:
         key = (of.version, of.revision)
         self.begun.append(key)
         self.running += 1
+        self.doubles += any((s.spec.name, s.spec.version, s.spec.revision) == (name, *key) and not s.closed for s in self.opened)
         self.most = max(self.most, self.running)
         try:
-            if key in self.held:
-                await self.held[key].wait()
+            gate = self.held.get(key) or self.held.get((version, ""))
+            if gate is not None:
+                await gate.wait()
             if key in self.broken:
                 raise self.broken[key]
+            if version in self.fails:
+                raise self.fails[version]
         finally:
             self.running -= 1
         servable = FakeServable(of, self.gate)
@@ -169,6 +177,10 @@ class Opener:
         """Make loads of this version wait; returns what lets them go."""
         event = self.held[version, revision] = asyncio.Event()
         return event
+
+    def hold_version(self, version: str) -> asyncio.Event:
+        """The same for a version, whatever its revision."""
+        return self.hold(version, "")
 
     def hold_closing(self) -> asyncio.Event:
         """Make closing wait; returns what lets it go."""
@@ -194,9 +206,10 @@ class Parts:
         pauses_s: Sequence[float] = (0.01,),
         store: Store | None = None,
         members: Members | None = None,
+        late_store: LateStore | None = None,
     ) -> None:
         self.store = store or FakeStore()
-        self.late = late(self.store)
+        self.late = late_store or late(self.store)
         self.registry = Registry(self.late, members)
         self.gateway = Gateway(Meters())
         self.opener = Opener()

@@ -1,6 +1,7 @@
 """Several processes on one store, and processes that are killed: what only real ones show."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -35,6 +36,7 @@ def workers(case: Case, place: Path, count: int, body: str) -> Iterator[list[sub
         "print('ready', flush=True)\nsys.stdin.readline()\n"
         f"asyncio.run(work(Path(sys.argv[1]), next(c for c in stores.CASES if c.name == {case.name!r}), int(sys.argv[2])))\n"
     )
+    case.begun(place)  # a database server of the tests runs when it has answered: processes find ours, and start none of their own
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     started = [
         subprocess.Popen(
@@ -219,3 +221,82 @@ await store.close()
         assert len(await store.claim_predictions("me", ["m"], lease_until=1.0, limit=2000)) == 900
 
     with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_processes_get_numbers_of_their_own(case: Case, tmp_path: Path) -> None:
+    """Versions that several processes add without a number at one moment are all there, each under another one, none left out."""
+    body = """
+store = await case.open(place)
+added = await asyncio.gather(*(store.add_version(stores.version("m", "", digest=f"{number}-{n}"), aliases=[f"{number}-{n}"]) for n in range(25)))
+print(*(one.version for one in added), sep="\\n")
+await store.close()
+"""
+    with workers(case, tmp_path, 4, body) as started:
+        numbers = [line for text in answers(started) for line in text.split()]
+    assert sorted(map(int, numbers)) == list(range(1, 101))
+
+    async def look(store: Store) -> None:
+        assert {v.version for v in await store.versions("m")} == set(numbers)
+        assert {
+            alias: v.digest for v in await store.versions() for (_, alias), at in (await store.aliases()).items() if at == v.version
+        } == {f"{place}-{n}": f"{place}-{n}" for place in range(4) for n in range(25)}
+
+    with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_processes_wish_together(case: Case, tmp_path: Path) -> None:
+    """Each adds its keys to one wish, one after the other as clients do: none is lost, and generations are distinct and in their order."""
+    body = """
+store = await case.open(place)
+for n in range(25):
+    made = await store.wish("m", lambda stands: {**(stands.document if stands else {}), f"{number}-{n}": n})
+    print(made.generation)
+await store.close()
+"""
+    with workers(case, tmp_path, 4, body) as started:
+        generations = [[int(line) for line in text.split()] for text in answers(started)]
+    assert sorted(itertools.chain(*generations)) == list(range(1, 101))
+    assert all(mine == sorted(mine) for mine in generations)
+
+    async def look(store: Store) -> None:
+        (stands,) = await store.wishes()
+        assert stands.document == {f"{place}-{n}": n for place in range(4) for n in range(25)}
+        assert stands.generation == 100
+
+    with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_a_wish_and_its_stages_survive_a_kill_together(case: Case, tmp_path: Path) -> None:
+    """A process that wishes as fast as it can is killed at any moment: what it had answered is there, and never a wish without its stage."""
+    body = """
+store = await case.open(place)
+n = (await store.wish("m", lambda _: None)).document.get("n", 0)
+while True:
+    n += 1
+    made = await store.wish("m", lambda _: {"n": n}, stages={("m", "1"): str(n)})
+    print(n, flush=True)
+"""
+
+    async def fill(store: Store) -> None:
+        await store.add_version(version())
+
+    with_store(case, tmp_path, fill)
+    for enough in (1, 20, 100):
+        with workers(case, tmp_path, 1, body) as (process,):
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(enough)]
+            os.kill(process.pid, signal.SIGKILL)
+            lines += process.stdout.read().splitlines(keepends=True)
+            process.wait(30)
+        answered = max(int(line) for line in lines if line.endswith("\n"))
+
+        async def look(store: Store, answered: int = answered) -> None:
+            (stands,) = await store.wishes()
+            assert stands.document["n"] in (answered, answered + 1)
+            assert [v.stage for v in await store.versions()] == [str(stands.document["n"])]
+            assert stands.generation == stands.document["n"]
+
+        with_store(case, tmp_path, look)

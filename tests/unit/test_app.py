@@ -253,3 +253,25 @@ def test_polls_that_may_wait_have_a_task() -> None:
 def test_long_polls_end_with_their_client(method: str, path: str, query: bytes, *, cancels: bool) -> None:
     """They only wait; what changes something goes on."""
     assert App.cancels({"method": method, "path": path, "query_string": query}) is cancels
+
+
+# --- paths that end in what people chose ---
+
+
+@pytest.mark.parametrize(
+    ("path", "inference"),
+    [
+        ("/v2/models/x/infer", True),
+        ("/serve/x-1/invocations", True),
+        ("/api/v1.0/predictions", True),
+        ("/api/v1/registered-model/predict", False),
+        ("/api/v1/registered-model/x", False),
+        ("/api/v1/model-version/predict", False),
+        ("/api/2.0/mlflow-artifacts/artifacts/a/predict", False),
+    ],
+)
+def test_a_name_is_not_an_operation(path: str, inference: bool) -> None:
+    """A model that is called `predict` is changed and shown in a task of its own, which a hang-up does not end."""
+    scope = {"path": path, "method": "GET"}
+    assert App.eager(scope) is inference
+    assert App.cancels(scope) is (inference and path != "/api/v1.0/predictions")

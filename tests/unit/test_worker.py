@@ -165,7 +165,7 @@ def test_a_new_version_takes_over(repository: Path) -> None:
         assert infer_iris(client, version="2") == [0]
         status, error = infer_iris(client, version="1")
         assert 400 <= status < 600
-        assert "unloaded" in error
+        assert "unload" in error  # its last requests may still be finishing
 
 
 def test_one_version_of_two_may_fail(tmp_path: Path) -> None:

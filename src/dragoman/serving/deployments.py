@@ -74,6 +74,11 @@ class Deployments:
             task.cancel()
         await asyncio.gather(*self._following, return_exceptions=True)
 
+    @property
+    def following(self) -> int:
+        """How many models are on their way to what the catalog says since it changed."""
+        return len(self._following)
+
     # --- what users ask ---
 
     async def serve(self, model: str, version: str, *, stage: str | None = SERVED_STAGE) -> None:
@@ -107,7 +112,7 @@ class Deployments:
         def choice(standing: Document) -> Policy:
             policy = policy_of(standing)
             left = [v for v in versions_of(standing) if v != version]
-            if policy.kind is not PolicyKind.SPECIFIC and version in versions_of(standing):
+            if policy.kind is not PolicyKind.SPECIFIC and (version in versions_of(standing) or version in failed_of(standing)):
                 return Policy(versions=tuple(left))  # whoever takes one out by hand chooses by hand
             return replace(policy, versions=tuple(v for v in policy.versions if v != version))
 
@@ -149,6 +154,8 @@ class Deployments:
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if task.cancelled():
+            raise ServingError(Kind.UNAVAILABLE, "the server is shutting down")
         if task.done():
             task.result()
 

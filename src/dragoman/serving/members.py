@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.owners import Owner
 from dragoman.store import Store
 
 LEASE_S = 30.0
-_RENEW_S = LEASE_S / 5
+_RENEWALS = 5
+"""So many in the time of a lease."""
 
 
 class Members:
@@ -23,8 +25,9 @@ class Members:
     Without `shared` and with `alone` there is nobody else, and nothing is written anywhere.
     """
 
-    def __init__(self, owners: Path | None = None, shared: Path | None = None, *, alone: bool = True) -> None:
+    def __init__(self, owners: Path | None = None, shared: Path | None = None, *, alone: bool = True, lease_s: float = LEASE_S) -> None:
         self.alone = alone
+        self.lease_s = lease_s
         self.whole = shared is None
         """Whether this worker is all of its server."""
         self._folder = owners
@@ -60,35 +63,27 @@ class Members:
         if self.alone or time.monotonic() < self._due:
             return True
         await self.show()
-        known = await store.join(self.name, time.time() + LEASE_S)
-        self._due = time.monotonic() + _RENEW_S
+        known = await store.join(self.name, time.time() + self.lease_s)
+        self._due = time.monotonic() + self.lease_s / _RENEWALS
         return known
 
-    async def others(self, store: Store, *, uncounted: bool) -> set[str]:
-        """Everybody else who is alive; with `uncounted` also those of this server that have not joined the store yet.
+    async def others(self, store: Store, *, uncounted: bool, here: bool = False) -> set[str]:
+        """Everybody else who is alive, or only those of this server, with `here`. `uncounted`: also who has not joined the store yet.
 
-        The dead are removed from the store on the way.
+        The dead are removed from the store on the way. Raises UNAVAILABLE once this worker has left.
         """
+        owner = self._owner
+        if owner is None:
+            raise ServingError(Kind.UNAVAILABLE, "this worker has left")
         counted = await store.workers(now=time.time())
-        assert self._owner is not None
-        dead = await asyncio.to_thread(self._owner.dead, counted)
+        dead = await asyncio.to_thread(owner.dead, counted)
         if dead:
             await store.leave(dead)
         found = set(counted) - set(dead)
-        if uncounted and self._shared is not None:
-            found |= await asyncio.to_thread(self._listed)
-        return found - {self.name}
-
-    def _listed(self) -> set[str]:
-        assert self._shared is not None
-        assert self._owner is not None
-        with contextlib.suppress(FileNotFoundError):
-            names = os.listdir(self._shared)
-            dead = set(self._owner.dead(names))
-            for name in dead:
-                (self._shared / name).unlink(missing_ok=True)
-            return set(names) - dead
-        return set()
+        listed = set() if self._shared is None else await asyncio.to_thread(_listed, self._shared, owner)
+        if here:
+            found &= listed
+        return (found | listed if uncounted else found) - {owner.name}
 
     async def dead_runs(self, runs: Iterable[str]) -> list[str]:
         """Which of these servers of this machine have ended."""
@@ -106,3 +101,14 @@ class Members:
             if self._shared is not None:
                 (self._shared / owner.name).unlink(missing_ok=True)
             owner.close()
+
+
+def _listed(folder: Path, owner: Owner) -> set[str]:
+    """The workers of this server that live; what those that do not have left is removed."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        dead = set(owner.dead(names))
+        for name in dead:
+            (folder / name).unlink(missing_ok=True)
+        return set(names) - dead
+    return set()

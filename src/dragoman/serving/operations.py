@@ -131,7 +131,7 @@ class Operations:
                 return {} if document else None
 
             wish = await self._registry.wish(name, rewrite, run=run)
-            await self._registry.settled(name, wish.generation)
+            await self._registry.settled(name, wish.generation, run)
             for folder in before:
                 await asyncio.to_thread(self._repository.discard, folder)
         if self._registry.document(name):

@@ -15,7 +15,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving.late_store import LateStore
-from dragoman.serving.members import LEASE_S, Members
+from dragoman.serving.members import Members
 from dragoman.serving.wishes import FIXED, Document, brought, failed_of, labels_of, standing_of, tried_again, wanted_of, withdrawn
 from dragoman.store import Report, Rewrite, Wish
 
@@ -172,12 +172,12 @@ class Registry:
         wish = await self.wish(name, noted, stages=stages, run=run)
         if wished is not None:
             wished.set()
-        failures = await self.settled(name, wish.generation)
+        failures = await self.settled(name, wish.generation, run)
         old = self._before(name, run) if before is None else before.document
         new = brought(old, wish.document)
         if any(version in failures for version in set(required) - new):  # it has failed before: asked for again, it is tried again
             again = await self.wish(name, tried_again, run=run)
-            failures = await self.settled(name, again.generation)
+            failures = await self.settled(name, again.generation, run)
         mine: Failures = {version: reason for version, reason in failures.items() if version in new}
         if mine and not (run and not worked):  # what never worked is nothing to go back to, and is forgotten with the server
             mine = await self._withdraw(name, wish, old, mine, back, run)
@@ -186,9 +186,10 @@ class Registry:
             raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
         return wish
 
-    async def settled(self, name: str, generation: int = 0) -> Failures:
+    async def settled(self, name: str, generation: int = 0, run: str = "") -> Failures:
         """Wait until every live worker has applied a wish of that generation or a later one; returns what failed to load in any of them.
 
+        A wish of a run is waited for in the workers of this server only. Without a generation it is waited for here only.
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
         alone = self.members.alone
@@ -197,7 +198,7 @@ class Registry:
         if desired is None:
             return EMPTY
         await self._until(lambda: (applied := self._applied.get(name)) is not None and applied.count >= desired.generation)
-        return self.failures(name) if alone or not generation else await self._everywhere(name, generation)
+        return self.failures(name) if alone or not generation else await self._everywhere(name, generation, here=bool(run))
 
     # --- what the reconciler asks ---
 
@@ -307,19 +308,19 @@ class Registry:
 
         try:
             after = await self.wish(name, taken_out, run=run, stages={key: stage for key, stage in back.items() if key[1] in failures})
-            await self.settled(name, after.generation)
+            await self.settled(name, after.generation, run)
         except ServingError as error:  # the reason why it does not load matters more
             log.warning("the wish for model '%s' that failed could not be withdrawn: %s", name, error.message)
             return failures
         return {version: reason for version, reason in failures.items() if version in still}
 
-    async def _everywhere(self, name: str, generation: int) -> Failures:
+    async def _everywhere(self, name: str, generation: int, *, here: bool) -> Failures:
         store = await self._store.get()
-        patience = time.monotonic() + LEASE_S
+        patience = time.monotonic() + self.members.lease_s
         while True:
             self._refuse_when_ended()
             count = self.changes.count
-            others = await self.members.others(store, uncounted=time.monotonic() < patience)
+            others = await self.members.others(store, uncounted=time.monotonic() < patience, here=here)
             reports = {r.worker: r for r in await store.reports(name) if r.generation >= generation}
             if others <= reports.keys():
                 failures: dict[str, str] = dict(self.failures(name))
