@@ -38,7 +38,7 @@ _SOURCES = (
     "/etc",
     "../..",
     "file:///etc/passwd",
-    "s3://x/y",
+    "odd://x/y",
     "runs:/x",
     "models:/nothing/1",
     "models:/m-" + "0" * 32,
@@ -280,7 +280,7 @@ def _wrong(rng: Random) -> Case:
             _get("runs/get", {"run_id": "nothing"}, none),
             _get("logged-models/m-nothing", {}, none),
             _get("traces", {}, _is(404, "ENDPOINT_NOT_FOUND")),
-            Case("GET", f"{FILES}/nothing".encode(), check=none, what="fetch nothing"),
+            Case("GET", f"{FILES}/{_word(rng)}/nothing".encode(), check=none, what="fetch nothing"),
             Case(rng.choice(("GET", "PUT", "DELETE")), f"{FILES}/..%2f..%2fx".encode(), raw=b"", check=bad, what="a path that leads out"),
             Case("DELETE", f"{FILES}/{KEPT}".encode(), check=_is(409, "RESOURCE_CONFLICT"), what="remove files of a version"),
         )

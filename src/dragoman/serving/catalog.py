@@ -303,7 +303,11 @@ class Catalog:
             reason = "cannot be fetched by this server: bring the model into a folder of --model-root and name that"
             raise invalid(f"the source {quoted(source)} {reason}", "source")
         else:
-            path = await asyncio.to_thread((await self.fetch(source)).resolve)
+            try:
+                fetched = await self.fetch(source)
+            except ServingError as error:  # also a place that cannot be reached is the source's fault, not this server's
+                raise ServingError(error.kind, error.message, what="source") from error
+            path = await asyncio.to_thread(fetched.resolve)
             if not await asyncio.to_thread(self.roots.open_to, path):
                 raise ServingError(Kind.INTERNAL, "what was fetched lies outside of the server's own places")
         model = await asyncio.to_thread(examine, path, source, self.roots)
