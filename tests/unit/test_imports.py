@@ -32,7 +32,11 @@ MAY_IMPORT = {
 package itself may import everything."""
 
 ALSO = {
-    "console": {"dragoman.dialects", "dragoman.dialects.addresses", "dragoman.dialects.documents", "dragoman.store"},
+    "console": {
+        "dragoman.dialects",
+        *(f"dragoman.dialects.{shared}" for shared in ("addresses", "documents", "refusals")),
+        "dragoman.store",
+    },
     "compat": {"dragoman"},
     "dialects": {"dragoman.store"},
 }

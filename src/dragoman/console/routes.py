@@ -19,6 +19,7 @@ from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
 from dragoman.dialects.addresses import base_url
+from dragoman.dialects.refusals import words
 from dragoman.serving.gateway import VersionStatus
 from dragoman.serving.root_model import default_entry, description
 
@@ -74,9 +75,10 @@ class Console:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
-        body = {"error": error.message, "kind": error.kind.value}
+        text = words(error, None)
+        body = {"error": text, "kind": error.kind.value}
         if not request.path.startswith("/dragoman/"):  # a client of Tungsten looks for these words where nobody else has any
-            body["detail"] = _DETAILS.get(error.what, error.message)
+            body["detail"] = _DETAILS.get(error.what, text)
         answer = _json(body, status)
         if status == 405:
             allowed = ", ".join(self._methods(request)).replace("GET", "GET, HEAD")
