@@ -72,10 +72,11 @@ class Operations:
                     await self._unload_one(member)
 
     async def unloaded(self, limit: int) -> list[str]:
-        """Names that could be loaded: targets and registered models, up to so many."""
+        """Names that could be loaded: targets, registered models, and what lies in the model roots, up to so many."""
         names = await asyncio.to_thread(self._repository.names)
         with contextlib.suppress(ServingError):  # without the store the rest is still true
             names += await self._deployments.registered(limit)
+        names += await self._origins.names(limit)
         return list(dict.fromkeys(names))[:limit]
 
     # --- how ---
