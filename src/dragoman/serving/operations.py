@@ -123,7 +123,7 @@ class Operations:
 
     async def _unload_one(self, name: str) -> None:
         run = self._registry.run
-        if self._registry.fixed(name) or self._registry.document(name, run):
+        if self._registry.fixed(name) or self._registry.document(name, run) or not self._registry.document(name):
             before: set[str] = set()
 
             def rewrite(standing: Wish | None) -> Document | None:
@@ -139,7 +139,10 @@ class Operations:
             await self._deployments.undeploy(name)
 
     def _members(self, name: str) -> set[str]:
-        return {step.model for e in self._gateway.entries() if e.name == name for step in e.spec.steps}
+        desired = self._registry.desired(name)
+        specs = [] if desired is None else [wanted.spec for wanted in desired.versions.values() if wanted.spec is not None]
+        specs += [entry.spec for entry in self._gateway.entries() if entry.name == name]
+        return {step.model for spec in specs for step in spec.steps}
 
     def _served(self, name: str) -> bool:
         try:
