@@ -1,75 +1,21 @@
 """Several processes on one store, and processes that are killed: what only real ones show."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from dragoman.core.predictions import Progress
 from dragoman.store import Store
+from tests.store_processes import answers, workers
 from tests.stores import SHARED, Case, as_stored, claimed, version, waiting, with_store
 
-ROOT = Path(__file__).parents[2]
 every_shared_store = pytest.mark.parametrize("case", SHARED, ids=str)
-
-
-@contextmanager
-def workers(case: Case, place: Path, count: int, body: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that have imported everything and wait for a line on their input, so that they begin at one moment; then `body` runs.
-
-    `body` is that of `async def work(place, case, number)`.
-    """
-    lines = "\n".join(f"    {line}" for line in body.strip("\n").split("\n"))
-    script = (
-        "import asyncio, os, sys\nfrom pathlib import Path\nimport alembic.command, dragoman.store.sqlstore\nfrom tests import stores\n"
-        "from dragoman.store import Change\nfrom dragoman.core.predictions import Progress\n"
-        f"async def work(place, case, number):\n{lines}\n"
-        "print('ready', flush=True)\nsys.stdin.readline()\n"
-        f"asyncio.run(work(Path(sys.argv[1]), next(c for c in stores.CASES if c.name == {case.name!r}), int(sys.argv[2])))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(place), str(number)],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        for number in range(count)
-    ]
-    try:
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in started:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
-def answers(started: list[subprocess.Popen[str]]) -> list[str]:
-    """What each wrote, once it has ended well."""
-    texts = []
-    for process in started:
-        text, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        texts.append(text)
-    return texts
 
 
 @every_shared_store
@@ -219,3 +165,82 @@ await store.close()
         assert len(await store.claim_predictions("me", ["m"], lease_until=1.0, limit=2000)) == 900
 
     with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_processes_get_numbers_of_their_own(case: Case, tmp_path: Path) -> None:
+    """Versions that several processes add without a number at one moment are all there, each under another one, none left out."""
+    body = """
+store = await case.open(place)
+added = await asyncio.gather(*(store.add_version(stores.version("m", "", digest=f"{number}-{n}"), aliases=[f"{number}-{n}"]) for n in range(25)))
+print(*(one.version for one in added), sep="\\n")
+await store.close()
+"""
+    with workers(case, tmp_path, 4, body) as started:
+        numbers = [line for text in answers(started) for line in text.split()]
+    assert sorted(map(int, numbers)) == list(range(1, 101))
+
+    async def look(store: Store) -> None:
+        assert {v.version for v in await store.versions("m")} == set(numbers)
+        assert {
+            alias: v.digest for v in await store.versions() for (_, alias), at in (await store.aliases()).items() if at == v.version
+        } == {f"{place}-{n}": f"{place}-{n}" for place in range(4) for n in range(25)}
+
+    with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_processes_wish_together(case: Case, tmp_path: Path) -> None:
+    """Each adds its keys to one wish, one after the other as clients do: none is lost, and generations are distinct and in their order."""
+    body = """
+store = await case.open(place)
+for n in range(25):
+    made = await store.wish("m", lambda stands: {**(stands.document if stands else {}), f"{number}-{n}": n})
+    print(made.generation)
+await store.close()
+"""
+    with workers(case, tmp_path, 4, body) as started:
+        generations = [[int(line) for line in text.split()] for text in answers(started)]
+    assert sorted(itertools.chain(*generations)) == list(range(1, 101))
+    assert all(mine == sorted(mine) for mine in generations)
+
+    async def look(store: Store) -> None:
+        (stands,) = await store.wishes()
+        assert stands.document == {f"{place}-{n}": n for place in range(4) for n in range(25)}
+        assert stands.generation == 100
+
+    with_store(case, tmp_path, look)
+
+
+@every_shared_store
+def test_a_wish_and_its_stages_survive_a_kill_together(case: Case, tmp_path: Path) -> None:
+    """A process that wishes as fast as it can is killed at any moment: what it had answered is there, and never a wish without its stage."""
+    body = """
+store = await case.open(place)
+n = (await store.wish("m", lambda _: None)).document.get("n", 0)
+while True:
+    n += 1
+    made = await store.wish("m", lambda _: {"n": n}, stages={("m", "1"): str(n)})
+    print(n, flush=True)
+"""
+
+    async def fill(store: Store) -> None:
+        await store.add_version(version())
+
+    with_store(case, tmp_path, fill)
+    for enough in (1, 20, 100):
+        with workers(case, tmp_path, 1, body) as (process,):
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(enough)]
+            os.kill(process.pid, signal.SIGKILL)
+            lines += process.stdout.read().splitlines(keepends=True)
+            process.wait(30)
+        answered = max(int(line) for line in lines if line.endswith("\n"))
+
+        async def look(store: Store, answered: int = answered) -> None:
+            (stands,) = await store.wishes()
+            assert stands.document["n"] in (answered, answered + 1)
+            assert [v.stage for v in await store.versions()] == [str(stands.document["n"])]
+            assert stands.generation == stands.document["n"]
+
+        with_store(case, tmp_path, look)

@@ -86,8 +86,10 @@ _ENVELOPE = ["status", "code", "success", "message", "result", "attributes"]
 _MLFLOW = re.compile(rb"/(?:invocations|ping|health|version)(?![^/?#])", re.IGNORECASE)
 _SELDON = re.compile(rb"/api/v(?:1\.0|0\.1)(?![^/?#])", re.IGNORECASE)
 """Paths of two more protocols that have error objects of their own."""
+_REGISTRY = re.compile(rb"(?:https?://[^/]*)?/api/(?:2\.0/(?:preview/)?mlflow(?:-artifacts)?|3\.0/mlflow)(?![^/?#])", re.IGNORECASE)
+"""Paths whose every error has `error_code`."""
 _PREFIX = re.compile(rb"/*(?:serve|seldon|[^/]+/[0-9]+)/")
-_FILE = re.compile(rb"(?:/demo)?/files/", re.IGNORECASE)
+_FILE = re.compile(rb"(?:/demo)?/files/|/mlflow-artifacts/artifacts/", re.IGNORECASE)
 """What was uploaded comes back as it was, whatever type it was said to have."""
 _TEXT = (b"text/plain", b"text/html", b"text/event-stream", b"application/octet-stream")
 
@@ -140,6 +142,8 @@ def _judge_error(case: Case, answer: Answer, body: bytes) -> None:
             raise WrongAnswerError(f"an error of the type {answer.media_type!r}: {body[:200]!r}")
         found = document(body)
         text = _text_of(found, case)
+        if _REGISTRY.match(unquote_to_bytes(case.target)) and case.what != "wrong head" and "error_code" not in found:
+            text = text if answer.status in (414, 431) or "malformed request" in text else ""
         if not text:
             raise WrongAnswerError(f"an error without its text: {body[:200]!r}")
     if "Traceback" in text or "/site-packages/" in text:
@@ -163,7 +167,7 @@ def _text_of(found: Any, case: Case) -> str:
         said = found.get("detail")
         if isinstance(said, list):
             said = "; ".join(f"{each['loc']} {each['msg']} {each['type']}" for each in said if {"loc", "msg", "type"} <= set(each))
-    if said is None and (any_path or _MLFLOW.search(path)) and list(found) == ["error_code", "message"]:
+    if said is None and (any_path or _MLFLOW.search(path) or _REGISTRY.match(path)) and list(found) == ["error_code", "message"]:
         said = found["message"]
     if said is None and list(found) == _ENVELOPE:
         said = found["message"]

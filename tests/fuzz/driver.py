@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.fuzz import console, scoring, submarine, tfserving, tungsten, v2
+from tests.fuzz import console, registry, scoring, submarine, tfserving, tungsten, v2
 from tests.fuzz.cases import Case, WrongAnswerError, judge
 from tests.fuzz.framing import Odd, odd
 from tests.fuzz.mutations import mutated
@@ -20,10 +20,11 @@ VALID: Mapping[str, Callable[[Random], Case]] = {
     "tungsten": tungsten.valid,
     "submarine": submarine.valid,
     "mlflow": scoring.mlflow,
+    "mlflow-registry": registry.valid,
     "seldon": scoring.seldon,
     "console": console.valid,
 }
-PREPARE: Mapping[str, Callable[[], list[Case]]] = {"submarine": submarine.prepare}
+PREPARE: Mapping[str, Callable[[], list[Case]]] = {"submarine": submarine.prepare, "mlflow-registry": registry.prepare}
 """What a dialect's requests need to be there."""
 DIALECTS = (*VALID, "http")
 """The last one is not about what requests say but about how they are framed."""

@@ -98,7 +98,7 @@ def _several(rng: Random) -> Case:
 def _rows(rng: Random) -> Case:
     """The Tungsten model, which takes rows; a missing option is one that is not given."""
     count = rng.choice((1, 1, 2, 9))
-    rows = [[rng.choice(_WORDS[:2]), rng.choice((1, 2, None)), rng.choice((0.5, 2))] for _ in range(count)]
+    rows: list[list[Any]] = [[rng.choice(_WORDS[:2]), rng.choice((1, 2, None)), rng.choice((0.5, 2))] for _ in range(count)]
     tree, _ = _shape(["prompt", "times", "share"], rows, rng)
     wanted = [{"text": " ".join([prompt] * (times or 1)), "share": float(share)} for prompt, times, share in rows]
     return _ask("talk", tree, _equals(wanted), rng)

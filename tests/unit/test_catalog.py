@@ -351,6 +351,8 @@ def test_logged_models_and_remote_ones(world: World, tmp_path: Path) -> None:
         return "iris" if len(asked) == 1 else f"models:/{LOGGED}"
 
     async def fetch(uri: str) -> Path:
+        if uri.startswith("gs:"):
+            raise ServingError(Kind.UNAVAILABLE, "nobody answers")
         place = tmp_path / ("data/cache/x" if uri.startswith("s3:") else "elsewhere")
         place.mkdir(parents=True, exist_ok=True)
         (place / "model.onnx").write_text("fetched")
@@ -367,6 +369,8 @@ def test_logged_models_and_remote_ones(world: World, tmp_path: Path) -> None:
         assert made.folder == str(site.data / "cache" / "x")
         with refused(Kind.INTERNAL):
             await catalog.create_version("iris", "https://host/iris")
+        with refused(Kind.INVALID_INPUT, "source", "cannot be fetched: nobody answers"):
+            await catalog.create_version("iris", "gs://bucket/iris")
 
     world.run(body, logged=logged, fetch=fetch)
 

@@ -21,6 +21,8 @@ from dragoman.core.lifecycle import State
 from dragoman.core.model import ModelSpec
 from dragoman.core.plugins import BUILT_IN
 from dragoman.dialects import USUAL_STATUS
+from dragoman.dialects.mlflow.scoring_errors import ANSWERS as SCORING
+from dragoman.dialects.seldon.errors import ANSWERS as SELDON
 from dragoman.dialects.tfserving.messages import ANSWERS
 from dragoman.dialects.tungsten.errors import STATUS as TUNGSTEN_STATUS
 from dragoman.dialects.tungsten.reading import LONGEST_WAIT_S
@@ -46,6 +48,7 @@ DIALECT_PAGES = {
     "tungsten": "tungsten.md",
     "mlflow_registry": "mlflow.md",
     "scoring": "mlflow.md",
+    "seldon": "seldon.md",
     "submarine": "submarine.md",
     "console": "../python.md",
 }
@@ -113,6 +116,9 @@ def test_every_kind_of_error_is_explained_with_its_statuses() -> None:
     for kind in Kind:
         shown = [int(cell) for cell in rows[kind.value].split("|")]
         assert shown == [STATUS[kind], ANSWERS[kind][1], TUNGSTEN_STATUS[kind], USUAL_STATUS[kind]], kind
+        assert SCORING[kind][1] == SELDON[kind][1] == USUAL_STATUS[kind], kind
+        for page, words in (("mlflow.md", SCORING), ("seldon.md", SELDON)):
+            assert f"`{words[kind][0]}`" in text(f"dialects/{page}"), kind
 
 
 def test_every_format_and_layout_is_named() -> None:

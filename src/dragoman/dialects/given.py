@@ -141,26 +141,21 @@ def _tensor(spec: TensorSpec, value: Any, signature: Signature, cell: _Cell) -> 
     if spec.native == BINARY:
         value = _decoded(plain(value), cell)
     try:
-        array = array_of(value, datatype)
+        array = array_of(value, datatype, missing=True)
     except NumbersError as error:
-        array = _otherwise(value, datatype, error, cell)
+        if error.fault is not Fault.DATATYPE or datatype.kind not in ("float", "bits"):
+            raise _refusal(error, cell) from None
+        array = _narrow(value, datatype, cell)
     return Tensor(spec.name, datatype, _fitted(array, spec.shape, signature))
 
 
-def _otherwise(value: Any, datatype: Datatype, error: NumbersError, cell: _Cell) -> Array:
-    """What the strict way refused: missing values of floats, and datatypes that only this way makes of JSON's numbers."""
-    if datatype.kind in ("float", "bits") and (error.fault is Fault.DATATYPE or error.json_type == "Null"):
-        filled = _with_nan(plain(value))
-        try:
-            if error.fault is not Fault.DATATYPE:
-                return array_of(filled, datatype)
-            made: Array = np.ascontiguousarray(column([filled], datatype)[0])
-            return made
-        except WrongColumnError:
-            raise invalid(f"{cell.place(())}: {datatype} takes numbers, in lists that form a box") from None
-        except NumbersError as other:
-            error = other
-    raise _refusal(error, cell)
+def _narrow(value: Any, datatype: Datatype, cell: _Cell) -> Array:
+    """FP16 and BF16, which other protocols take as binary data only."""
+    try:
+        made: Array = np.ascontiguousarray(column([_with_nan(plain(value))], datatype)[0])
+    except WrongColumnError:
+        raise invalid(f"{cell.place(())}: {datatype} takes numbers, in lists that form a box") from None
+    return made
 
 
 def _decoded(value: Any, cell: _Cell) -> Any:

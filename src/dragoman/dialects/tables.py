@@ -7,6 +7,7 @@ table is INVALID_INPUT here, one in its values is found when a signature is know
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 from dragoman.core.errors import invalid
@@ -85,7 +86,7 @@ class Table:
         if set(map(type, records)) - {dict}:
             at = next(index for index, row in enumerate(records) if type(row) is not dict)
             raise invalid(f"{where} must be a list of objects, but item {at} is none")
-        names = tuple(dict.fromkeys(name for row in records for name in row))
+        names = tuple(dict.fromkeys(chain.from_iterable(records)))
         return cls(names, len(records), len(names), records=records)
 
     @classmethod
@@ -112,7 +113,10 @@ class Table:
         if self._columns is None:
             if self._records is not None:
                 assert self.names is not None
-                self._columns = [[row.get(name) for row in self._records] for name in self.names]
+                if len(set(map(tuple, self._records))) == 1:  # each with the same names in the same order: no look-up per cell
+                    self._columns = [list(cells) for cells in zip(*map(dict.values, self._records), strict=True)]
+                else:
+                    self._columns = [[row.get(name) for row in self._records] for name in self.names]
             else:
                 self._columns = [list(cells) for cells in zip(*self._rows or (), strict=True)]
         return self._columns

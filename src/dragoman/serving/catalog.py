@@ -178,7 +178,8 @@ class Catalog:
 
         A source is an absolute path, a `file:` URI, a path relative to the first model root or the server's artifacts, `mlflow-artifacts:`,
         `models:/NAME/VERSION`, `models:/NAME/STAGE`, `models:/NAME@ALIAS`, a logged model `models:/m-...`, or what `fetch` brings. `kind` stands
-        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source") and whatever `fetch` raises.
+        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source"), and what `fetch` raises; but
+        what is UNAVAILABLE there is a bad source here.
         """
         await self.model(model)
         check_source(source)
@@ -303,7 +304,14 @@ class Catalog:
             reason = "cannot be fetched by this server: bring the model into a folder of --model-root and name that"
             raise invalid(f"the source {quoted(source)} {reason}", "source")
         else:
-            path = await asyncio.to_thread((await self.fetch(source)).resolve)
+            try:
+                fetched = await self.fetch(source)
+            except ServingError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
+                # This server is there; with a 503 clients would ask again for minutes (Submarine requirement R14: 4xx).
+                raise invalid(f"the source {quoted(source)} cannot be fetched: {error.message}", "source") from error
+            path = await asyncio.to_thread(fetched.resolve)
             if not await asyncio.to_thread(self.roots.open_to, path):
                 raise ServingError(Kind.INTERNAL, "what was fetched lies outside of the server's own places")
         model = await asyncio.to_thread(examine, path, source, self.roots)

@@ -60,7 +60,8 @@ def spec_of(base: ModelSpec, folder: Path, *, batch_size: int = 0, environments:
     model = describe(folder)
     native = _native(folder, model)
     signature = _signature(model, native[0] if native else "")
-    facts = {"params": [_parameter(field) for field in model.params], "columns": model.columns}
+    parameters = [_parameter(field) for field in model.params]
+    facts = {"params": parameters, "columns": model.columns, "mlflow_version": model.mlflow_version}
     if native is not None:
         runtime, artifact = native
         function = model.flavors.get(PYTHON_FUNCTION, EMPTY)

@@ -10,10 +10,11 @@ from dragoman.core.errors import invalid
 
 SQLITE = "sqlite:///"
 _POSTGRES = re.compile(r"postgresql(\+psycopg)?://")
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^:@/?\#\s,\[\]]*)(?::\d{1,5})?"
 _PLAIN = re.compile(
-    r"""postgresql(\+psycopg)?://
+    rf"""postgresql(\+psycopg)?://
     ((?P<user>[^:@/?\#\s]*)(:[^@/?\#\s]*)?@)?   # what is special in a password is written as %XX
-    (?P<where>[^@/?\#\s]*(/[^@/?\#\s]*)?)
+    (?P<where>{_HOST}(,{_HOST})*(/[^@/?\#\s]*)?)
     (\?[^\#\s]*)?\Z""",
     re.VERBOSE,
 )

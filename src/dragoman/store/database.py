@@ -15,7 +15,7 @@ from dragoman.store.blobs import Blobs
 
 
 class OutageError(ServingError):
-    """The database as a whole is out of reach, or broke off at a commit, which may have been made or not.
+    """The database as a whole is out of reach or held by somebody else, or it broke off at a commit, which may have been made or not.
 
     None of the calls of a transaction is made again: one might be made twice, and all of them would wait as long as this one did.
     """
@@ -44,6 +44,11 @@ class Database(Protocol):
     @property
     def blobs(self) -> Blobs | None:
         """Where large payloads become files; None where they stay in the database."""
+        ...
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Of one payload; None: as many as it has."""
         ...
 
     def prepare(self) -> None:

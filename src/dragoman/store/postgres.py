@@ -41,7 +41,10 @@ _REACH = {
 }
 """libpq's parameters, unless the URL says otherwise: a server that has vanished is noticed within 20 s."""
 
-_BOUNDS = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s'"
+WAIT_S = 10.0
+"""For a lock that another process holds."""
+MOST_BYTES = 256 << 20
+"""Of one payload: PostgreSQL makes a text of twice its length of it, which may have 1 GB."""
 _MIGRATING = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '120s'"
 
 _MIGRATION_LOCK = 0x64726167_6F6D0001
@@ -68,33 +71,37 @@ _WORDS = {
 }
 """The beginning of an SQLSTATE -> what is wrong and what to do; the longest one counts."""
 _REFUSALS = {
-    "authentication": "28000",
-    "no password": "28000",
-    "pg_hba": "28000",
-    "role ": "28000",
-    "database ": "3D000",
-    "too many": "53300",
-    "connection slots": "53300",
     "starting up": "57P03",
     "shutting down": "57P03",
     "recovery": "57P03",
+    "too many": "53300",
+    "connection slots": "53300",
+    "authentication": "28000",
+    "no password": "28000",
+    "pg_hba": "28000",
+    'role "': "28000",
+    'database "': "3D000",
 }
 """Words of a refusal to connect, in their order -> its SQLSTATE. In another language than English they mean that it cannot be reached."""
 
 
 class Postgres:
-    """One database. Raises ServingError INVALID_INPUT for a URL that is none."""
+    """One database. A write waits `wait_s` for what others have locked, a statement takes three times as long at most.
+
+    Raises ServingError INVALID_INPUT for a URL that is none.
+    """
 
     blobs = None
     """Large payloads stay in the database: machines that share it share no folder."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, wait_s: float = WAIT_S, most_bytes: int = MOST_BYTES) -> None:
+        self.most_bytes = most_bytes
         self._shown = shown(url)
         try:
             given = conninfo_to_dict(url.replace("postgresql+psycopg://", "postgresql://", 1))
         except psycopg.Error:  # its words may hold a piece of the password
             raise invalid(f"'{self._shown}' is no store: its port, host or options are not as PostgreSQL writes them") from None
-        self._connect = partial(connected, {**_REACH, **given})
+        self._connect = partial(_connected, {**_REACH, **given}, wait_s)
 
     def prepare(self) -> None:
         """Migrate, one process at a time. The database itself must be there."""
@@ -120,7 +127,7 @@ class Postgres:
         return await ListeningBell.connected(self._connect, CHANNEL)
 
     def unavailable(self, error: OSError) -> ServingError:
-        return _failure(error, certain=True)
+        return _failure(error)
 
 
 class Transactions:
@@ -145,10 +152,10 @@ class Transactions:
 
     @contextlib.contextmanager
     def _transaction(self, *, checked: bool) -> Iterator[Connection]:
-        connected = committing = False
+        begun = committing = False
         try:
             connection = self._connected()
-            connected = True
+            begun = True
             with connection.begin():
                 if checked and not self._checked:
                     check(connection)
@@ -159,9 +166,10 @@ class Transactions:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if isinstance(cause, psycopg.IntegrityError):
                 raise
-            broken = not connected or self._broken()
+            broken = self._broken()
             self.disconnect()
-            raise self._reported(_failure(cause, certain=not broken or (connected and not committing), broken=broken), cause) from error
+            kind = None if not broken else ClashError if begun and not committing else OutageError
+            raise self._reported(_failure(cause, kind), cause) from error
         self._recovered()
 
     def _connected(self) -> Connection:
@@ -181,7 +189,9 @@ class Transactions:
         assert isinstance(driver, psycopg.Connection)
         if driver.closed:
             return True
-        if select.select([driver], [], [], 0)[0]:
+        waiting = select.poll()
+        waiting.register(driver, select.POLLIN)
+        if waiting.poll(0):
             try:
                 driver.pgconn.consume_input()
             except psycopg.Error:
@@ -219,29 +229,24 @@ class Transactions:
             log.warning("the server's database works again (%s)", self._name)
 
 
-def connected(parameters: Mapping[str, Any]) -> Driver:
+def _connected(parameters: Mapping[str, Any], wait_s: float) -> Driver:
     """A connection in which each statement is a transaction, and none takes for ever. Blocks for some seconds at most. Raises psycopg.Error."""
     connection = psycopg.connect(**parameters, autocommit=True)
+    bounds = {"lock_timeout": wait_s, "statement_timeout": 3 * wait_s, "idle_in_transaction_session_timeout": 6 * wait_s}
     try:
-        connection.execute(_BOUNDS)
+        connection.execute("; ".join(f"SET {name} = {int(seconds * 1000)}" for name, seconds in bounds.items()))
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _failure(cause: BaseException | None, *, certain: bool, broken: bool = False) -> ServingError:
-    """What a failure means to whoever asked. `certain`: nothing was committed. The words are for strangers: they name no host and no user."""
-    state = (getattr(cause, "sqlstate", None) or "") if isinstance(cause, psycopg.Error) else ""
+def _failure(cause: BaseException | None, kind: type[ServingError] | None = None) -> ServingError:
+    """What a failure means to whoever asked. The words are for strangers: they name no host and no user."""
+    state = cause.sqlstate or "" if isinstance(cause, psycopg.Error) else ""
     if not state and isinstance(cause, psycopg.OperationalError):
-        text_ = str(cause).lower()  # of a connection that was refused the driver knows nothing but PostgreSQL's words
-        state = next((code for words, code in _REFUSALS.items() if words in text_), "08")
-    found = next(
-        (words for length in (5, 3, 2) if (words := _WORDS.get(state[:length])) and len(state) >= 2), "failed: see the server's log"
-    )
-    kind: type[ServingError] = ServingError
-    if state in _AGAIN or (broken and certain):
-        kind = ClashError
-    elif broken or state in _SLOW:
-        kind = OutageError
-    return kind(Kind.UNAVAILABLE, f"the server's database {found}", retry_after_s=5.0)
+        reason = str(cause).lower()  # of a connection that was refused the driver knows nothing but PostgreSQL's words
+        state = next((code for words, code in _REFUSALS.items() if words in reason), "08")
+    words = next((_WORDS[state[:length]] for length in (5, 3, 2) if state[:length] in _WORDS), "failed: see the server's log")
+    kind = kind or (ClashError if state in _AGAIN else OutageError if state in _SLOW else ServingError)
+    return kind(Kind.UNAVAILABLE, f"the server's database {words}", retry_after_s=5.0)

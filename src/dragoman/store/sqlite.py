@@ -19,6 +19,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.store import Bell
 from dragoman.store.bells import Bells
 from dragoman.store.blobs import Blobs
+from dragoman.store.database import OutageError
 from dragoman.store.upgrades import check, upgrade
 
 log = logging.getLogger("dragoman.store")
@@ -55,6 +56,7 @@ class SqliteFile:
     def __init__(self, path: Path, *, wait_s: float = WAIT_S) -> None:
         self.path = path
         self.blobs = Blobs(path.parent / "blobs")
+        self.most_bytes = None
         self._bells = Bells(path.parent / "bells", path)
         self._wait_s = wait_s
 
@@ -211,7 +213,9 @@ def unavailable(error: BaseException | None, path: Path) -> ServingError:
     else:
         words = "failed: see the server's log"
     log.debug("%s: %r", path, error)
-    return ServingError(Kind.UNAVAILABLE, f"the server's database {words}", retry_after_s=5.0)
+    held = isinstance(error, sqlite3.Error) and _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    kind = OutageError if held else ServingError  # who holds it for so long would hold it for the next call as well
+    return kind(Kind.UNAVAILABLE, f"the server's database {words}", retry_after_s=5.0)
 
 
 def _code(error: sqlite3.Error) -> int:

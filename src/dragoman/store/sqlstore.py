@@ -220,6 +220,9 @@ class SqlStore:
         return loaded.prediction if loaded is not None else None
 
     async def change_prediction(self, change: Change) -> bool:
+        if self._too_large(change.outputs) and change.progress is Progress.SUCCEEDED:
+            words = f"the outputs of prediction '{change.id}' have more than the {self._database.most_bytes} bytes that the server's database takes"
+            change = replace(change, progress=Progress.FAILED, outputs=None, error=words, error_kind=Kind.TOO_LARGE.value)
         parts = await self._payloads(outputs=change.outputs, logs=change.logs)
         files = _files(parts)
 
@@ -263,8 +266,8 @@ class SqlStore:
     async def owners(self) -> list[str]:
         return await self._read(predictions.owners)
 
-    async def renew_leases(self, owner: str, lease_until: float) -> None:
-        await self._write_some(lambda connection: predictions.renew(connection, owner, lease_until))
+    async def renew_leases(self, owner: str, ids: Sequence[str], lease_until: float) -> None:
+        await self._write_some(lambda connection: predictions.renew(connection, owner, ids, lease_until))
 
     async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:
         kept = await self._read(lambda connection: predictions.kept(connection, owner, ids))
@@ -306,11 +309,17 @@ class SqlStore:
 
     async def _payloads(self, *, inputs: bytes = b"", outputs: bytes | None = None, logs: str | None = None) -> list[Payload]:
         """What is to be stored: large contents are files when this returns. Empty inputs need no row, nor do logs that are unknown."""
+        if self._too_large(inputs):
+            words = f"the inputs have {len(inputs)} bytes, and the server's database takes {self._database.most_bytes}"
+            raise ServingError(Kind.TOO_LARGE, words, what="body")
         contents = {"inputs": inputs or None, "outputs": outputs, "logs": logs.encode("utf-8", "replace") if logs else None}
         given = [(part, content) for part, content in contents.items() if content is not None]
         if self._database.blobs is None or all(len(content) < LEAST_BYTES for _, content in given):
             return [Payload(part, content, None, len(content)) for part, content in given]
         return await asyncio.to_thread(self._filed, self._database.blobs, given)
+
+    def _too_large(self, content: bytes | None) -> bool:
+        return content is not None and self._database.most_bytes is not None and len(content) > self._database.most_bytes
 
     def _filed(self, blobs: Blobs, given: Iterable[tuple[str, bytes]]) -> list[Payload]:
         made: list[Payload] = []

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.store.database import ClashError, OutageError
 from dragoman.store.lanes import MOST_TOGETHER, MOST_WAITING, Lane
 
 
@@ -20,6 +21,8 @@ class Database:
         self.notes: list[str] = []
         self.groups: list[list[object]] = []
         self.failure: Exception | None = None
+        self.commits: list[Exception | None] = []
+        """What comes of the next commits."""
         self.gate = threading.Event()
         self.gate.set()
         self.inside = threading.Event()
@@ -40,6 +43,9 @@ class Database:
         except Exception:
             self.notes.append("rollback")
             raise
+        if self.commits and (failure := self.commits.pop(0)) is not None:
+            self.notes.append("failed")
+            raise failure
         self.notes.append("commit")
 
     def close(self) -> None:
@@ -58,8 +64,10 @@ class Database:
         return [str(n) for n in numbers]
 
 
-def with_lane(body: Callable[[Lane, Database], Awaitable[None]]) -> Database:
+def with_lane(body: Callable[[Lane, Database], Awaitable[None]], *, gate: bool = True) -> Database:
     database = Database()
+    if not gate:
+        database.gate.clear()
 
     async def run() -> None:
         lane = Lane("lane", database, disconnect=database.close)
@@ -268,3 +276,61 @@ def test_a_loop_that_is_gone_does_not_stop_the_lane() -> None:
         assert database.groups == [[1], [2]]
 
     with_lane(body)
+
+
+# --- what only some databases do ---
+
+
+def several(database: Database, lane: Lane) -> "list[asyncio.Future[int]]":
+    """Three calls that meet in one transaction, while another one is held up."""
+    return [asyncio.ensure_future(lane.run(database.double, n)) for n in (1, 2, 3)]
+
+
+def test_a_transaction_that_clashed_is_run_again() -> None:
+    """Nothing of it was applied, so all of its calls are made again together, and nobody hears of it."""
+
+    async def body(lane: Lane, database: Database) -> None:
+        first = asyncio.ensure_future(lane.run(database.text, 0))
+        await asyncio.to_thread(database.inside.wait, 10)
+        calls = several(database, lane)
+        await asyncio.sleep(0)
+        database.commits = [None, clash(), clash()]
+        database.gate.set()
+        assert await first == "0"
+        assert await asyncio.gather(*calls) == [2, 4, 6]
+
+    database = with_lane(body, gate=False)
+    assert database.groups == [[0], [1, 2, 3], [1, 2, 3], [1, 2, 3]]
+    assert database.notes == ["commit", "failed", "failed", "commit", "closed"]
+
+
+def test_what_always_clashes_fails_in_the_end() -> None:
+    """The number of attempts is bounded, also for each call by itself."""
+
+    async def body(lane: Lane, database: Database) -> None:
+        database.commits = [clash() for _ in range(100)]
+        with pytest.raises(ClashError):
+            await lane.run(database.double, 1)
+
+    assert len(with_lane(body).groups) == 5
+
+
+def test_an_outage_is_everybodys_and_nothing_is_tried_again() -> None:
+    """What was being committed may be there: no call is made a second time."""
+
+    async def body(lane: Lane, database: Database) -> None:
+        first = asyncio.ensure_future(lane.run(database.text, 0))
+        await asyncio.to_thread(database.inside.wait, 10)
+        calls = several(database, lane)
+        await asyncio.sleep(0)
+        database.commits = [None, OutageError(Kind.UNAVAILABLE, "it broke off")]
+        database.gate.set()
+        await first
+        for answer in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(answer, OutageError)
+
+    assert with_lane(body, gate=False).groups == [[0], [1, 2, 3]]
+
+
+def clash() -> ClashError:
+    return ClashError(Kind.UNAVAILABLE, "somebody came in between")

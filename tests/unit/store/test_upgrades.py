@@ -9,8 +9,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 import dragoman
@@ -19,7 +17,6 @@ from dragoman.core.predictions import Progress
 from dragoman.store import Change, predictions
 from dragoman.store.sql import open_store, store_url
 from dragoman.store.sqlite import SqliteFile
-from dragoman.store.tables import METADATA
 from dragoman.store.upgrades import HEAD, MIGRATIONS
 from tests.stores import SQLITE, claimed
 
@@ -40,16 +37,6 @@ def refusal(path: Path) -> ServingError:
         SqliteFile(path).prepare()
     assert caught.value.kind is Kind.UNAVAILABLE
     return caught.value
-
-
-def test_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
-    """Columns, types and keys, as Alembic itself compares them; indexes belong to the migrations."""
-    transactions = made(tmp_path).transactions(write=True)
-    with transactions() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = [change for change in compare_metadata(context, METADATA) if change[0] != "remove_index"]
-    transactions.disconnect()
-    assert differences == []
 
 
 def test_the_newest_migration_is_the_one_that_the_code_asks_for() -> None:

@@ -3,6 +3,7 @@
 The nesting gives the shape; the datatype decides which elements are taken. Called by the codecs through `dragoman.dialects.json`.
 """
 
+import math
 from array import array
 from collections.abc import Callable
 from itertools import chain
@@ -38,11 +39,12 @@ _BUILDERS: dict[Datatype, tuple[frozenset[type], str]] = {
 }
 
 
-def array_of(value: object, datatype: Datatype) -> Array:
+def array_of(value: object, datatype: Datatype, *, missing: bool = False) -> Array:
     """An array with the nesting of `value` as its shape (a bare element gives a 0-d array), owned by the caller and writable.
 
     `value` is anything that `loads` returned or held. FP32 and FP64 take integers and decimals (beyond FP32 is infinity), integer types
     take integers in their range, BOOL takes true and false, BYTES takes strings (as UTF-8) and `bytes` that a codec put in their place.
+    With `missing` null is NaN in FP32 and FP64.
     Raises NumbersError: ragged nesting, a wrong element, a datatype that JSON cannot carry (FP16, BF16, complex).
     """
     if type(value) is NumberList:
@@ -70,10 +72,13 @@ def array_of(value: object, datatype: Datatype) -> Array:
             try:
                 return np.ndarray(shape, datatype.numpy, array(code, flat)) if code else _bytes_array(flat).reshape(shape)
             except (OverflowError, UnicodeEncodeError):
-                _refuse(value, datatype)
+                _refuse(value, datatype, missing)
         types = set(map(type, flat))
+        if missing and type(None) in types and datatype.kind == "float" and accepted.issuperset(types - {type(None)}):
+            flat = [math.nan if item is None else item for item in flat]
+            continue
         if NumberList not in types:
-            _refuse(value, datatype)
+            _refuse(value, datatype, missing)
         stacked = _stacked(flat, shape, datatype) if len(types) == 1 else None
         if stacked is not None:
             return stacked
@@ -126,7 +131,7 @@ def _stacked(parts: list[NumberList], shape: tuple[int, ...], datatype: Datatype
     return np.stack(arrays).reshape(joined) if len(joined) <= MAX_DEPTH else None
 
 
-def _refuse(value: object, datatype: Datatype) -> NoReturn:
+def _refuse(value: object, datatype: Datatype, missing: bool) -> NoReturn:
     """Find the first offender in the order of the text, and raise.
 
     Level by level, so that the work is done in C and a hostile body costs no more than a few readings of it. A fault at one level leaves
@@ -141,7 +146,7 @@ def _refuse(value: object, datatype: Datatype) -> NoReturn:
     for level in range(rank + 1):
         if NumberList in set(map(type, flat)):
             flat = [item.tolist() if type(item) is NumberList else item for item in flat]
-        at = _first_fault(flat, _lists_of(shape[level]) if level < rank else _elements_of(datatype))
+        at = _first_fault(flat, _lists_of(shape[level]) if level < rank else _elements_of(datatype, missing))
         if at is not None:
             path = tuple(int(index) for index in np.unravel_index(at, shape[:level])) if level else ()
             error = _error(flat[at], path, shape, datatype)
@@ -182,10 +187,13 @@ def _lists_of(length: int) -> Callable[[list[Any]], bool]:
     return lambda items: set(map(type, items)) <= {list} and set(map(len, items)) <= {length}
 
 
-def _elements_of(datatype: Datatype) -> Callable[[list[Any]], bool]:
+def _elements_of(datatype: Datatype, missing: bool) -> Callable[[list[Any]], bool]:
     accepted, code = _BUILDERS[datatype]
+    null = missing and datatype.kind == "float"
 
     def fit(items: list[Any]) -> bool:
+        if null:
+            items = [item for item in items if item is not None]
         if not accepted.issuperset(map(type, items)):
             return False
         try:

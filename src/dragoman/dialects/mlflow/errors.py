@@ -42,12 +42,15 @@ _REFINED: Mapping[tuple[Kind, str], tuple[int, str]] = {
     (Kind.CONFLICT, "model"): (400, "RESOURCE_ALREADY_EXISTS"),
     (Kind.CONFLICT, "version"): (400, "RESOURCE_ALREADY_EXISTS"),
     (Kind.CONFLICT, "experiment"): (400, "RESOURCE_ALREADY_EXISTS"),
-    (Kind.UNSUPPORTED, "source"): (400, "INVALID_PARAMETER_VALUE"),
+    **dict.fromkeys(
+        ((kind, "source") for kind in (Kind.NOT_FOUND, Kind.UNSUPPORTED, Kind.UNAVAILABLE, Kind.TIMEOUT)), (400, "INVALID_PARAMETER_VALUE")
+    ),
     (Kind.UNSUPPORTED, "method"): (405, "ENDPOINT_NOT_FOUND"),
     (Kind.UNSUPPORTED, "encoding"): (400, "MALFORMED_REQUEST"),
     (Kind.UNAVAILABLE, "load"): (400, "INVALID_STATE"),
 }
-"""What differs by subject: a version that cannot be loaded is no reason to ask again, and an unknown alias is a wrong value there."""
+"""What differs by subject: a version that cannot be loaded, or a source that cannot be reached, is no reason to ask again, and an unknown alias
+is a wrong value there."""
 
 
 def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:

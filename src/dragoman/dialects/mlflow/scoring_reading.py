@@ -8,6 +8,7 @@ import codecs
 import csv
 import io
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -97,7 +98,7 @@ def _json(body: bytes) -> Document:
         raise _bad("'params' must be an object")
     shape = found[0]
     try:
-        given = _READ[shape](tree[shape])
+        given = _SHAPED[shape](tree[shape])
     except ServingError as error:
         error.what = "body"
         raise
@@ -129,7 +130,7 @@ def _inputs(value: Any) -> Given:
     return Table.of_records(value, "'inputs'") if _holds_objects(value) else Bare(value)
 
 
-_READ: Mapping[str, Callable[[Any], Given]] = {
+_SHAPED: Mapping[str, Callable[[Any], Given]] = {
     "dataframe_split": _split,
     "dataframe_records": _records,
     "instances": _instances,
@@ -177,35 +178,20 @@ def typed(cells: list[str], *, text: bool) -> Column:
     An empty cell is a missing value; between numbers the usual words for one are too.
     """
     if not text:
-        present = [cell for cell in cells if cell not in _MISSING]
-        for read in (_integers, _floats, _booleans):
-            values = read(present)
-            if values is not None:
-                if len(present) == len(cells):
-                    return values
-                following = iter(values)
-                return [None if cell in _MISSING else next(following) for cell in cells]
+        present = cells if _MISSING.isdisjoint(cells) else [cell for cell in cells if cell not in _MISSING]
+        values = _read(present)
+        if values is not None:
+            following = iter(values)
+            return values if present is cells else [None if cell in _MISSING else next(following) for cell in cells]
     return [cell or None for cell in cells]
 
 
-def _integers(cells: list[str]) -> Column | None:
-    return _numbers(cells, int)
-
-
-def _floats(cells: list[str]) -> Column | None:
-    return _numbers(cells, float)
-
-
-def _numbers(cells: list[str], make: Callable[[str], Any]) -> Column | None:
-    if any("_" in cell for cell in cells):  # Python reads 1_000 as a number, nobody else does
-        return None
-    try:
-        return list(map(make, cells))
-    except ValueError:
-        return None
-
-
-def _booleans(cells: list[str]) -> Column | None:
+def _read(cells: list[str]) -> Column | None:
+    """Cells as integers, numbers or booleans; None if they are not all of one of these."""
+    if "_" not in "".join(cells):  # Python reads 1_000 as a number, nobody else does
+        for make in (int, float):
+            with suppress(ValueError):
+                return list(map(make, cells))
     return [cell in _TRUE for cell in cells] if set(cells) <= _TRUE | _FALSE else None
 
 

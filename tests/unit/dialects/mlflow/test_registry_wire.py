@@ -149,7 +149,8 @@ def test_every_error_has_code_and_message() -> None:
             assert body["message"].startswith("so it is")
             if kind in (Kind.INVALID_INPUT, Kind.NOT_FOUND, Kind.CONFLICT, Kind.TOO_LARGE, Kind.UNAUTHENTICATED, Kind.FORBIDDEN):
                 assert said.status not in again, (kind, what)
-    assert refusal(ServingError(Kind.UNSUPPORTED, "no such source here", what="source")).status == 400
+    for kind in (Kind.UNSUPPORTED, Kind.UNAVAILABLE, Kind.TIMEOUT, Kind.NOT_FOUND):
+        assert refusal(ServingError(kind, "no such source here", what="source")).status == 400
 
 
 # --- who may ---

@@ -1,7 +1,7 @@
 """The registry: descriptions, stages, tags, facts and numbers of models and versions; wishes, and who has applied them.
 
 The tables of models, versions and aliases are made anew with what they hold, children first: SQLite cannot add a constraint to one that is
-there, and removing a parent first would take its children with it. They are small, and predictions stay where they are.
+there, and removing a parent first would take its children with it. They are small, and predictions stay where they are. There is no way back.
 """
 
 from collections.abc import Mapping, Sequence
