@@ -86,7 +86,8 @@ def test_misses(statuses: list[tuple[str, State, str]], version: str, kind: Kind
     """What is known of the model says why it cannot be called, and whether to ask again."""
     error = missed(known(*statuses), version)
     assert (error.kind, error.message) == (kind, message)
-    assert error.what == ("version" if "no version" in message else "model")
+    gone = message.endswith(("unloaded", "unloading"))
+    assert error.what == ("version" if "no version" in message else "unloaded" if gone else "model")
     assert (error.retry_after_s is not None) == (kind is Kind.NOT_READY)
 
 

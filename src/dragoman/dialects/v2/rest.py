@@ -63,10 +63,7 @@ class V2:
         return self._table.match(request, _below(segments))
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        answer = refusal(error)
-        if answer.status == 405:
-            answer.headers.append((b"allow", ", ".join(self._table.methods(_below(_segments(request)))).encode()))
-        return answer
+        return refusal(error, self._table.methods(_below(_segments(request))) if error.what == "method" else ())
 
     # --- inference ---
 
@@ -136,7 +133,7 @@ class V2:
         except ServingError as error:
             if error.kind in (Kind.NOT_READY, Kind.UNAVAILABLE):
                 # 408 is MLRun's word for "not yet", a 4xx as in Triton; probes and clients only look whether it is 200.
-                return Answer(408, error_body(error.message))
+                return Answer(408, error_body(error))
             raise
         return _json({"name": entry.name, "ready": True})
 
