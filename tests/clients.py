@@ -22,6 +22,8 @@ def answer(value):
     print("\\nANSWER " + json.dumps(value, default=str))
 """
 _MARK = "ANSWER "
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+"""Nobody outside of this machine is told of a test, and a server that fails is not asked for minutes."""
 
 
 @cache
@@ -48,13 +50,17 @@ def run(client: str, script: str, *, timeout_s: float = 100.0, environment: dict
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        env={**{k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "MLFLOW_", "DRAGOMAN_"))}, **(environment or {})},
+        env={**_kept(), **_QUIET, **(environment or {})},
         check=False,
     )
     answers = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]
     assert done.returncode == 0, f"the client failed\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
     assert answers, f"the client answered nothing\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return json.loads(answers[-1])
+
+
+def _kept() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "MLFLOW_", "DRAGOMAN_"))}
 
 
 def _uv(*words: str) -> None:

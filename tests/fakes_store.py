@@ -13,10 +13,14 @@ from tests.fakes_registry import FakeRegistry
 
 
 class FakeStore(FakeRegistry):
-    """Implements `dragoman.store.Store`. Set `failure` to make every call raise it, as a database that is gone would."""
+    """Implements `dragoman.store.Store`. Set `failure` to make every call raise it, as a database that is gone would.
+
+    Set `unheard` to make so many of the next writes of predictions, which are made, seem to fail: the line broke before the answer.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.unheard = 0
         self._predictions: dict[str, Prediction] = {}
         self._documents: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -41,11 +45,17 @@ class FakeStore(FakeRegistry):
 
     # --- predictions ---
 
+    def _answer(self) -> None:
+        if self.unheard:
+            self.unheard -= 1
+            raise ServingError(Kind.UNAVAILABLE, "the line broke before the answer", retry_after_s=5.0)
+
     async def add_prediction(self, prediction: Prediction) -> None:
         self._check()
         if prediction.id in self._predictions:
             raise ServingError(Kind.CONFLICT, f"prediction '{prediction.id}' exists", what="prediction")
         self._predictions[prediction.id] = prediction
+        self._answer()
 
     async def prediction(self, prediction_id: str, *, inputs: bool = True) -> Prediction | None:
         self._check()
@@ -64,6 +74,7 @@ class FakeStore(FakeRegistry):
         if change.progress is Progress.PENDING:
             changed = replace(changed, owner="", lease_until=0.0, started=None)
         self._predictions[change.id] = changed
+        self._answer()
         return True
 
     async def claim_predictions(self, owner: str, models: Sequence[str], *, lease_until: float, limit: int) -> list[Prediction]:
@@ -73,6 +84,8 @@ class FakeStore(FakeRegistry):
             replace(p, progress=Progress.CLAIMED, owner=owner, attempt=p.attempt + 1, lease_until=lease_until) for p in waiting[:limit]
         ]
         self._predictions |= {p.id: p for p in claimed}
+        if claimed:
+            self._answer()
         return claimed
 
     async def pending_models(self) -> list[str]:
@@ -95,9 +108,9 @@ class FakeStore(FakeRegistry):
         self._check()
         return sorted({p.owner for p in self._predictions.values() if p.progress in ACTIVE})
 
-    async def renew_leases(self, owner: str, lease_until: float) -> None:
+    async def renew_leases(self, owner: str, ids: Sequence[str], lease_until: float) -> None:
         self._check()
-        mine = [p for p in self._predictions.values() if p.owner == owner and p.progress in ACTIVE]
+        mine = [p for p in self._predictions.values() if p.id in ids and p.owner == owner and p.progress in ACTIVE]
         self._predictions |= {p.id: replace(p, lease_until=lease_until) for p in mine}
 
     async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:

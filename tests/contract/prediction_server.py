@@ -1,6 +1,6 @@
 """A process that runs predictions over a real database, for tests that kill it: it says on standard output what it has done.
 
-    python -m tests.contract.prediction_server DATA_DIR ACCEPT RUNS
+    python -m tests.contract.prediction_server STORE DATA_DIR ACCEPT RUNS
 
 accepts that many predictions, starts that many of them, never finishes any, and waits to be killed.
 """
@@ -9,17 +9,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from dragoman.serving.late_store import LateStore
-from dragoman.store.sql import open_store, store_url
+from tests.stores import SHARED
 from tests.unit.predictions.rig import Bench
 
 
-def over_sqlite(folder: Path) -> LateStore:
-    return LateStore(lambda: open_store(store_url(folder)), lambda: (folder / "dragoman.db").exists())
-
-
-async def main(folder: Path, accept: int, runs: int) -> None:
-    store = await over_sqlite(folder).get()
+async def main(case: str, folder: Path, accept: int, runs: int) -> None:
+    store = await next(each for each in SHARED if each.name == case).open(folder)
     it = Bench(folder, store)
     keys = list(await asyncio.gather(*(it.submit({"n": n}) for n in range(accept))))
     await it.asked(accept)
@@ -34,4 +29,4 @@ async def main(folder: Path, accept: int, runs: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

@@ -575,17 +575,21 @@ def test_owners_are_those_who_have_work(case: Case, tmp_path: Path) -> None:
 
 @every_store
 def test_leases_are_renewed_for_one_owner(case: Case, tmp_path: Path) -> None:
-    """Of what it has CLAIMED or RUNNING, and nothing else."""
+    """Of what it has CLAIMED or RUNNING and names, and nothing else."""
 
     async def body(store: Store) -> None:
         mine, running, other = claimed(), claimed(progress=Progress.RUNNING), claimed("you")
         over = ended(owner="me")
         for one in (mine, running, other, over):
             await store.add_prediction(one)
-        await store.renew_leases("me", 500.0)
-        await store.renew_leases("nobody", 600.0)
-        leases = [found.lease_until for one in (mine, running, other, over) if (found := await store.prediction(one.id))]
-        assert leases == [500.0, 500.0, 200.0, 200.0]
+        unheard = claimed()
+        await store.add_prediction(unheard)
+        ids = [one.id for one in (mine, running, other, over)] * 300
+        await store.renew_leases("me", ids, 500.0)
+        await store.renew_leases("nobody", ids, 600.0)
+        await store.renew_leases("me", [], 700.0)
+        leases = [found.lease_until for one in (mine, running, other, over, unheard) if (found := await store.prediction(one.id))]
+        assert leases == [500.0, 500.0, 200.0, 200.0, 200.0]
 
     with_store(case, tmp_path, body)
 
@@ -722,7 +726,7 @@ some_step: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda i: lambda s: s.add_prediction(waiting(id=i, created=5.0)), some_id),
     st.builds(lambda c: lambda s: s.change_prediction(c), some_change),
     st.builds(lambda o, n: lambda s: s.claim_predictions(o, ["m"], lease_until=7.0, limit=n), some_owner, st.integers(0, 3)),
-    st.builds(lambda o: lambda s: s.renew_leases(o, 300.0), some_owner),
+    st.builds(lambda o, ids: lambda s: s.renew_leases(o, ids, 300.0), some_owner, st.lists(some_id, max_size=2)),
     st.builds(lambda o: lambda s: s.cancelled_of(o, IDS), some_owner),
     st.builds(lambda now, o: lambda s: s.orphans(now=now, dead=[o]), st.sampled_from([0.0, 250.0]), some_owner),
     st.builds(lambda: lambda s: s.owners()),

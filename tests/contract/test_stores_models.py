@@ -1,6 +1,7 @@
 """What every store promises about models, versions, tags, stages and numbers: one suite over all of them."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -451,6 +452,23 @@ def test_keys_that_no_database_tells_apart_are_one(case: Case, keys: list[str], 
         found = await store.version("m", "1")
         assert found is not None
         assert found.tags == {keys[-1]: keys[-1]}
+
+    with_store(case, tmp_path, body)
+
+
+@every_store
+def test_the_longest_names_are_held(case: Case, tmp_path: Path) -> None:
+    """As long as the registry lets them be, of the widest characters and without anything to compress: an index bounds what is a key."""
+    chance = random.Random(1)
+    name, key, alias = ("".join(chr(chance.randrange(0x10000, 0x2FFFF)) for _ in range(256)) for _ in range(3))
+
+    async def body(store: Store) -> None:
+        added = await store.add_version(version(name, str(2**31 - 1), tags={key: "x" * 5000}, description="ü" * 100_000), aliases=[alias])
+        await store.tag_model(name, key, "y" * 5000, updated=1.0)
+        assert await store.versions() == [added]
+        assert [model.tags for model in await store.models()] == [{key: "y" * 5000}]
+        assert await store.aliases() == {(name, alias): added.version}
+        assert (await store.wish(name, lambda _: {"a": 1}, run="r" * 64)).model == name
 
     with_store(case, tmp_path, body)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import python_of
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
 from tests.e2e.workspace import READING, ROOT, example_models, populate, run
@@ -17,6 +18,7 @@ from tests.models import build, documented
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tensorflow-serving.md"
 SUBMARINE = "docs/dialects/submarine.md"
+MLFLOW = "docs/dialects/mlflow.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
 PATH_OF_PROGRAMS = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'src' / 'dragoman' / 'compat'}"
@@ -26,6 +28,8 @@ OWN_MODELS = (PYTHON, TUNGSTEN)
 PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w/]+\.py)\n")
+_CLIENT = re.compile(r"^(?:import|from) (mlflow|submarine)\b", re.MULTILINE)
+"""What has a virtualenv of its own in the tests; MLflow's finds the server by a variable, as that page says."""
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
 
 
@@ -120,8 +124,11 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     python_models(block.page, tmp_path)
     server = server_of(block.page)
     text = _SERVER.sub(server.address, block.text)
-    command = ["sh", "-eu", "-c", text] if block.language == "sh" else ["python", "-c", text]
-    done = run(tmp_path, server.url, *command, extra={"PYTHONPATH": PATH_OF_PROGRAMS} if block.page == TUNGSTEN else None)
+    client = _CLIENT.search(text) if block.language == "python" else None
+    python = str(python_of(client[1])) if client is not None else "python"
+    command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]
+    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page == TUNGSTEN else {"MLFLOW_TRACKING_URI": server.url}
+    done = run(tmp_path, server.url, *command, extra=extra)
     assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
 
 

@@ -254,7 +254,7 @@ serves.create_serve("lily", 1, async_req=False)
 kept = refused(models.delete_registered_model, "lily")
 serves.delete_serve("lily", 1, async_req=False)
 gone = refused(models.delete_registered_model, "lily")
-answer([one, other, bare, kept, gone, plain(models.list_registered_models())["result"], plain(models.ping3()), plain(versions.ping1())])
+answer([one, other, bare, kept, gone, plain(models.list_registered_models())["result"], models.ping3(), versions.ping1()])
 """,
         )
         one, other, bare, kept, gone, left, *pings = seen
@@ -264,7 +264,7 @@ answer([one, other, bare, kept, gone, plain(models.list_registered_models())["re
         assert (other["name"], other["description"], other["tags"]) == ("lily", "renamed", ["flowers"])
         assert bare == [[], []]
         assert (kept[0], gone[0], left) == (406, 0, [])
-        assert [ping["result"] for ping in pings] == ["Pong", "Pong"]
+        assert ["Pong" in str(ping) for ping in pings] == [True, True]
 
     def test_the_seeds_own_commands(self, running: Running, root: Path) -> None:
         """The documented curl commands, trailing commas and all, word for word but for the port (S10, R5)."""
@@ -313,7 +313,9 @@ import pandas, sklearn.linear_model, sklearn.datasets
 x, y = sklearn.datasets.load_iris(return_X_y=True, as_frame=True)
 fitted = sklearn.linear_model.LogisticRegression(max_iter=500).fit(x, y)
 with mlflow.start_run():
-    mlflow.sklearn.log_model(fitted, name="model", registered_model_name="flowers", input_example=x.head(3))
+    described = mlflow.models.infer_signature(x, fitted.predict(x))
+    needs = ["scikit-learn"]  # otherwise it is found out in a process of its own
+    mlflow.sklearn.log_model(fitted, name="model", registered_model_name="flowers", signature=described, pip_requirements=needs)
 version = client.get_model_version("flowers", "1")
 few = x.iloc[[0, 60, 120]]
 answer([version.status, version.current_stage, [str(each) for each in fitted.predict(few)], list(few.columns), few.values.tolist()])

@@ -101,7 +101,7 @@ class Gateway:
     # --- lookup ---
 
     def find(self, name: str, version: str = "", label: str = "") -> Entry:
-        """The entry that answers for a model. Raises NOT_FOUND, NOT_READY or UNAVAILABLE with the reason."""
+        """The entry that answers for a model. Raises NOT_FOUND, NOT_READY or UNAVAILABLE with the reason (what="unloaded": on purpose)."""
         entry = self._table.get((name, f"@{label}" if label else version))
         if entry is None:
             raise self._absent(name, version, label)
@@ -323,7 +323,7 @@ class Gateway:
             which = f" version {failed.version}" if failed.version else ""
             how = "stopped" if failed.served else "failed to load"
             return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} {how}: {failed.reason}", what="model")
-        return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="model")
+        return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="unloaded")
 
 
 def unknown_signature(entry: Entry, name: str) -> ServingError:

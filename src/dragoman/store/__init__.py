@@ -228,8 +228,11 @@ class PredictionStore(Protocol):
         """Who owns CLAIMED or RUNNING predictions now: at start, to find those of processes that are gone."""
         ...
 
-    async def renew_leases(self, owner: str, lease_until: float) -> None:
-        """Of all that this owner has CLAIMED or RUNNING."""
+    async def renew_leases(self, owner: str, ids: Sequence[str], lease_until: float) -> None:
+        """Of those of these that this owner has CLAIMED or RUNNING.
+
+        It names them: what it does not know of, as the answer to its write was lost, is left to its lease.
+        """
         ...
 
     async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:

@@ -225,8 +225,10 @@ def owners(connection: Connection) -> list[str]:
     return list(connection.scalars(select(predictions.c.owner).where(OWNED).distinct().order_by(predictions.c.owner)))
 
 
-def renew(connection: Connection, owner: str, lease_until: float) -> None:
-    connection.execute(update(predictions).where(OWNED, predictions.c.owner == owner).values(lease_until=lease_until))
+def renew(connection: Connection, owner: str, ids: Sequence[str], lease_until: float) -> None:
+    for some in _portions(sorted(ids)):
+        mine = and_(OWNED, predictions.c.owner == owner, predictions.c.id.in_(some))
+        connection.execute(update(predictions).where(mine).values(lease_until=lease_until))
 
 
 def kept(connection: Connection, owner: str, ids: Sequence[str]) -> set[str]:
@@ -248,7 +250,7 @@ def undelivered(connection: Connection, limit: int) -> list[Found]:
 def remove(connection: Connection, finished_before: float, limit: int) -> tuple[list[str], list[str]]:
     """The ids of what was removed, and its files."""
     over = select(predictions.c.id).where(ENDED, predictions.c.finished < finished_before)
-    ids = list(connection.scalars(over.order_by(predictions.c.finished, predictions.c.id).limit(limit)))
+    ids = list(connection.scalars(over.order_by(predictions.c.finished, predictions.c.id).limit(limit).with_for_update(skip_locked=True)))
     files: list[str] = []
     for some in _portions(ids):
         files += connection.scalars(select(payloads.c.file).where(FILED, payloads.c.prediction.in_(some)))

@@ -266,8 +266,8 @@ class SqlStore:
     async def owners(self) -> list[str]:
         return await self._read(predictions.owners)
 
-    async def renew_leases(self, owner: str, lease_until: float) -> None:
-        await self._write_some(lambda connection: predictions.renew(connection, owner, lease_until))
+    async def renew_leases(self, owner: str, ids: Sequence[str], lease_until: float) -> None:
+        await self._write_some(lambda connection: predictions.renew(connection, owner, ids, lease_until))
 
     async def cancelled_of(self, owner: str, ids: Sequence[str]) -> list[str]:
         kept = await self._read(lambda connection: predictions.kept(connection, owner, ids))

@@ -30,6 +30,7 @@ MEDIA = "media"
 """`what` of an error about a content type."""
 _BY_WHAT: Mapping[tuple[Kind, str], tuple[str, int]] = {
     (Kind.INVALID_INPUT, "body"): ("BAD_REQUEST", 400),
+    (Kind.UNAVAILABLE, "unloaded"): ("RESOURCE_DOES_NOT_EXIST", 404),  # clients would ask for it again and again
     (Kind.UNSUPPORTED, "method"): ("BAD_REQUEST", 405),
     (Kind.UNSUPPORTED, "encoding"): ("BAD_REQUEST", 415),
     (Kind.UNSUPPORTED, MEDIA): ("BAD_REQUEST", 415),

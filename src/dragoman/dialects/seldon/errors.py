@@ -36,7 +36,8 @@ _TEXT_LIMIT = 2_000
 
 def refusal(error: ServingError) -> Answer:
     """The answer to an error."""
-    reason, status = ANSWERS[error.kind]
+    gone = error.kind is Kind.UNAVAILABLE and error.what == "unloaded"  # on purpose: there is nothing to wait for
+    reason, status = ANSWERS[Kind.NOT_FOUND if gone else error.kind]
     headers: list[tuple[bytes, bytes]] = []
     if error.kind is Kind.UNSUPPORTED and error.what in _STATUS:
         reason, status = _BAD_DATA, _STATUS[error.what]

@@ -105,7 +105,7 @@ class Keeper:
     async def _renew(self, store: Store) -> None:
         lease_s = self._parts.limits.lease_s
         if self._work.runs and self._is_due("lease", lease_s / 3):
-            await store.renew_leases((await self._work.owner()).name, self._parts.clock() + lease_s)
+            await store.renew_leases((await self._work.owner()).name, list(self._work.runs), self._parts.clock() + lease_s)
 
     async def _save(self) -> None:
         for run in list(self._work.runs.values()):

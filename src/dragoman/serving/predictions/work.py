@@ -218,7 +218,10 @@ class Work:
             failures = 0
             while True:
                 try:
-                    applied = await (await self._parts.store.get()).change_prediction(change)
+                    store = await self._parts.store.get()
+                    applied = await store.change_prediction(change)
+                    if not applied and failures:  # the store may have failed when the ending was there already
+                        applied = _is_done(await store.prediction(run.id, inputs=False), change)
                     break
                 except Exception as error:
                     if failures == 0:  # whatever it is, the ending must not be lost, nor anybody left waiting for it
@@ -246,18 +249,19 @@ class Work:
                 return
             text = None if run.logs_saved else run.logs.text
             run.logs_saved = True
+            running = Change(
+                run.id,
+                expect=frozenset({Progress.RUNNING}),
+                owner=run.record.owner,
+                attempt=run.record.attempt,
+                started=run.started,
+                logs=text,
+            )
+            starting = replace(running, progress=Progress.RUNNING, expect=frozenset({Progress.CLAIMED}))
             try:
-                applied = await (await self._parts.store.get()).change_prediction(
-                    Change(
-                        run.id,
-                        progress=None if run.started_saved else Progress.RUNNING,
-                        expect=frozenset({Progress.RUNNING if run.started_saved else Progress.CLAIMED}),
-                        owner=run.record.owner,
-                        attempt=run.record.attempt,
-                        started=run.started,
-                        logs=text,
-                    )
-                )
+                store = await self._parts.store.get()
+                # One that is RUNNING already has been started by this worker, which was not told that this was stored.
+                applied = (not run.started_saved and await store.change_prediction(starting)) or await store.change_prediction(running)
             except ServingError:
                 run.logs_saved = text is None
                 return
@@ -325,6 +329,16 @@ class Work:
                 await (await self._parts.store.get()).change_prediction(change)
             except ServingError as error:  # whoever starts next finds that its owner is gone
                 log.warning("prediction %s could not be given back: %s", run.id, error.message)
+
+
+def _is_done(found: Prediction | None, change: Change) -> bool:
+    """Whether this very ending is stored."""
+    return found is not None and (found.progress, found.owner, found.attempt, found.finished) == (
+        change.progress,
+        change.owner,
+        change.attempt,
+        change.finished,
+    )
 
 
 def unexpected(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Predictions over a real database: killed servers, several services at a time, large rows, endings, retention."""
+"""Predictions over every real database: killed servers, several services at a time, large rows, endings, retention."""
 
 import asyncio
 import os
@@ -20,21 +20,22 @@ from dragoman.core.model import InferRequest
 from dragoman.core.predictions import Progress
 from dragoman.core.tensors import Blob, Value
 from dragoman.store import Store
-from tests.contract.prediction_server import over_sqlite
 from tests.servables import run
+from tests.stores import SHARED, Case
 from tests.unit.predictions.rig import LIMITS, Bench, bench, ended
 
 P = Progress
+every_shared_store = pytest.mark.parametrize("case", SHARED, ids=str)
 ROOT = Path(__file__).parents[2]
 
 
 @asynccontextmanager
-async def database(folder: Path) -> AsyncGenerator[Store, None]:
-    late = over_sqlite(folder)
+async def database(case: Case, folder: Path) -> AsyncGenerator[Store, None]:
+    store = await case.open(folder)
     try:
-        yield await late.get()
+        yield store
     finally:
-        await late.close()
+        await store.close()
 
 
 async def echo(request: InferRequest) -> Value:
@@ -45,9 +46,10 @@ async def echo(request: InferRequest) -> Value:
     return {"got": request.inputs.items[0]}
 
 
-def killed_server(folder: Path, accept: int, runs: int) -> dict[str, str]:
+def killed_server(case: Case, folder: Path, accept: int, runs: int) -> dict[str, str]:
     """Run a server until it has accepted and started so many, then kill -9. What it said of each."""
-    command = [sys.executable, "-m", "tests.contract.prediction_server", str(folder), str(accept), str(runs)]
+    case.begun(folder)  # a database server of the tests runs when it has answered
+    command = [sys.executable, "-m", "tests.contract.prediction_server", case.name, str(folder), str(accept), str(runs)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     said: dict[str, str] = {}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -62,13 +64,14 @@ def killed_server(folder: Path, accept: int, runs: int) -> dict[str, str]:
     return said
 
 
-def test_a_killed_server_loses_nothing(tmp_path: Path) -> None:
+@every_shared_store
+def test_a_killed_server_loses_nothing(case: Case, tmp_path: Path) -> None:
     """Everything that was answered with an id ends after the restart: what waited runs, what ran has failed with the reason."""
-    said = killed_server(tmp_path, 40, 7)
+    said = killed_server(case, tmp_path, 40, 7)
     assert Counter(said.values()) == {"waiting": 33, "running": 7}
 
     async def scenario() -> None:
-        async with database(tmp_path) as store, bench(tmp_path, store) as it:
+        async with database(case, tmp_path) as store, bench(tmp_path, store) as it:
             it.servable.answer = echo
             await it.service.beat()
             for key, word in said.items():
@@ -84,12 +87,13 @@ def test_a_killed_server_loses_nothing(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_two_restarts_at_once_run_each_prediction_once(tmp_path: Path) -> None:
+@every_shared_store
+def test_two_restarts_at_once_run_each_prediction_once(case: Case, tmp_path: Path) -> None:
     """Two workers come up over what a dead server left: they share it."""
-    said = killed_server(tmp_path, 30, 0)
+    said = killed_server(case, tmp_path, 30, 0)
 
     async def scenario() -> None:
-        async with database(tmp_path) as a, database(tmp_path) as b, bench(tmp_path, a) as one, bench(tmp_path, b) as other:
+        async with database(case, tmp_path) as a, database(case, tmp_path) as b, bench(tmp_path, a) as one, bench(tmp_path, b) as other:
             one.servable.answer = other.servable.answer = echo
             await asyncio.gather(one.service.beat(), other.service.beat())
             await asyncio.gather(one.service.beat(), other.service.beat())
@@ -100,6 +104,7 @@ def test_two_restarts_at_once_run_each_prediction_once(tmp_path: Path) -> None:
     run(scenario)
 
 
+@every_shared_store
 @pytest.mark.parametrize(
     "value",
     [
@@ -109,11 +114,11 @@ def test_two_restarts_at_once_run_each_prediction_once(tmp_path: Path) -> None:
     ],
     ids=["odd values", "a file of five megabytes", "arrays"],
 )
-def test_rows_of_every_kind(tmp_path: Path, value: Any) -> None:
+def test_rows_of_every_kind(case: Case, tmp_path: Path, value: Any) -> None:
     """Inputs and outputs come back as they were, also from another process's point of view."""
 
     async def scenario() -> None:
-        async with database(tmp_path) as store:
+        async with database(case, tmp_path) as store:
             async with bench(tmp_path, store) as it:
                 it.servable.answer = echo
                 key = await it.submit(value)
@@ -138,11 +143,12 @@ def same(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_many_at_once(tmp_path: Path) -> None:
+@every_shared_store
+def test_many_at_once(case: Case, tmp_path: Path) -> None:
     """Hundreds of predictions of several rows, accepted by two workers side by side and cancelled here and there."""
 
     async def scenario() -> None:
-        async with database(tmp_path) as a, database(tmp_path) as b, bench(tmp_path, a) as one, bench(tmp_path, b) as other:
+        async with database(case, tmp_path) as a, database(case, tmp_path) as b, bench(tmp_path, a) as one, bench(tmp_path, b) as other:
             one.servable.answer = other.servable.answer = echo
 
             async def client(number: int) -> Progress:
@@ -165,11 +171,12 @@ def test_many_at_once(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_retention_empties_the_database(tmp_path: Path) -> None:
+@every_shared_store
+def test_retention_empties_the_database(case: Case, tmp_path: Path) -> None:
     """What is over is removed, files beside the database, too."""
 
     async def scenario() -> None:
-        async with database(tmp_path) as store, bench(tmp_path, store, limits=replace(LIMITS, expiration_s=10.0)) as it:
+        async with database(case, tmp_path) as store, bench(tmp_path, store, limits=replace(LIMITS, expiration_s=10.0)) as it:
             it.servable.answer = echo
             keys = [await it.submit({"b": b"x" * 1_000_000}) for _ in range(3)]
             for key in keys:
@@ -185,17 +192,18 @@ def test_retention_empties_the_database(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_a_stop_and_a_start(tmp_path: Path) -> None:
+@every_shared_store
+def test_a_stop_and_a_start(case: Case, tmp_path: Path) -> None:
     """A graceful stop gives back what waits; the next server goes on with it."""
 
     async def scenario() -> None:
-        async with database(tmp_path) as store:
+        async with database(case, tmp_path) as store:
             first = Bench(tmp_path, store)
             key = await first.submit()
             await first.asked(1)
             await first.service.close()
             assert (await first.stored(key)).progress is P.PENDING
-        async with database(tmp_path) as store, bench(tmp_path, store) as it:
+        async with database(case, tmp_path) as store, bench(tmp_path, store) as it:
             it.servable.answer = echo
             await it.service.beat()
             assert (await it.service.wait(key, 20)).outputs == [{"got": {"x": 1}}]
