@@ -90,7 +90,7 @@ model, x = fitted()
 mlflow.set_experiment("flowers")
 with mlflow.start_run() as run:
     mlflow.log_metric("accuracy", 0.9)
-    logged = mlflow.sklearn.log_model(model, name="model", registered_model_name="iris", input_example=x.head(2), params={"depth": 3})
+    logged = mlflow.sklearn.log_model(model, name="model", registered_model_name="iris", params={"depth": 3}, pip_requirements=["scikit-learn"])
 client.set_registered_model_alias("iris", "champion", "1")
 client.transition_model_version_stage("iris", "1", "Staging")
 again = mlflow.register_model(f"runs:/{run.info.run_id}/model", "other")
@@ -98,8 +98,10 @@ copied = client.copy_model_version("models:/iris@champion", "copy")
 expected = [int(each) for each in model.predict(x.head(5))]
 uris = ["models:/iris/1", "models:/iris@champion", "models:/iris/Staging", "models:/iris/latest", logged.model_uri, "models:/other/1",
         "models:/copy/1", f"runs:/{run.info.run_id}/model"]
+described = [pathlib.Path(mlflow.artifacts.download_artifacts(uri), "MLmodel").read_text() for uri in uris]
 answer([
-    [uri for uri in uris if [int(each) for each in mlflow.pyfunc.load_model(uri).predict(x.head(5))] != expected],
+    [int(each) for each in mlflow.pyfunc.load_model("models:/iris@champion").predict(x.head(5))] == expected,
+    [uri for uri, text in zip(uris, described) if logged.model_id not in text],
     client.get_model_version("iris", "1").source,
     client.get_model_version("iris", "1").run_id == run.info.run_id,
     [again.version, again.status, copied.version],
@@ -111,8 +113,8 @@ answer([
 ])
 """,
         )
-    wrong, source, of_run, versions, logged, found, outputs, files = seen
-    assert wrong == []
+    same, wrong, source, of_run, versions, logged, found, outputs, files = seen
+    assert (same, wrong) == (True, [])
     assert source.startswith("models:/m-")
     assert of_run
     assert versions[1:] == ["READY", 1] or versions[1:] == ["READY", "1"]
@@ -137,7 +139,7 @@ for depth in (1, 2, 3):
             mlflow.log_metrics({"loss": 1.0 / (depth + step), "odd": float("nan")}, step=step)
         mlflow.log_input(mlflow.data.from_pandas(x.head(3), name="iris"), context="training")
 mlflow.set_experiment("by itself")
-mlflow.sklearn.autolog(log_datasets=False)
+mlflow.sklearn.autolog(log_datasets=False, log_models=False)
 sklearn.linear_model.LogisticRegression(max_iter=300).fit(x, y)
 mlflow.flush_async_logging()
 answer(0)
@@ -279,7 +281,7 @@ def test_what_was_answered_is_there_after_a_kill(tmp_path: Path) -> None:
 model, x = fitted()
 with mlflow.start_run() as run:
     mlflow.log_param("p", 1)
-    mlflow.sklearn.log_model(model, name="model", registered_model_name="iris")
+    mlflow.sklearn.log_model(model, name="model", registered_model_name="iris", pip_requirements=["scikit-learn"])
 answer([run.info.run_id, [int(each) for each in model.predict(x.head(5))], x.head(5).to_dict("list")])
 """,
         )
