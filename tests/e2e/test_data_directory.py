@@ -88,6 +88,33 @@ def test_servers_share_a_database(iris: str, database: str, tmp_path: Path) -> N
     assert not list((data / "dragoman").glob("*.db*"))
 
 
+def test_a_deploy_reaches_every_server_of_a_database(iris: str, database: str, tmp_path: Path) -> None:
+    """The call to one of them returns when all serve it, whatever their workers; a new one begins with it, and a killed one holds up nobody."""
+    data, extra = tmp_path / "data", {"DRAGOMAN_STORE": database}
+    flags = ("--model-root", str(tmp_path))
+    with serving(data, *flags, extra=extra) as one:
+        with serving(data, *flags, "--workers", "2", extra=extra) as other:
+            done = run(data, "register", "flowers", iris, "--deploy", "--url", one.url)
+            assert done.returncode == 0, done.stderr
+            for server in (one, other, other, other):
+                assert predicts(server, "flowers")
+            with serving(data, *flags, extra=extra) as late:
+                assert predicts(late, "flowers")
+                os.kill(late.process.pid, signal.SIGKILL)
+                late.process.wait(30)
+            done = run(data, "undeploy", "flowers", "--url", other.url)
+            assert done.returncode == 0, done.stderr
+            assert not predicts(one, "flowers")
+            assert not predicts(other, "flowers")
+            assert other.terminate() == 0
+        assert ready(one)
+
+
+def predicts(server: Running, model: str) -> bool:
+    body = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [5.0, 3.4, 1.5, 0.2]}]}
+    return requests.post(f"{server.url}/v2/models/{model}/infer", json=body, timeout=30).status_code == 200
+
+
 def test_a_database_that_is_away_at_the_start(iris: str, database: str, tmp_path: Path) -> None:
     """Targets are served all the same; what needs the database says what is wrong, without its password."""
     away = database.replace(f":{postgres.server().port}/", ":1/")
