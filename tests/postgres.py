@@ -27,6 +27,7 @@ from psycopg import sql
 
 _VARIABLE = "DRAGOMAN_TESTS_POSTGRES"
 _START_S = 60.0
+_PREFIX = "dragoman-pg-"
 USER, PASSWORD = "dragoman", "se:cr@t/?#"
 QUOTED = "se%3Acr%40t%2F%3F%23"
 """The password as it is written in URLs."""
@@ -47,7 +48,9 @@ class Server:
         self._user = pwd.getpwuid(os.getuid())
         if self._user.pw_uid == 0:  # PostgreSQL refuses to run as root
             self._user = next(user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody"))
-        self._folder = Path(tempfile.mkdtemp(prefix="dragoman-pg-"))
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        (self._folder / "tests.pid").write_text(str(os.getpid()))
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         password = self._folder / "password"
         password.write_text(PASSWORD)
@@ -170,6 +173,16 @@ def terminate(url: str) -> int:
     with administrator() as connection:
         found = connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name_of(url)])
         return len(found.fetchall())
+
+
+def _sweep() -> None:
+    """Remove what tests that were killed have left."""
+    for mark in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/tests.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                os.kill(int(mark.read_text()), 0)
+            except ProcessLookupError:
+                shutil.rmtree(mark.parent, ignore_errors=True)
 
 
 @cache

@@ -340,6 +340,32 @@ def test_errors_in_the_words_of_a_dialect(loop: str) -> None:
     run_on(loop, test())
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /v2/a HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400),
+        (b"GET /v2/a HTTP/1.1\r\nHost: x\r\nno colon /v2/other\r\n\r\n", 400),
+        (b"NONSENSE /v2/a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v2/a?\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://x/v2/%61 HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 9000, 431),
+        (b"GET /v2/a?" + b"a" * 9000, 414),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_refused_where_it_went(loop: str, head: bytes, status: int) -> None:
+    """The words are those of the path, as far as it is known: heads are refused before they are requests."""
+
+    def word(status: int, text: str, path: str) -> tuple[bytes, bytes]:
+        return b"text/plain", f"{status}|{path}".encode()
+
+    async def test() -> None:
+        async with serving(echo, limits=HttpLimits(max_header_bytes=8000, max_url_bytes=8000), error_body=word) as live:
+            client = await live.raw(head)
+            answer = await client.answer()
+            assert (answer.status, answer.body) == (status, f"{status}|/v2/a".encode())
+
+    run_on(loop, test())
+
+
 SOON = 0.05
 
 

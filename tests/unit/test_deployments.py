@@ -225,6 +225,30 @@ def test_two_that_serve_beside_each_other_of_which_one_fails() -> None:
     with_worker(test)
 
 
+def test_all_who_ask_for_what_fails_hear_it() -> None:
+    """Whoever of them withdraws it; it is tried once for all of them, and once more for who asks afterwards."""
+
+    async def test(worker: FakeWorker) -> None:
+        await register(worker.store, "1", "2", stage="Staging")
+        await worker.deployments.serve("iris", "1")
+        worker.opener.fails["2"] = RuntimeError("no")
+        gate = worker.opener.hold_version("2")
+        calls = [asyncio.ensure_future(worker.deployments.serve("iris", "2")) for _ in range(5)]
+        await settle(lambda: worker.opener.running == 1)
+        calls += [asyncio.ensure_future(worker.deployments.serve("iris", "2")) for _ in range(5)]
+        await settle(lambda: worker.opener.running == 1)
+        gate.set()
+        answer = ("UNAVAILABLE", "load", "model 'iris' version 2 failed to load: RuntimeError: no")
+        assert [await reason_of(call) for call in calls] == [answer] * 10
+        assert [version for version, _ in worker.opener.begun] == ["1", "2"]
+        assert await reason_of(worker.deployments.serve("iris", "2")) == answer
+        assert [version for version, _ in worker.opener.begun] == ["1", "2", "2"]
+        assert shown(worker) == [("2", "failed", "RuntimeError: no"), ("1", "ready", "")]
+        assert await stages(worker.store) == {"1": "Production", "2": "Staging"}
+
+    with_worker(test)
+
+
 def test_a_stop_while_the_version_loads_ends_both_calls() -> None:
     """What a later wish takes away is no error; nothing of it is served or left open."""
 

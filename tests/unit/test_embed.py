@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import socket
 import threading
 import urllib.request
@@ -108,6 +109,28 @@ def test_a_server_without_models(tmp_path: Path) -> None:
     with dragoman.serve(data_dir=str(tmp_path)) as server:
         assert server.loaded.ready == ()
         assert call(server.url, "/v2/health/ready")["ready"] is True
+
+
+def test_a_data_directory_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """One that was named raises and leaves nothing behind; in the place of the usual one comes another, for as long as the server runs."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    usual = tmp_path / "dragoman"
+    with dragoman.serve() as first:
+        assert caplog.text == ""
+        with pytest.raises(dragoman.ServingError) as caught:
+            dragoman.serve(data_dir=str(usual))
+        assert caught.value.kind is Kind.UNAVAILABLE
+        assert first.url in caught.value.message
+        with pytest.raises(dragoman.ServingError):
+            dragoman.serve(store=f"sqlite:///{usual}/dragoman.db", data_dir=str(tmp_path / "else"))
+        with dragoman.serve() as second:
+            assert call(second.url, "/v2/health/ready")["ready"] is True
+            (words,) = [record.getMessage() for record in caplog.records if "another server" in record.getMessage()]
+            (other,) = re.findall(r"is in (\S+), until it ends", words)
+            assert (Path(other) / "dragoman.db.lock").exists()
+        assert not Path(other).exists()
+    with dragoman.serve(data_dir=str(usual)) as third, dragoman.serve(data_dir=str(tmp_path / "more")) as fourth:
+        assert call(third.url, "/v2/health/ready") == call(fourth.url, "/v2/health/ready")
 
 
 def test_one_bad_target_of_two(iris: Path, tmp_path: Path) -> None:
@@ -223,3 +246,15 @@ def test_the_package_offers_what_it_says() -> None:
         assert getattr(dragoman, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'client'"):
         _ = dragoman.client
+
+
+def test_a_client_leaves_alone_what_is_deployed(tmp_path: Path) -> None:
+    """A program that asks one model does not load the server's."""
+    build.iris(tmp_path / "root" / "iris.onnx")
+    where = {"data_dir": str(tmp_path / "data"), "model_root": [str(tmp_path / "root")]}
+    with dragoman.serve(**where) as server:
+        urllib.request.urlopen(f"{server.url}/v2/repository/models/iris/load", b"{}", timeout=60).close()
+    with dragoman.TestClient(**where) as client:
+        assert client.get("/dragoman/v1/status").json()["models"] == []
+    with dragoman.serve(**where) as server, urllib.request.urlopen(f"{server.url}/v2/models/iris", timeout=60) as answer:
+        assert answer.status == 200

@@ -31,9 +31,18 @@ MAY_IMPORT = {
 """Folder -> folders. Runtimes, dialects and engines are named in core/plugins.py and imported when they are asked for. server, cli and the
 package itself may import everything."""
 
-ALSO = {"console": {"dragoman.dialects", "dragoman.store"}, "compat": {"dragoman"}, "dialects": {"dragoman.store"}}
-"""Single modules on top: the console is a dialect, so it takes the seam's types, but nothing of any protocol. Compat's stand-ins are for
-programs too, which load a stored model through the package itself. Dialects show records of the registry, and take their types."""
+ALSO = {
+    "console": {
+        "dragoman.dialects",
+        *(f"dragoman.dialects.{shared}" for shared in ("addresses", "documents", "refusals")),
+        "dragoman.store",
+    },
+    "compat": {"dragoman"},
+    "dialects": {"dragoman.store"},
+}
+"""Single modules on top: the console is a dialect, so it takes the seam's types and what dialects share, but nothing of any protocol.
+Compat's stand-ins are for programs too, which load a stored model through the package itself. Dialects show records of the registry, and take
+their types."""
 
 RELATIVE = {"compat"}
 """Folders whose modules import their neighbours relatively: a stand-in is known under the name that model files import, `tungstenkit`, and

@@ -284,6 +284,36 @@ def test_what_is_no_public_address(url: str) -> None:
     assert "--public-url is" in refused({"public_url": url})
 
 
+@pytest.mark.parametrize("url", ["dragoman.db", "sqlite:///", "mysql://u:s3cret@h/d", "postgresql://u:s3/cret@h/d"])
+def test_what_is_no_store(url: str) -> None:
+    """Is refused when the settings are read, and not repeated where it may have a password."""
+    text = refused({"store": url})
+    assert text.startswith("--store: ")
+    assert "expected" in text
+    assert "cret" not in text
+
+
+def test_where_things_are_stored(tmp_path: Path) -> None:
+    """In the data directory, unless a store is named; alone is who has a file and one process."""
+    usual = Settings(data_dir=str(tmp_path))
+    assert usual.store_url == f"sqlite:///{tmp_path}/dragoman.db"
+    assert usual.alone
+    assert not replace(usual, workers=2).alone
+    shared = replace(usual, store="postgresql://u:s3cret@h/d")
+    assert (shared.place.data_path, shared.place.store) == (tmp_path, shared.store_url)
+    assert not shared.alone
+    assert shared.place.exists
+    assert not usual.place.exists
+
+
+def test_a_password_is_not_printed() -> None:
+    """Neither in the form that --config reads, nor when settings are written into a log."""
+    settings = read({"store": "postgresql://u:s3cret@h:1/d?sslpassword=s3cret"}, environ={})
+    assert 'store = "postgresql://u@h:1/d"' in as_toml(settings)
+    assert "s3cret" not in as_toml(settings) + repr(settings)
+    assert "s3cret" in settings.store_url
+
+
 @given(any_settings())
 def test_the_printed_form_reads_back(settings: Settings) -> None:
     """--print-config into a file, --config of that file: the same settings, whatever characters are in them."""

@@ -20,6 +20,7 @@ import orjson
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.dialects.documents import json_object
 from dragoman.serving.deployments import Deployment
 from dragoman.store import RegisteredModel, StoredVersion
 
@@ -36,6 +37,7 @@ class RegistryApi:
     def __init__(self, services: Services) -> None:
         self._catalog = services.catalog
         self._deployments = services.deployments
+        self._max_inflated = services.max_inflated
 
     def methods(self, parts: Sequence[str]) -> Mapping[str, Route]:
         """What a path has, by method: `parts` are its segments behind /dragoman/v1. Empty for no such path."""
@@ -87,7 +89,7 @@ class RegistryApi:
     # --- changes ---
 
     async def _register(self, request: Request, name: str) -> Answer:
-        body = await _object(request)
+        body = await json_object(request, self._max_inflated)
         source, description, aliases = body.get("source"), body.get("description", ""), body.get("aliases", [])
         if not isinstance(source, str) or not source:
             raise invalid("'source' is missing: expected the path or URI of a model", "source")
@@ -114,7 +116,7 @@ class RegistryApi:
                 raise
 
     async def _deploy(self, request: Request, name: str) -> Answer:
-        await self._deployments.deploy(name, policy_of((await _object(request)).get("versions", "latest")))
+        await self._deployments.deploy(name, policy_of((await json_object(request, self._max_inflated)).get("versions", "latest")))
         return _json({"deployments": self._listed(name)})
 
     async def _undeploy(self, request: Request, name: str) -> Answer:
@@ -155,20 +157,6 @@ def _version(version: StoredVersion, aliases: Mapping[str, str], deployed: Deplo
         "state": deployed.state.value if deployed is not None else "",
         "reason": deployed.reason if deployed is not None else "",
     }
-
-
-async def _object(request: Request) -> Json:
-    """The body as a JSON object; an empty one is {}."""
-    body = await request.body()
-    if not body.strip():
-        return {}
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"the body is not valid JSON: {error}", "body") from None
-    if not isinstance(value, dict):
-        raise invalid("the body is no JSON object", "body")
-    return value
 
 
 def _json(value: Any) -> Answer:

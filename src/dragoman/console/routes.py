@@ -4,7 +4,6 @@
 Tungsten's description of the default model (input_schema, output_schema, demo_output_schema) at the same time.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -19,10 +18,11 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
+from dragoman.dialects.addresses import base_url
+from dragoman.dialects.refusals import words
 from dragoman.serving.gateway import VersionStatus
 from dragoman.serving.root_model import default_entry, description
 
-_HOST = re.compile(rb"[A-Za-z0-9.:_\[\]-]{1,260}")
 _PAGE_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -75,9 +75,10 @@ class Console:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = 405 if error.what == "method" else USUAL_STATUS[error.kind]
-        body = {"error": error.message, "kind": error.kind.value}
+        text = words(error, None)
+        body = {"error": text, "kind": error.kind.value}
         if not request.path.startswith("/dragoman/"):  # a client of Tungsten looks for these words where nobody else has any
-            body["detail"] = _DETAILS.get(error.what, error.message)
+            body["detail"] = _DETAILS.get(error.what, text)
         answer = _json(body, status)
         if status == 405:
             allowed = ", ".join(self._methods(request)).replace("GET", "GET, HEAD")
@@ -87,7 +88,7 @@ class Console:
     async def _face(self, request: Request) -> Answer:
         accept = request.header(b"accept") or b""
         if b"text/html" in accept:
-            page = start_page(self._services, _base(request))
+            page = start_page(self._services, base_url(request, self._services.public_url))
             return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
         return _json(
             {
@@ -108,7 +109,7 @@ class Console:
             return {"input_schema": {}, "output_schema": {}, "demo_output_schema": {}}
 
     async def _docs(self, request: Request) -> Answer:
-        page = docs_page(document(self._services), _base(request))
+        page = docs_page(document(self._services), base_url(request, self._services.public_url))
         return Answer(200, page.encode(), b"text/html; charset=utf-8", list(_PAGE_HEADERS))
 
     async def _status(self, request: Request) -> Answer:
@@ -158,14 +159,6 @@ class Console:
 
     async def _openapi(self, request: Request) -> Answer:
         return _json(document(self._services))
-
-
-def _base(request: Request) -> str:
-    """The address that the client used."""
-    sent = request.header(b"host") or b""
-    # It goes into lines for a shell, so nothing but names, addresses and ports is taken over.
-    host = sent.decode() if _HOST.fullmatch(sent) else "127.0.0.1"
-    return f"{request.scope.get('scheme', 'http')}://{host}"
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

@@ -223,7 +223,7 @@ class Exchange:
 
     def answer(self, refusal: Refusal) -> None:
         """Send an error in the server's own words. Only while no head has been sent."""
-        path = "" if self.scope is None else self.scope["path"]
+        path = refusal.path if self.scope is None else self.scope["path"]
         try:
             content_type, body = self._service.error_body(refusal.status, refusal.text, path)
         except Exception:

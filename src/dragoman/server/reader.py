@@ -4,6 +4,7 @@
 """
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -11,7 +12,7 @@ import httptools
 from dragoman.server.exchange import Exchange
 from dragoman.server.repeat import Repeat
 from dragoman.server.service import Service, log
-from dragoman.server.wire import Refusal, framing, without_upgrade
+from dragoman.server.wire import REQUEST_LINE, Refusal, framing, path_of, without_upgrade
 
 if TYPE_CHECKING:
     from dragoman.server.connection import Connection
@@ -85,6 +86,7 @@ class Reader:
         if exchange is None:
             exchange = Exchange(self._conn, "GET", "1.1", False, 0, False)
             self.queue.append(exchange)
+            refusal = replace(refusal, path=refusal.path or path_of(self._url))
         exchange.keep_alive = False
         exchange.discard()
         exchange.refusal = refusal
@@ -178,7 +180,9 @@ class Reader:
             if not self.deaf:
                 preface = self._url == b"*" and not self._headers and "PRI" in str(exc)
                 refusal = Refusal(505, "HTTP/2 is not supported") if preface else Refusal(400, f"malformed request: {exc}")
-                self.refuse(self.incoming, refusal)
+                # The parser gives no target that is wrong, or behind a method that it does not know.
+                line = None if self._url else REQUEST_LINE.match(data)
+                self.refuse(self.incoming, refusal if line is None else replace(refusal, path=path_of(line[1])))
 
     def _partial_head(self, size: int, *, alone: bool) -> None:
         """Count and time a head that is not complete after `size` more bytes; not all of them are its own unless it was `alone` in them."""

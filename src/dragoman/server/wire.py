@@ -60,10 +60,13 @@ class Refusal:
 
     status: int
     text: str
+    path: str = ""
+    """Where it was sent, as far as that is known of a head that cannot be read to its end."""
 
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus if status >= 200}
 TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+REQUEST_LINE = re.compile(rb"[!-~]{1,100} (/[!-~]*)")
 FIELD = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -123,6 +126,14 @@ def split_target(target: bytes) -> tuple[str, bytes, bytes]:
     if b"%" in raw:
         return unquote_to_bytes(raw).decode("utf-8", "replace"), raw, query
     return raw.decode("utf-8", "replace"), raw, query
+
+
+def path_of(target: bytes) -> str:
+    """Return the decoded path of a target that may be cut off or wrong, "" for what has none."""
+    try:
+        return split_target(target)[0]
+    except ValueError:
+        return ""
 
 
 def framing(version: str, method: str, headers: list[tuple[bytes, bytes]], named: Mapping[bytes, bytes]) -> Refusal | None:

@@ -25,6 +25,7 @@ RESERVED = frozenset({"stats", "models", "predictions", "docs", "metrics"})
 """Names that would hide a route of some dialect, such as GET /v2/models/stats."""
 
 _NAME_LIMIT = 256
+_NOTHING = Desired(0, EMPTY, EMPTY)
 _ENDING = "the server is shutting down"
 _LOOK_S = 0.5
 """How often whoever waits for other workers looks whether one of them has died, which no bell tells."""
@@ -81,7 +82,7 @@ class _Applied:
 class Registry:
     """One per worker. `run` is the run of this server, shared by its workers: wishes of it hold as long as the server lives.
 
-    A worker without others keeps those in memory, so that a server which only has targets needs no store.
+    A worker that is all of its server keeps those in memory, so that a server which only has targets needs no store.
     """
 
     def __init__(self, store: LateStore, members: Members | None = None, *, run: str = "run") -> None:
@@ -137,7 +138,7 @@ class Registry:
         """
         check_name(name)
         self._refuse_when_ended()
-        if run and self.members.alone:
+        if run and self.members.whole:
             wish = self._wish_here(name, rewrite, run)
         else:
             wish = await (await self._store.get()).wish(name, rewrite, run=run, stages=stages)
@@ -168,21 +169,24 @@ class Registry:
             before = standing
             return rewrite(standing)
 
-        worked = self._works(name)
+        worked, tried = self._works(name), self._tried(name)
         wish = await self.wish(name, noted, stages=stages, run=run)
         if wished is not None:
             wished.set()
         failures = await self.settled(name, wish.generation, run)
         old = self._before(name, run) if before is None else before.document
         new = brought(old, wish.document)
-        if any(version in failures for version in set(required) - new):  # it has failed before: asked for again, it is tried again
+        if any(version in failures for version in tried.intersection(required) - new):  # it had failed: asked for again, it is tried again
             again = await self.wish(name, tried_again, run=run)
             failures = await self.settled(name, again.generation, run)
         mine: Failures = {version: reason for version, reason in failures.items() if version in new}
         if mine and not (run and not worked):  # what never worked is nothing to go back to, and is forgotten with the server
             mine = await self._withdraw(name, wish, old, mine, back, run)
-        asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in self._desired[name].versions}
-        for version, reason in {**mine, **asked}.items():
+        desired = self._desired.get(name, _NOTHING)
+        asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in desired.versions}
+        # Who asked for the same beside this call may have withdrawn it already: it has failed for both.
+        gone = {v: reason for v, reason in desired.failed.items() if v in required}
+        for version, reason in {**mine, **asked, **gone}.items():
             raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
         return wish
 
@@ -192,7 +196,7 @@ class Registry:
         A wish of a run is waited for in the workers of this server only. Without a generation it is waited for here only.
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
-        alone = self.members.alone
+        alone = self.members.alone or (bool(run) and self.members.whole)
         await self._until(lambda: alone or self._generation(name) >= generation)
         desired = self._desired.get(name)
         if desired is None:
@@ -272,7 +276,8 @@ class Registry:
 
     def _generation(self, name: str) -> int:
         """The newest wish for a model, of those in the store, that this worker has taken in."""
-        return max((w.generation for run in ("", self.run) if (w := self._wishes.get((name, run)))), default=0)
+        stored = ("",) if self.members.whole else ("", self.run)
+        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
 
     def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
         standing = self._wishes.get((name, run))
@@ -294,6 +299,12 @@ class Registry:
     def _works(self, name: str) -> bool:
         desired = self._desired.get(name)
         return desired is not None and any(version not in self.failures(name) for version in desired.versions)
+
+    def _tried(self, name: str) -> set[str]:
+        """The versions of a model whose load is over in this worker, however it ended. What still loads ends for whoever asks for it meanwhile."""
+        desired, applied = self._desired.get(name, _NOTHING), self._applied.get(name)
+        over = applied is not None and applied.count >= desired.generation
+        return {*self.failures(name), *(desired.versions if over else ())}
 
     async def _withdraw(self, name: str, wish: Wish, old: Document, failures: Failures, back: Stages, run: str) -> Failures:
         """Take what failed out of the wish, where it still is; returns what of it was still wished for."""

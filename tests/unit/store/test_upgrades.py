@@ -135,7 +135,7 @@ def test_the_files_are_nobody_elses(tmp_path: Path) -> None:
         ("waiting_predictions", lambda c: predictions.claim(c, predictions.Claim("me", ("m",), 1.0, 5))),
         ("owned_predictions", lambda c: predictions.orphans(c, 1.0, ["x"])),
         ("owned_predictions", predictions.owners),
-        ("owned_predictions", lambda c: predictions.renew(c, "me", 1.0)),
+        ("sqlite_autoindex_predictions_1", lambda c: predictions.renew(c, "me", ["a"], 1.0)),
         ("ended_predictions", lambda c: predictions.remove(c, 1.0, 5)),
         ("undelivered_predictions", lambda c: predictions.undelivered(c, 5)),
         ("payload_files", lambda c: predictions.unknown_files(c, ["a"])),

@@ -10,6 +10,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import headers, words
 
 KEPT = (
     "Dragoman keeps MLflow's model registry, artifacts, and of its tracking what logging a model takes: experiments, runs with parameters, tags"
@@ -56,6 +57,5 @@ is a wrong value there."""
 def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
     """The answer to an error. `allowed` are the methods of its path, for one with the wrong method."""
     status, code = _REFINED.get((error.kind, error.what)) or STATUS[error.kind]
-    message = f"{error.message}. {KEPT}" if error.what == "path" else error.message
-    headers = [(b"allow", ", ".join(allowed).encode())] if status == 405 else []
-    return Answer(status, orjson.dumps({"error_code": code, "message": message}, default=str), headers=headers)
+    message = f"{words(error)}. {KEPT}" if error.what == "path" else words(error, None)
+    return Answer(status, orjson.dumps({"error_code": code, "message": message}), headers=headers(status, error, allowed))

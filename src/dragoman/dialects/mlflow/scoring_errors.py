@@ -6,6 +6,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import headers, words
 
 ANSWERS: Mapping[Kind, tuple[str, int]] = {
     Kind.INVALID_INPUT: ("INVALID_PARAMETER_VALUE", 400),
@@ -26,25 +27,19 @@ ANSWERS: Mapping[Kind, tuple[str, int]] = {
 """Kind -> MLflow's error code and HTTP status."""
 check_table(ANSWERS)
 
-MEDIA = "media"
-"""`what` of an error about a content type."""
 _BY_WHAT: Mapping[tuple[Kind, str], tuple[str, int]] = {
     (Kind.INVALID_INPUT, "body"): ("BAD_REQUEST", 400),
     (Kind.UNAVAILABLE, "unloaded"): ("RESOURCE_DOES_NOT_EXIST", 404),  # clients would ask for it again and again
     (Kind.UNSUPPORTED, "method"): ("BAD_REQUEST", 405),
     (Kind.UNSUPPORTED, "encoding"): ("BAD_REQUEST", 415),
-    (Kind.UNSUPPORTED, MEDIA): ("BAD_REQUEST", 415),
+    (Kind.UNSUPPORTED, "media"): ("BAD_REQUEST", 415),
     (Kind.NOT_FOUND, "path"): ("ENDPOINT_NOT_FOUND", 404),
 }
 """MLflow tells a request that cannot be read from one that does not fit its model."""
-_TEXT_LIMIT = 2_000
 
 
 def refusal(error: ServingError, allowed: Sequence[str] = ()) -> Answer:
     """The answer to an error; `allowed` are the methods of its path."""
     code, status = _BY_WHAT.get((error.kind, error.what)) or ANSWERS[error.kind]
-    message = error.message[:_TEXT_LIMIT].encode("utf-8", "replace").decode()
-    headers = [(b"allow", ", ".join(allowed).encode())] if status == 405 else []
-    if error.what == "encoding" and status == 415:
-        headers.append((b"accept-encoding", b"gzip, deflate"))
-    return Answer(status, orjson.dumps({"error_code": code, "message": message}), headers=headers)
+    body = {"error_code": code, "message": words(error)}
+    return Answer(status, orjson.dumps(body), headers=headers(status, error, allowed))

@@ -18,7 +18,6 @@ from dragoman.core.model import EMPTY
 from dragoman.core.tensors import Signature, Value
 from dragoman.dialects.given import Given, takes_text
 from dragoman.dialects.json import JsonSyntaxError, is_list, loads
-from dragoman.dialects.mlflow.scoring_errors import MEDIA
 from dragoman.dialects.rows import plain
 from dragoman.dialects.tables import Bare, Column, Named, Table, distinct
 
@@ -203,4 +202,4 @@ def _bad(message: str) -> ServingError:
 
 
 def _unsupported(why: str) -> ServingError:
-    return ServingError(Kind.UNSUPPORTED, f"{why}; send {_JSON} or {_CSV}", what=MEDIA)
+    return ServingError(Kind.UNSUPPORTED, f"{why}; send {_JSON} or {_CSV}", what="media")

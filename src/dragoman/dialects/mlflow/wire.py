@@ -16,6 +16,7 @@ import orjson
 from dragoman.core.errors import ServingError, invalid
 from dragoman.dialects import Access, Answer, Handler, Request
 from dragoman.dialects.compression import inflated
+from dragoman.dialects.documents import as_object, parsed, shown
 
 NAME = 256
 """Characters of names and keys."""
@@ -183,15 +184,8 @@ async def fields(request: Request, max_inflated: int) -> Fields:
     body = await inflated(body, request.header(b"content-encoding"), min(max_inflated, _LONGEST_BODY))
     if len(body) > _LONGEST_BODY:
         raise invalid(f"the body has {len(body)} bytes, expected at most {_LONGEST_BODY}", "body")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise invalid(f"the body is not valid JSON: {error}", "body") from None
-    if value is None:
-        return Fields({})
-    if not isinstance(value, dict):
-        raise invalid(f"the body is {shown(value)}, expected a JSON object", "body")
-    return Fields(value)
+    value = parsed(body)
+    return Fields({} if value is None else as_object(value))
 
 
 def segments(path: bytes) -> list[str]:
@@ -212,20 +206,6 @@ def seen(asked: Fields, name: str) -> tuple[bool, ...]:
 
 def answer(value: Mapping[str, Any]) -> Answer:
     return Answer(200, orjson.dumps(value))
-
-
-def shown(value: object) -> str:
-    """What a value is, for messages. Lists and objects are not looked into: they may be large, or deep."""
-    match value:
-        case None:
-            return "null"
-        case dict():
-            return "an object"
-        case list():
-            return "a list"
-        case str():
-            return f"'{value[:60]}'"
-    return orjson.dumps(value).decode()
 
 
 def _query(query: bytes) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import headers, words
 
 _BAD_DATA, _INTERNAL = "MICROSERVICE_BAD_DATA", "MICROSERVICE_INTERNAL_ERROR"
 
@@ -28,22 +29,16 @@ ANSWERS: Mapping[Kind, tuple[str, int]] = {
 """Kind -> reason and HTTP status. Seldon's own microservices know the two with MICROSERVICE in them; the others are ours."""
 check_table(ANSWERS)
 
-MEDIA = "media"
-"""`what` of an error about a content type."""
-_STATUS = {"method": 405, "encoding": 415, MEDIA: 415}
-_TEXT_LIMIT = 2_000
+_BY_WHAT: Mapping[tuple[Kind, str], tuple[str, int]] = {
+    (Kind.UNAVAILABLE, "unloaded"): ANSWERS[Kind.NOT_FOUND],  # on purpose: there is nothing to wait for
+    (Kind.UNSUPPORTED, "method"): (_BAD_DATA, 405),
+    (Kind.UNSUPPORTED, "encoding"): (_BAD_DATA, 415),
+    (Kind.UNSUPPORTED, "media"): (_BAD_DATA, 415),
+}
 
 
 def refusal(error: ServingError) -> Answer:
     """The answer to an error."""
-    gone = error.kind is Kind.UNAVAILABLE and error.what == "unloaded"  # on purpose: there is nothing to wait for
-    reason, status = ANSWERS[Kind.NOT_FOUND if gone else error.kind]
-    headers: list[tuple[bytes, bytes]] = []
-    if error.kind is Kind.UNSUPPORTED and error.what in _STATUS:
-        reason, status = _BAD_DATA, _STATUS[error.what]
-        if status == 405:
-            headers.append((b"allow", b"POST"))
-        elif error.what == "encoding":
-            headers.append((b"accept-encoding", b"gzip, deflate"))
-    info = error.message[:_TEXT_LIMIT].encode("utf-8", "replace").decode()
-    return Answer(status, orjson.dumps({"status": {"code": -1, "info": info, "reason": reason, "status": 1}}), headers=headers)
+    reason, status = _BY_WHAT.get((error.kind, error.what)) or ANSWERS[error.kind]
+    body = {"status": {"code": -1, "info": words(error), "reason": reason, "status": 1}}
+    return Answer(status, orjson.dumps(body), headers=headers(status, error, ("POST",)))

@@ -12,7 +12,7 @@ from dragoman.dialects.compression import inflated
 from dragoman.dialects.given import inputs_of
 from dragoman.dialects.rows import infer
 from dragoman.dialects.seldon import answers, reading
-from dragoman.dialects.seldon.errors import MEDIA, refusal
+from dragoman.dialects.seldon.errors import refusal
 from dragoman.serving.root_model import default_entry
 
 _PATHS = ("/api/v1.0/predictions", "/api/v0.1/predictions")
@@ -42,7 +42,7 @@ class Seldon:
     async def _predict(self, request: Request) -> Answer:
         declared = request.header(b"content-type")
         if declared and _NOT_JSON.match(declared.strip()):
-            raise ServingError(Kind.UNSUPPORTED, "send the message as application/json", what=MEDIA)
+            raise ServingError(Kind.UNSUPPORTED, "send the message as application/json", what="media")
         body = await request.body()
         encoding = request.header(b"content-encoding")
         if encoding is not None:

@@ -5,15 +5,13 @@ The documented example ends in a trailing comma, which a strict reader refuses; 
 
 import re
 from collections.abc import Mapping
-from json import JSONDecodeError
 from typing import Any
 from urllib.parse import parse_qs
-
-import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.dialects import Request
 from dragoman.dialects.compression import inflated
+from dragoman.dialects.documents import as_object, parsed
 from dragoman.serving import yaml_text
 
 LARGEST = 1 << 20
@@ -55,16 +53,13 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     if not body.strip():
         raise invalid(f"{_WHAT} is empty, expected a JSON object", "body")
     try:
-        value = orjson.loads(body)
-    except JSONDecodeError as first:
+        value = parsed(body, _WHAT)
+    except ServingError as first:
         try:
-            value = orjson.loads(_STRING_OR_COMMA.sub(rb"\1", body))
-        except JSONDecodeError:
-            raise _no_json(first) from None
-    if not isinstance(value, dict):
-        kind = {type(None): "null", list: "a list", str: "a text", bool: "true or false"}.get(type(value), "a number")
-        raise invalid(f"{_WHAT} is {kind}, expected a JSON object", "body")
-    return value
+            value = parsed(_STRING_OR_COMMA.sub(rb"\1", body), _WHAT)
+        except ServingError:
+            raise first from None
+    return as_object(value, _WHAT)
 
 
 def query(request: Request) -> Mapping[str, str]:
@@ -86,8 +81,3 @@ async def _read(request: Request) -> bytes:
             raise ServingError(Kind.TOO_LARGE, f"{_WHAT} is larger than the limit of {LARGEST} bytes", what="body")
         parts.append(part)
     return await inflated(b"".join(parts), request.header(b"content-encoding"), LARGEST)
-
-
-def _no_json(fault: JSONDecodeError) -> ServingError:
-    place = f" (line {fault.lineno} column {fault.colno})" if fault.doc else ""
-    return invalid(f"{_WHAT} is not valid JSON: {fault.msg}{place}", "body")

@@ -11,6 +11,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import headers, words
 
 MEDIA_TYPE = b"application/json; charset=utf-8"
 
@@ -72,13 +73,12 @@ def success(message: str | None, result: Any) -> Answer:
 
 def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
     """The answer to any error; `allowed` are the methods that the path has, for a wrong one."""
-    code = (
-        error.status if error.status is not None and error.status in _NAMES else _REFINED.get((error.kind, error.what), STATUS[error.kind])
-    )
-    headers = [(b"allow", ", ".join(allowed).encode())] if code == 405 else []
-    return Answer(code, _written(code, False, error.message, None), MEDIA_TYPE, headers)
+    code = error.status if error.status in _NAMES else None  # what the HTTP server found itself has a status
+    code = code or _REFINED.get((error.kind, error.what), STATUS[error.kind])
+    return Answer(code, _written(code, False, words(error, None), None), MEDIA_TYPE, headers(code, error, allowed))
 
 
 def _written(code: int, succeeded: bool, message: str | None, result: Any) -> bytes:
-    text = None if message is None else message.encode("utf-8", "replace").decode()  # a lone surrogate has no JSON
-    return orjson.dumps({"status": _NAMES[code], "code": code, "success": succeeded, "message": text, "result": result, "attributes": {}})
+    return orjson.dumps(
+        {"status": _NAMES[code], "code": code, "success": succeeded, "message": message, "result": result, "attributes": {}}
+    )

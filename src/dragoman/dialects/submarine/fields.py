@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.dialects.documents import shown
 
 HIGHEST_VERSION = 2**31 - 1
 
@@ -81,18 +82,6 @@ def tag(value: object, field: str = "tag") -> str:
     if not isinstance(value, str) or not value.strip():
         raise invalid(f"{field} is {shown(value)}, expected a text that is not blank", field)
     return value
-
-
-def shown(value: object) -> str:
-    """A value in an error: what it is rather than all of it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, Mapping):
-        return "an object"
-    written = repr(value)
-    return written if len(written) <= 60 else f"{written[:60]}..."
 
 
 def _wrong(field: str, document: Mapping[str, Any], expected: str) -> ServingError:

@@ -14,6 +14,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.tensors import Datatype, Shape
 from dragoman.dialects import Answer, check_table
 from dragoman.dialects.json import Fault, JsonSyntaxError, NumbersError
+from dragoman.dialects.refusals import words
 
 QUOTE_BYTES = 256
 """JSON values, keys and names that a message quotes are cut to this many bytes."""
@@ -63,11 +64,7 @@ _INVALID_VALUE = frozenset({"unexpected character, expected a JSON value", "inva
 def refusal(error: ServingError) -> Answer:
     """The answer to any error: {"error": text} and the status of its kind. A wrong method is 400, for this protocol has no 405."""
     status = 400 if error.what == "method" else ANSWERS[error.kind][1]
-    try:
-        body = orjson.dumps({"error": error.message})
-    except TypeError:  # a lone surrogate, from a name that some file system or URL brought
-        body = orjson.dumps({"error": error.message.encode("utf-8", "replace").decode()})
-    return Answer(status, body)
+    return Answer(status, orjson.dumps({"error": words(error, None)}))
 
 
 # --- paths, models, signatures ---

@@ -10,6 +10,7 @@ import orjson
 
 from dragoman.core.errors import Kind, Problem, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import body_of, headers, words
 
 STATUS: Mapping[Kind, int] = {
     Kind.INVALID_INPUT: 422,
@@ -43,18 +44,18 @@ def refusal(error: ServingError) -> Answer:
     if error.what == "encoding":
         status = 415
     if error.kind is Kind.INVALID_INPUT:
-        return Answer(status, orjson.dumps({"detail": _problems(error)}, default=str))
+        return Answer(status, body_of({"detail": _problems(error)}))
     if error.what == "path":
         return Answer(status, b'{"detail":"Not Found"}')
-    body = {"detail": error.message}
+    body = {"detail": words(error, None)}
     if error.kind not in PLAIN:
         body["error_kind"] = error.kind.value
     return Answer(status, orjson.dumps(body))
 
 
-def wrong_method(allowed: Iterable[str]) -> Answer:
+def wrong_method(error: ServingError, allowed: Iterable[str]) -> Answer:
     """405, with the methods that the path has."""
-    return Answer(405, b'{"detail":"Method Not Allowed"}', headers=[(b"allow", ", ".join(allowed).encode())])
+    return Answer(405, b'{"detail":"Method Not Allowed"}', headers=headers(405, error, allowed))
 
 
 def faulty(*loc: str | int, msg: str, code: str, context: dict[str, object] | None = None) -> ServingError:

@@ -57,7 +57,7 @@ class Tungsten:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         if error.what == "method":
-            return errors.wrong_method(self._methods(request))
+            return errors.wrong_method(error, self._methods(request))
         return errors.refusal(error)
 
     def _methods(self, request: Request) -> Methods:

@@ -14,7 +14,7 @@ import orjson
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import State
 from dragoman.dialects import Access, Answer, Request, Services
-from dragoman.dialects.compression import inflated
+from dragoman.dialects.documents import json_object, shown
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.dialects.v2.statistics import model_statistics
 from dragoman.serving.gateway import VersionStatus
@@ -77,7 +77,7 @@ class Admin:
         body = await self._object(request)
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
-            raise invalid(f"'ready' is {_shown(only_ready)}, expected true or false")
+            raise invalid(f"'ready' is {shown(only_ready)}, expected true or false")
         rows = [_row(s) for s in self._gateway.statuses() if not only_ready or s.state is State.READY]
         if not only_ready:
             known = {row["name"] for row in rows}
@@ -91,7 +91,7 @@ class Admin:
         config, files = _overrides(parameters)
         version = parameters.get("version", "")
         if isinstance(version, bool) or not isinstance(version, str | int):
-            raise invalid(f"the parameter 'version' is {_shown(version)}, expected a version, an alias or a stage of a registered model")
+            raise invalid(f"the parameter 'version' is {shown(version)}, expected a version, an alias or a stage of a registered model")
         await self._services.operations.load(name, config, files, str(version))
         return _json({"name": name, "load": True})
 
@@ -99,10 +99,10 @@ class Admin:
         body = await self._object(request)
         parameters = body.get("parameters", {})
         if not isinstance(parameters, dict):
-            raise invalid(f"'parameters' is {_shown(parameters)}, expected an object")
+            raise invalid(f"'parameters' is {shown(parameters)}, expected an object")
         members_too = parameters.get("unload_dependents", False)
         if not isinstance(members_too, bool):
-            raise invalid(f"'unload_dependents' is {_shown(members_too)}, expected true or false")
+            raise invalid(f"'unload_dependents' is {shown(members_too)}, expected true or false")
         await self._services.operations.unload(name, members_too=members_too)
         return _json({"name": name, "unload": True})
 
@@ -144,17 +144,7 @@ class Admin:
         )
 
     async def _object(self, request: Request) -> dict[str, Any]:
-        """The body as a JSON object; an empty one is {}."""
-        body = await inflated(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
-        if not body.strip():
-            return {}
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise invalid(f"the body is not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise invalid(f"the body is {_shown(value)}, expected a JSON object")
-        return value
+        return await json_object(request, self._services.max_inflated)
 
 
 def _row(status: VersionStatus) -> dict[str, str]:
@@ -169,16 +159,16 @@ def _row(status: VersionStatus) -> dict[str, str]:
 def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
     """The configuration and the files of a load request: `config` is JSON text, `file:1/model.onnx` is base64."""
     if not isinstance(parameters, dict):
-        raise invalid(f"'parameters' is {_shown(parameters)}, expected an object")
+        raise invalid(f"'parameters' is {shown(parameters)}, expected an object")
     config = parameters.get("config", "")
     if not isinstance(config, str):
-        raise invalid(f"the parameter 'config' is {_shown(config)}, expected the JSON text of a model configuration")
+        raise invalid(f"the parameter 'config' is {shown(config)}, expected the JSON text of a model configuration")
     files: dict[str, bytes] = {}
     for key, value in parameters.items():
         if not key.startswith(_FILE):
             continue
         if not isinstance(value, str):
-            raise invalid(f"the parameter '{key}' is {_shown(value)}, expected base64 text")
+            raise invalid(f"the parameter '{key}' is {shown(value)}, expected base64 text")
         try:
             files[key.removeprefix(_FILE)] = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
@@ -186,13 +176,6 @@ def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
     if files and not config:
         raise invalid("a load request with files needs the parameter 'config' too")
     return config, files
-
-
-def _shown(value: object) -> str:
-    """What a JSON value is, for messages. Lists and objects are not looked into: they may be large, or deeper than Python can print."""
-    if isinstance(value, dict | list | str):
-        return {dict: "an object", list: "a list", str: "text"}[type(value)]
-    return orjson.dumps(value).decode()
 
 
 def _json(value: Any) -> Answer:

@@ -3,12 +3,13 @@
 Statuses follow Triton where clients may look at them; its 500 for wrong input and KServe's 422 are 400 here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import headers, words
 
 STATUS: Mapping[Kind, int] = {
     Kind.INVALID_INPUT: 400,
@@ -28,25 +29,19 @@ STATUS: Mapping[Kind, int] = {
 }
 check_table(STATUS)
 
-_TEXT_LIMIT = 2_000
 _UNSUPPORTED = {"method": 405, "encoding": 415}
 """By what is not supported; everything else that is not is 501."""
 
 
-def refusal(error: ServingError) -> Answer:
-    """The answer to an error. KServe's client reads `error` only if the content type is exactly application/json.
+def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
+    """The answer to an error, with the methods that its path has.
 
-    Headers that mean the same in every dialect (Retry-After, WWW-Authenticate) are the server's to add.
+    KServe's client reads `error` only if the content type is exactly application/json.
     """
-    status = STATUS[error.kind]
-    headers: list[tuple[bytes, bytes]] = []
-    if error.kind is Kind.UNSUPPORTED:
-        status = _UNSUPPORTED.get(error.what, status)
-        if error.what == "encoding":
-            headers.append((b"accept-encoding", b"gzip, deflate"))
-    return Answer(status, error_body(error.message), headers=headers)
+    status = _UNSUPPORTED.get(error.what, STATUS[error.kind]) if error.kind is Kind.UNSUPPORTED else STATUS[error.kind]
+    return Answer(status, error_body(error), headers=headers(status, error, allowed))
 
 
-def error_body(text: str) -> bytes:
-    """The body of every error. What UTF-8 cannot carry (a path may hold it) is replaced, and a text that quotes too much is cut."""
-    return orjson.dumps({"error": text[:_TEXT_LIMIT].encode("utf-8", "replace").decode()})
+def error_body(error: ServingError) -> bytes:
+    """The body of every error."""
+    return orjson.dumps({"error": words(error)})

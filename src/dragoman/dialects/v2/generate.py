@@ -120,7 +120,7 @@ async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> Async
     except ServingError as error:
         if not begun:
             raise
-        yield _event(error_body(error.message))
+        yield _event(error_body(error))
         return
     if not begun:
         raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' ended its answer without a response")

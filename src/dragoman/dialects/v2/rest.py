@@ -63,10 +63,7 @@ class V2:
         return self._table.match(request, _below(segments))
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        answer = refusal(error)
-        if answer.status == 405:
-            answer.headers.append((b"allow", ", ".join(self._table.methods(_below(_segments(request)))).encode()))
-        return answer
+        return refusal(error, self._table.methods(_below(_segments(request))) if error.what == "method" else ())
 
     # --- inference ---
 
@@ -125,7 +122,9 @@ class V2:
     def _why_not_ready(self) -> str:
         if self._gateway.draining:
             return "the server is shutting down"
-        waiting = [s for s in self._gateway.statuses() if s.state not in (State.READY, State.GONE)]
+        waiting = self._gateway.unready()
+        if not waiting:
+            return "the server is starting"
         return "not ready: " + ", ".join(f"model '{s.name}' version {s.version} is {s.state.value}" for s in waiting)
 
     async def _model_ready(self, request: Request, model: str, version: str = "") -> Answer:
@@ -134,7 +133,7 @@ class V2:
         except ServingError as error:
             if error.kind in (Kind.NOT_READY, Kind.UNAVAILABLE):
                 # 408 is MLRun's word for "not yet", a 4xx as in Triton; probes and clients only look whether it is 200.
-                return Answer(408, error_body(error.message))
+                return Answer(408, error_body(error))
             raise
         return _json({"name": entry.name, "ready": True})
 
