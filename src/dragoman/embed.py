@@ -131,7 +131,10 @@ class TestResponse:
 
 
 class TestClient:
-    """The whole server without a socket: requests go straight to the application. A context manager."""
+    """The whole server without a socket: requests go straight to the application. A context manager.
+
+    It serves its targets only: what is deployed in its data directory is somebody else's, who may be serving it now.
+    """
 
     __test__ = False
 
@@ -142,7 +145,7 @@ class TestClient:
             undo.callback(self._loop.close)
             self._worker = self._loop.run(_make(chosen))
             undo.callback(lambda: self._loop.run(self._worker.close()))
-            self.loaded: Loaded = self._loop.run(self._worker.load())
+            self.loaded: Loaded = self._loop.run(self._worker.load(deployed=False))
             self._undo = undo.pop_all()
 
     def request(

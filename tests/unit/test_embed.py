@@ -246,3 +246,15 @@ def test_the_package_offers_what_it_says() -> None:
         assert getattr(dragoman, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'client'"):
         _ = dragoman.client
+
+
+def test_a_client_leaves_alone_what_is_deployed(tmp_path: Path) -> None:
+    """A program that asks one model does not load the server's."""
+    build.iris(tmp_path / "root" / "iris.onnx")
+    where = {"data_dir": str(tmp_path / "data"), "model_root": [str(tmp_path / "root")]}
+    with dragoman.serve(**where) as server:
+        urllib.request.urlopen(f"{server.url}/v2/repository/models/iris/load", b"{}", timeout=60).close()
+    with dragoman.TestClient(**where) as client:
+        assert client.get("/dragoman/v1/status").json()["models"] == []
+    with dragoman.serve(**where) as server, urllib.request.urlopen(f"{server.url}/v2/models/iris", timeout=60) as answer:
+        assert answer.status == 200

@@ -205,12 +205,13 @@ class Worker:
             await self.listen(sockets)
         return loaded
 
-    async def load(self, progress: Progress = lambda _: None) -> Loaded:
-        """Load the targets and whatever is deployed; one bad model does not stop the others."""
+    async def load(self, progress: Progress = lambda _: None, *, deployed: bool = True) -> Loaded:
+        """Load the targets and, with `deployed`, whatever is deployed in the store; one bad model does not stop the others."""
         self._progress = progress
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
-        await self.watch.start()
+        if deployed:
+            await self.watch.start()
         return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
