@@ -246,25 +246,39 @@ def test_keys_are_sent_as_mlflow_sends_them(tmp_path: Path) -> None:
     """As token or as password; without one only the registry can be read, and refusals come at once."""
     build.iris(tmp_path / "root" / "iris" / "model.onnx")
     folder = tmp_path / "data"
-    script = """
-answer([
-    refused(client.create_registered_model, given["name"])[0],
-    refused(client.create_model_version, given["name"], "iris")[0],
-    refused(client.search_registered_models)[0],
-    refused(client.get_model_version_download_uri, "first", "1")[0],
-    refused(mlflow.start_run)[0],
-])
-"""
     with serving(folder, "--model-root", str(tmp_path / "root"), "--require-key") as server:
         admin = run(folder, "keys", "add", "boss", "--scope", "admin").stdout.split()[-1]
         infer = run(folder, "keys", "add", "caller", "--scope", "infer").stdout.split()[-1]
-        assert mlflow(server, script, name="first", environment={"MLFLOW_TRACKING_TOKEN": admin}) == [""] * 5
-        basic = {"MLFLOW_TRACKING_USERNAME": "anybody", "MLFLOW_TRACKING_PASSWORD": admin}
-        assert mlflow(server, script, name="second", environment=basic) == [""] * 5
-        none = mlflow(server, script, name="third")
-        assert none == ["UNAUTHENTICATED", "UNAUTHENTICATED", "", "UNAUTHENTICATED", "UNAUTHENTICATED"]
-        weak = mlflow(server, script, name="third", environment={"MLFLOW_TRACKING_TOKEN": infer})
-        assert weak == ["PERMISSION_DENIED", "PERMISSION_DENIED", "", "PERMISSION_DENIED", "PERMISSION_DENIED"]
+        seen = mlflow(
+            server,
+            """
+def everything(name, **environment):
+    for each in ("TOKEN", "USERNAME", "PASSWORD"):
+        os.environ.pop(f"MLFLOW_TRACKING_{each}", None)
+    os.environ.update({f"MLFLOW_TRACKING_{each}": value for each, value in environment.items()})
+    started = refused(mlflow.start_run)[0]
+    mlflow.end_run()
+    return [
+        refused(client.create_registered_model, name)[0],
+        refused(client.create_model_version, name, "iris")[0],
+        refused(client.search_registered_models)[0],
+        refused(client.get_model_version_download_uri, "first", "1")[0],
+        started,
+    ]
+answer([
+    everything("first", TOKEN=given["admin"]),
+    everything("second", USERNAME="anybody", PASSWORD=given["admin"]),
+    everything("third"),
+    everything("third", TOKEN=given["infer"]),
+    everything("third", USERNAME="boss", PASSWORD="wrong"),
+])
+""",
+            admin=admin,
+            infer=infer,
+        )
+        closed = ["UNAUTHENTICATED", "UNAUTHENTICATED", "", "UNAUTHENTICATED", "UNAUTHENTICATED"]
+        weak = [code and "PERMISSION_DENIED" for code in closed]
+        assert seen == [[""] * 5, [""] * 5, closed, weak, closed]
         plain = Plain(server.port)
         for method in ("GET", "PUT", "DELETE"):
             assert plain.call(method, f"{FILES}/x", body=b"x" if method == "PUT" else None).status == 401
