@@ -132,15 +132,24 @@ def test_lists_are_in_order() -> None:
         ([], True),
         ([State.READY], True),
         ([State.READY, State.GONE], True),
-        ([State.READY, State.LOADING], False),
+        ([State.LOADING], False),
+        ([State.GONE, State.LOADING], False),
+        ([State.READY, State.LOADING], True),
         ([State.READY, State.FAILED], False),
-        ([State.DRAINING], False),
+        ([State.READY, State.DRAINING], True),
+        ([State.DRAINING], True),
     ],
 )
 def test_the_server_is_ready_when_every_model_is(states: list[State], ready: bool) -> None:
-    """What was unloaded on purpose does not count; a server that drains is not ready whatever it serves."""
+    """What was unloaded on purpose does not count, nor a version that loads beside one that answers: a deploy takes no server out of use.
+
+    A server that starts or drains is not ready whatever it serves.
+    """
     gateway = known(*((str(i), state, "") for i, state in enumerate(states)))
     assert gateway.ready() is ready
+    gateway.starting = True
+    assert not gateway.ready()
+    gateway.starting = False
     gateway.draining = True
     assert not gateway.ready()
 

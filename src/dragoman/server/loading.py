@@ -110,7 +110,8 @@ class Loading:
         if not reason:
             return await self._settle(found.name, progress)
         log.error("model '%s' cannot be loaded: %s", found.name, reason)
-        self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time())], {})
+        if self._registry.desired(found.name) is None:  # else it was unloaded, or brought by a request, before this worker came
+            self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time())], {})
         progress(f"{found.name}: failed")
         return reason
 

@@ -26,6 +26,7 @@ from dragoman.engines.keeper import Keeper
 from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
 from dragoman.serving.meters import Meters, Tally
+from dragoman.serving.owners import Owner
 
 log = logging.getLogger("dragoman")
 
@@ -91,6 +92,7 @@ class Supervisor:
         keeper = Keeper(environments=environments, folder=Path(self._run_dir), restarted=lambda model: meters.tally(model, Tally.RESTARTS))
         keeping = KeeperService(keeper, Path(self._keeper))
         await keeping.start()
+        owner = self._owner()
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(self._settings.workers):
@@ -98,7 +100,18 @@ class Supervisor:
                 group.create_task(self._kill_the_late())
         finally:
             await keeping.close()
+            if owner is not None:
+                owner.close()
         return self._code
+
+    def _owner(self) -> Owner | None:
+        """Names this run after somebody who lives as long as it, so that later servers see that it is over and forget its wishes."""
+        try:
+            owner = Owner(self._settings.data_path / "owners")
+        except OSError:
+            return None
+        self._run = owner.name
+        return owner
 
     async def _kill_the_late(self) -> None:
         await self._stopping.wait()

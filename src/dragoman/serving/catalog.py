@@ -6,7 +6,6 @@ refuse the same things: names by Submarine requirement R7, versions by R6, sourc
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from dragoman.core.model import EMPTY
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Library
 from dragoman.serving.library.opening import FOLDER
+from dragoman.serving.model_uris import LATEST, is_model_uri, parse_uri
 from dragoman.serving.roots import ARTIFACTS, Roots, check_source, scheme_of
 from dragoman.serving.settings import quoted
 from dragoman.serving.sources import examine
@@ -30,15 +30,11 @@ from dragoman.serving.words import (
     check_text,
     check_value,
     check_version,
-    parse_uri,
     storable,
 )
 from dragoman.store import ModelStore, RegisteredModel, StoredVersion
 
 log = logging.getLogger("dragoman")
-
-_LOGGED = re.compile(r"models:/+(m-[0-9a-f]{32})")
-LATEST = "latest"
 
 Follow = Callable[[str], Awaitable[None]]
 
@@ -271,13 +267,16 @@ class Catalog:
 
     async def resolve(self, uri: str) -> StoredVersion:
         """The version that a `models:/` URI means. Raises NOT_FOUND (what="model", "version" or "alias"), INVALID_INPUT (what="source")."""
-        name, version, alias = parse_uri(uri)
+        asked = parse_uri(uri)
+        if asked.logged:
+            raise invalid(f"{quoted(uri)} is a logged model, expected a version of a registered one", "source")
+        name, version, alias = asked.name, asked.version, asked.alias
         if alias:
             found = (await self.aliases((await self.model(name)).name)).get(alias)
             if found is None:
                 raise ServingError(Kind.NOT_FOUND, f"model {quoted(name)} has no alias {quoted(alias)}", what="alias")
             return await self.version(name, found)
-        if version.isascii() and version.isdigit():
+        if asked.numbered:
             return await self.version(name, version)
         if version.casefold() == LATEST:
             await self.model(name)
@@ -294,7 +293,7 @@ class Catalog:
     async def _filled(self, asked: StoredVersion, source: str, *, follow: bool = True) -> StoredVersion:
         """A version with what lies at a source. `follow`: whether the source may be the name of another model."""
         scheme = scheme_of(source)
-        if scheme == "models":
+        if is_model_uri(source):
             if not follow:
                 raise invalid(f"the source {quoted(source)} leads from model to model", "source")
             return await self._named(asked, source)
@@ -327,11 +326,11 @@ class Catalog:
 
     async def _named(self, asked: StoredVersion, source: str) -> StoredVersion:
         """A version with the files of another one, or of a logged model."""
-        logged = _LOGGED.fullmatch(source)
-        if logged is not None:
+        logged = parse_uri(source).logged
+        if logged:
             if self.logged is None:
                 raise invalid(f"the source {quoted(source)} is a logged model, of which this server has none", "source")
-            return await self._filled(asked, await self.logged(logged[1]), follow=False)
+            return await self._filled(asked, await self.logged(logged), follow=False)
         try:
             found = await self.resolve(source)
         except ServingError as error:

@@ -176,9 +176,9 @@ class Deployments:
         return found[-1]
 
     async def registered(self, limit: int) -> list[str]:
-        """Names of registered models that have versions, loaded or not, up to so many."""
+        """Names of registered models, loaded or not, up to so many."""
         store = await self._store.existing()
-        return [] if store is None else list(dict.fromkeys(v.model for v in await store.versions()))[:limit]
+        return [] if store is None else [model.name for model in await store.models()][:limit]
 
     # --- what is so ---
 

@@ -126,8 +126,14 @@ class Gateway:
         return self._labels.get(name, {})
 
     def ready(self) -> bool:
-        """Whether every model that should be served is, and nothing is loading, unloading or failed; false while the server drains."""
-        return not self.draining and all(s.state in (State.READY, State.GONE) for s in self.statuses())
+        """Whether every model that should be served is, and nothing has failed; false while the server starts or drains."""
+        return not self.draining and not self.starting and not self.unready()
+
+    def unready(self) -> list[VersionStatus]:
+        """What keeps the server from being ready: versions that have failed, and those that load while no other of their model is ready."""
+        statuses = self.statuses()
+        answering = {s.name for s in statuses if s.state is State.READY}
+        return [s for s in statuses if s.state is State.FAILED or (s.state is State.LOADING and s.name not in answering)]
 
     def gauges(self) -> list[Gauge]:
         """What every known version is at this moment, for the meters."""

@@ -6,6 +6,7 @@ The kernel knows which processes of this machine are dead (see owners.py); for o
 import asyncio
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ class Members:
         self._folder = owners
         self._shared = shared / "workers" if shared is not None else None
         self._owner: Owner | None = None
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         self._due = 0.0
 
     @property
@@ -50,10 +52,12 @@ class Members:
         assert self._folder is not None
         try:
             self._owner = Owner(self._folder)
-        except OSError:  # a data directory that cannot be written: then the others know from the folder that they share
-            if self._shared is None:
-                raise
-            self._owner = Owner(self._shared.parent / "owners")
+        except OSError:  # a data directory that cannot be written: then only this server's workers know, and leases tell all others
+            if self._shared is not None:
+                self._owner = Owner(self._shared.parent / "owners")
+            else:
+                self._own = tempfile.TemporaryDirectory(prefix="dragoman-")
+                self._owner = Owner(Path(self._own.name))
         if self._shared is not None:
             self._shared.mkdir(exist_ok=True)
             (self._shared / self._owner.name).touch()
@@ -101,6 +105,8 @@ class Members:
             if self._shared is not None:
                 (self._shared / owner.name).unlink(missing_ok=True)
             owner.close()
+            if self._own is not None:
+                self._own.cleanup()
 
 
 def _listed(folder: Path, owner: Owner) -> set[str]:

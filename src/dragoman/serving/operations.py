@@ -72,10 +72,11 @@ class Operations:
                     await self._unload_one(member)
 
     async def unloaded(self, limit: int) -> list[str]:
-        """Names that could be loaded: targets and registered models, up to so many."""
+        """Names that could be loaded: targets, registered models, and what lies in the model roots, up to so many."""
         names = await asyncio.to_thread(self._repository.names)
         with contextlib.suppress(ServingError):  # without the store the rest is still true
             names += await self._deployments.registered(limit)
+        names += await self._origins.names(limit)
         return list(dict.fromkeys(names))[:limit]
 
     # --- how ---
@@ -122,7 +123,7 @@ class Operations:
 
     async def _unload_one(self, name: str) -> None:
         run = self._registry.run
-        if self._registry.fixed(name) or self._registry.document(name, run):
+        if self._registry.fixed(name) or self._registry.document(name, run) or not self._registry.document(name):
             before: set[str] = set()
 
             def rewrite(standing: Wish | None) -> Document | None:
@@ -138,7 +139,10 @@ class Operations:
             await self._deployments.undeploy(name)
 
     def _members(self, name: str) -> set[str]:
-        return {step.model for e in self._gateway.entries() if e.name == name for step in e.spec.steps}
+        desired = self._registry.desired(name)
+        specs = [] if desired is None else [wanted.spec for wanted in desired.versions.values() if wanted.spec is not None]
+        specs += [entry.spec for entry in self._gateway.entries() if entry.name == name]
+        return {step.model for spec in specs for step in spec.steps}
 
     def _served(self, name: str) -> bool:
         try:

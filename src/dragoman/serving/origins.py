@@ -4,8 +4,10 @@ Called by the registry and the reconciler (serving/registry.py). Disks are read 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.serving import layouts
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.packing import listed
@@ -71,7 +74,19 @@ class Origins:
         check_name(name)
         return await asyncio.to_thread(self._find, name, config)
 
+    async def names(self, limit: int) -> list[str]:
+        """What could be named to `below`: models directly in a root, up to so many."""
+        return await asyncio.to_thread(self._names, limit)
+
     # --- blocking ---
+
+    def _names(self, limit: int) -> list[str]:
+        names: dict[str, None] = {}
+        for root in self._roots.roots:
+            with contextlib.suppress(OSError, ServingError):  # a root that is gone has none
+                for path in islice(sorted(layouts.visible(root.path)), limit):
+                    names.update(dict.fromkeys(_names_of(path)))
+        return list(names)[:limit]
 
     def _find(self, name: str, config: str) -> Below | None:
         for root in self._roots.roots:
@@ -118,6 +133,18 @@ class Origins:
         if version is None:
             raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version {number} in the registry", what="version")
         return Stored(model, "", (), version, self._data_path / version.folder)
+
+
+def _names_of(path: Path) -> list[str]:
+    """By what name an entry of a root can be loaded, if it is a model that can be served under it."""
+    try:
+        folder = path.is_dir() and (layouts.is_model(path) or layouts.is_plain(path))
+        name = path.name if folder else path.stem if path.is_file() and detect(path) else ""
+        if name:
+            check_name(name)
+    except (ServingError, OSError):
+        return []
+    return [name] if name else []
 
 
 def _entry(root: Path, name: str) -> Path | None:

@@ -82,7 +82,7 @@ class _Applied:
 class Registry:
     """One per worker. `run` is the run of this server, shared by its workers: wishes of it hold as long as the server lives.
 
-    A worker without others keeps those in memory, so that a server which only has targets needs no store.
+    A worker that is all of its server keeps those in memory, so that a server which only has targets needs no store.
     """
 
     def __init__(self, store: LateStore, members: Members | None = None, *, run: str = "run") -> None:
@@ -138,7 +138,7 @@ class Registry:
         """
         check_name(name)
         self._refuse_when_ended()
-        if run and self.members.alone:
+        if run and self.members.whole:
             wish = self._wish_here(name, rewrite, run)
         else:
             wish = await (await self._store.get()).wish(name, rewrite, run=run, stages=stages)
@@ -196,7 +196,7 @@ class Registry:
         A wish of a run is waited for in the workers of this server only. Without a generation it is waited for here only.
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
-        alone = self.members.alone
+        alone = self.members.alone or (bool(run) and self.members.whole)
         await self._until(lambda: alone or self._generation(name) >= generation)
         desired = self._desired.get(name)
         if desired is None:
@@ -276,7 +276,8 @@ class Registry:
 
     def _generation(self, name: str) -> int:
         """The newest wish for a model, of those in the store, that this worker has taken in."""
-        return max((w.generation for run in ("", self.run) if (w := self._wishes.get((name, run)))), default=0)
+        stored = ("",) if self.members.whole else ("", self.run)
+        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
 
     def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
         standing = self._wishes.get((name, run))

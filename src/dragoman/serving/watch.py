@@ -49,8 +49,6 @@ class Watch:
         if self._bell is not None:
             await self._bell.close()
         with contextlib.suppress(ServingError):  # the others see it by themselves, a little later
-            if store is not None and self._registry.members.whole:
-                await store.forget_run(self._registry.run)
             await self._registry.members.leave(store)
 
     async def _go_on(self) -> None:
@@ -58,7 +56,7 @@ class Watch:
             count = self._registry.changes.count
             seen = await self._look()
             if not seen:
-                await asyncio.sleep(_PAUSE_S if self._down else _APPEAR_S)
+                await asyncio.sleep(_PAUSE_S if self._down else _LOOK_S if self._registry.members.alone else _APPEAR_S)
             else:
                 await self._registry.changes.after(count, _LOOK_S)
 
@@ -66,8 +64,9 @@ class Watch:
         while True:
             try:
                 await bell.rung(_LOOK_S)
-            except ServingError:  # its connection is lost; until it is there again the store is read from time to time
-                await asyncio.sleep(_PAUSE_S)
+            except Exception:  # until it works again the store is read from time to time
+                log.warning("the store does not tell when something changes", exc_info=True)
+                await asyncio.sleep(_LOOK_S)
             self._registry.changes.tell()
 
     async def _look(self) -> bool:

@@ -1,4 +1,4 @@
-"""What people may write into the registry: names, versions, aliases, tags, descriptions and `models:/` URIs, checked.
+"""What people may write into the registry: names, versions, aliases, tags and descriptions, checked.
 
 All raise ServingError INVALID_INPUT. Called by the catalog.
 """
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.registry import check_name
-from dragoman.serving.roots import check_source, scheme_of
 from dragoman.serving.settings import quoted
 
 HIGHEST = (1 << 31) - 1
@@ -38,20 +37,6 @@ def check_version(version: str) -> str:
     if not (version.isascii() and version.isdigit() and len(version) <= 20 and 1 <= int(version) <= HIGHEST):
         raise invalid(f"the version is {quoted(version)}, expected a whole number from 1 to {HIGHEST}", "version")
     return str(int(version))
-
-
-def parse_uri(uri: str) -> tuple[str, str, str]:
-    """The name, and the version or the alias, of a `models:/` URI."""
-    rest = check_source(uri).partition(":")[2].lstrip("/")
-    name, slash, version = rest.partition("/")
-    alias = ""
-    if not slash:
-        name, _, alias = rest.rpartition("@")
-    if scheme_of(uri) != "models" or not name or bool(version) == bool(alias) or "/" in version:
-        raise invalid(
-            f"{quoted(uri)} names no model version, expected models:/NAME/VERSION, models:/NAME/STAGE or models:/NAME@ALIAS", "source"
-        )
-    return name, version, alias
 
 
 def storable(word: str) -> bool:

@@ -32,9 +32,9 @@ def test_ready(server: Client) -> None:
     assert (reply.status, reply.json) == (200, {"ready": True})
 
 
-@pytest.mark.parametrize("state", [State.LOADING, State.FAILED, State.DRAINING])
+@pytest.mark.parametrize("state", [State.LOADING, State.FAILED])
 def test_not_ready_until_settled(state: State) -> None:
-    """503 while a model is loading, unloading or failed, and the text says which; live all the time."""
+    """503 while a model is loading or has failed, and the text says which; live all the time."""
     with Client([iris()]) as server:
         server.gateway.publish("late", [status("late", state)], {})
         reply = server.send("GET", "/v2/health/ready")

@@ -122,7 +122,9 @@ class V2:
     def _why_not_ready(self) -> str:
         if self._gateway.draining:
             return "the server is shutting down"
-        waiting = [s for s in self._gateway.statuses() if s.state not in (State.READY, State.GONE)]
+        waiting = self._gateway.unready()
+        if not waiting:
+            return "the server is starting"
         return "not ready: " + ", ".join(f"model '{s.name}' version {s.version} is {s.state.value}" for s in waiting)
 
     async def _model_ready(self, request: Request, model: str, version: str = "") -> Answer:
