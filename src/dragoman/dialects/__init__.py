@@ -12,16 +12,12 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
-from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
-from dragoman.serving.late_store import LateStore
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Repository
-from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
@@ -159,11 +155,9 @@ class Services:
 
     gateway: Gateway
     registry: Registry
-    repository: Repository
     operations: Operations
     meters: Meters
     info: ServerInfo
-    fetching: FetchPolicy
     extensions: tuple[str, ...] = ()
     """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20
@@ -174,8 +168,6 @@ class Services:
     """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
-    store: LateStore = field(kw_only=True)
-    roots: Roots = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
     deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
