@@ -11,7 +11,6 @@ from dragoman.serving.words import (
     check_tags,
     check_text,
     check_version,
-    parse_uri,
     storable,
 )
 
@@ -59,33 +58,6 @@ def test_aliases_that_mean_something_else(alias: str) -> None:
     with pytest.raises(ServingError) as caught:
         check_alias(alias)
     assert (caught.value.kind, caught.value.what) == (Kind.INVALID_INPUT, "alias")
-
-
-@pytest.mark.parametrize(
-    ("uri", "parts"),
-    [
-        ("models:/n/3", ("n", "3", "")),
-        ("models:/n/Production", ("n", "Production", "")),
-        ("models:/n@champion", ("n", "", "champion")),
-        ("models:///n/3", ("n", "3", "")),
-        ("models:/a@b/3", ("a@b", "3", "")),
-        ("models:/a@b@c", ("a@b", "", "c")),
-    ],
-)
-def test_uris(uri: str, parts: tuple[str, str, str]) -> None:
-    """A name with a version or stage, or with an alias."""
-    assert parse_uri(uri) == parts
-
-
-@pytest.mark.parametrize(
-    "uri",
-    ["", "models:", "models:/", "models:/n", "models:/n/", "models:/n@", "models:/@x", "models:/n/3/x", "runs:/n/3", "n/3", "models:/n/\0"],
-)
-def test_uris_that_are_none(uri: str) -> None:
-    """Each is bad input, whatever is missing."""
-    with pytest.raises(ServingError) as caught:
-        parse_uri(uri)
-    assert (caught.value.kind, caught.value.what) == (Kind.INVALID_INPUT, "source")
 
 
 def test_texts() -> None:

@@ -90,7 +90,9 @@ def _table_tensors(table: Table, signature: Signature, model: str) -> list[Tenso
         cell = _Cell(model, spec.name, None)
         ready = None if spec.datatype is None else table.numbers(index, spec.datatype)
         if ready is None:
-            tensors.append(_tensor(spec, table.column(index), signature, cell))
+            values = table.column(index)
+            if not _left_out(spec, values):
+                tensors.append(_tensor(spec, values, signature, cell))
         else:
             assert spec.datatype is not None
             tensors.append(Tensor(spec.name, spec.datatype, _fitted(ready, spec.shape, signature)))
@@ -110,7 +112,15 @@ def _tensors(given: Named | Bare, signature: Signature, model: str) -> list[Tens
         return _table_tensors(table, signature, model)
     specs = specs or tuple(TensorSpec(name, None, None) for name in values)
     _require([spec.name for spec in specs if not spec.optional], values, _expected(specs), model)
-    return [_tensor(spec, values[spec.name], signature, _Cell(model, spec.name, None)) for spec in specs if spec.name in values]
+    given_specs = [spec for spec in specs if spec.name in values and not _left_out(spec, values[spec.name])]
+    return [_tensor(spec, values[spec.name], signature, _Cell(model, spec.name, None)) for spec in given_specs]
+
+
+def _left_out(spec: TensorSpec, values: Any) -> bool:
+    """Whether an input that may be absent holds nothing but missing values, and its type has none for them."""
+    if not spec.optional or (spec.datatype is not None and spec.datatype.kind in ("float", "bits")):
+        return False
+    return values is None or (type(values) is list and bool(values) and all(value is None for value in values))
 
 
 def _is_column(value: object) -> bool:

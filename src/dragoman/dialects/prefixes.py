@@ -50,7 +50,7 @@ def pinned(raw_path: bytes) -> Pinned | None:
 def rewritten(raw_path: bytes) -> bytes:
     """The path that means the same without a prefix; the path itself where there is none.
 
-    A path that names another model or version than its prefix becomes one that its protocol does not have.
+    A path that names another model or version than its prefix, or the whole server, becomes one that its protocol does not have (`astray`).
     """
     place = pinned(raw_path)
     if place is None:
@@ -58,29 +58,36 @@ def rewritten(raw_path: bytes) -> bytes:
     rest = place.rest
     first, _, below = rest.partition(b"/")
     if first == b"v2":
-        return _v2(place, rest, below.removesuffix(b"/"))
+        return _v2(place, below.removesuffix(b"/")) or b"/v2" + raw_path
     if first.lower() == b"v1":
-        found = _V1_MODEL.match(rest)
-        where = b"/v1/models/" + _quoted(place.name) + (b"/versions/" + _quoted(place.version) if place.version else b"")
-        return where + found[3] if found is not None and _same(place, found[1], found[2]) else b"/v1" + raw_path
+        return _of_model(place, b"/v1/models/", _V1_MODEL.match(rest)) or b"/v1" + raw_path
     if first in _TUNGSTEN or not rest:
         where = b"/models/" + _quoted(place.name) + (b":" + _quoted(place.version) if place.version else b"")
         return where + b"/" + rest if rest else where
     return b"/" + rest if first == _FILES or _NAMELESS.match(rest) else raw_path
 
 
-def _v2(place: Pinned, rest: bytes, below: bytes) -> bytes:
-    where = b"/v2/models/" + _quoted(place.name) + (b"/versions/" + _quoted(place.version) if place.version else b"")
-    if below == b"health/ready":
-        return where + b"/ready"  # a probe at the prefix of a model asks about that model, not about all others
+def astray(raw_path: bytes, meant: bytes) -> bool:
+    """Whether `rewritten` has made `meant` of a path that leads away from its prefix."""
+    return meant is not raw_path and meant.endswith(raw_path)
+
+
+def _v2(place: Pinned, below: bytes) -> bytes:
     if below in (b"", b"health/live"):
-        return b"/" + rest
-    found = _V2_MODEL.match(rest)
-    return where + found[3] if found is not None and _same(place, found[1], found[2]) else b"/v2/" + rest
+        return b"/v2/" + below if below else b"/v2"
+    if below == b"health/ready":  # a probe at the prefix of a model asks about that model, not about all others
+        below = b"models/" + _quoted(place.name) + b"/ready"
+    return _of_model(place, b"/v2/models/", _V2_MODEL.match(b"v2/" + below))
 
 
-def _same(place: Pinned, name: bytes, version: bytes | None) -> bool:
-    return _text(name) == place.name and (version is None or not place.version or _text(version) == place.version)
+def _of_model(place: Pinned, models: bytes, found: re.Match[bytes] | None) -> bytes:
+    """The path with the version of its prefix; b"" where it names another one, or another model. A label may be another version's."""
+    if found is None or _text(found[1]) != place.name or (place.version and found[3].lower().startswith(b"/labels/")):
+        return b""
+    version = place.version or _text(found[2] or b"")
+    if found[2] is not None and _text(found[2]) != version:
+        return b""
+    return models + _quoted(place.name) + (b"/versions/" + _quoted(version) if version else b"") + found[3]
 
 
 def _text(raw: bytes) -> str:

@@ -67,11 +67,14 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise TypeError(f"this application answers http, not {scope['type']}")
+        astray: ServingError | None = None
         if prefixes.possible(scope["path"]):
-            scope = _without_prefix(scope)
+            scope, astray = _without_prefix(scope)
         request = Request(scope, receive, self._max_body)
         dialect = self._owner(request.path)
         try:
+            if astray is not None:
+                raise astray
             if request.method == "OPTIONS" and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None:
                 answer = preflight
             else:
@@ -127,10 +130,19 @@ class App:
         return answer
 
 
-def _without_prefix(scope: Scope) -> Scope:
-    """The request at its protocol's own path. A copy: the access log goes on seeing what was sent."""
+def _without_prefix(scope: Scope) -> tuple[Scope, ServingError | None]:
+    """The request at its protocol's own path, and the error where that leads away from its prefix.
+
+    A copy: the access log goes on seeing what was sent.
+    """
     sent: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
     place, raw = prefixes.pinned(sent), prefixes.rewritten(sent)
     if place is None or raw is sent:
-        return scope
-    return {**scope, "path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw, PINNED: (place.name, place.version)}
+        return scope, None
+    astray = None
+    if prefixes.astray(sent, raw):
+        only = f"model '{place.name[:256]}'" + (f" version {place.version[:60]}" if place.version else "")
+        text = f"there is nothing at {scope['path'][:200]}: below this prefix is {only}, and nothing else"
+        astray = ServingError(Kind.NOT_FOUND, text, what="version")
+    moved = {"path": unquote_to_bytes(raw).decode("utf-8", "replace"), "raw_path": raw, PINNED: (place.name, place.version)}
+    return {**scope, **moved}, astray

@@ -11,12 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from dragoman.server.settings import Settings
-from dragoman.serving.artifacts import FOLDER, Artifacts, Progress, Registry, name_of
+from dragoman.serving.artifacts import FOLDER, Artifacts, Progress, RegistryAddress, name_of
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.opening import lookup
+from dragoman.serving.model_uris import is_model_uri
 from dragoman.serving.roots import Roots
 from dragoman.serving.targets import Elsewhere
 from dragoman.store import Store
@@ -41,11 +42,11 @@ def artifacts_for_requests(settings: Settings, roots: Roots) -> Artifacts:
     return Artifacts(settings.data_path / FOLDER, policy, registry_of(settings), local=lambda path: roots.resolve(str(path)))
 
 
-def registry_of(settings: Settings) -> Registry:
+def registry_of(settings: Settings) -> RegistryAddress:
     """The MLflow registry that `models:/` URIs mean: the setting, else what MLflow's own variables say."""
     variables = (settings.mlflow_registry, os.environ.get("MLFLOW_REGISTRY_URI", ""), os.environ.get("MLFLOW_TRACKING_URI", ""))
     base = next((text for text in variables if text.startswith(("http://", "https://"))), "")
-    return Registry(base, os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
+    return RegistryAddress(base, os.environ.get("MLFLOW_TRACKING_TOKEN", ""))
 
 
 def elsewhere(settings: Settings, roots: Roots, opener: Callable[[], Awaitable[Store]], progress: Callable[[str], None]) -> Elsewhere:
@@ -62,7 +63,7 @@ def elsewhere(settings: Settings, roots: Roots, opener: Callable[[], Awaitable[S
         return Stored(version.model, "", (), version, settings.data_path.absolute() / version.folder)
 
     def stored(text: str) -> Stored:
-        return asyncio.run(registered(text)) if text.startswith("models:") else by_name(text)
+        return asyncio.run(registered(text)) if is_model_uri(text) else by_name(text)
 
     return Elsewhere(stored, lambda uri: asyncio.run(artifacts.fetch(uri)), registry=bool(artifacts.registry.base))
 

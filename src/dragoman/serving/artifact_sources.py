@@ -1,24 +1,24 @@
-"""Where models that are fetched come from: web servers, buckets, MLflow registries. Each brings all files of one model into a folder.
+"""Where models that are fetched come from: web servers and buckets. Each brings all files of one model into a folder.
 
-Called by artifacts.py. What a source has brought stays in its folder when it fails, and the next attempt asks only for the rest.
+Called by artifacts.py; registries, which lead to one of these or keep files themselves, are in mlflow_registries.py.
+What a source has brought stays in its folder when it fails, and the next attempt asks only for the rest.
 """
 
 import asyncio
 import json
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
-from dragoman.serving.fetch import FetchPolicy, Have, download, fetch, shown
+from dragoman.serving.fetch import FetchPolicy, Have, download
 from dragoman.serving.library.packing import MOST_FILES
 from dragoman.serving.library.remotes import Part, told, tree_of, without_secrets
 from dragoman.serving.paths import confine
@@ -28,11 +28,8 @@ Progress = Callable[[int, int], None]
 PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Between attempts to go on with a download that breaks off; one that came further begins with the first again."""
 _TRANSIENT = frozenset({Kind.UNAVAILABLE, Kind.TIMEOUT})
-_LARGEST_ANSWER = 16 << 20
 _STATE = ".state.json"
 """What of a folder is complete, and by what its server knows it."""
-_REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))")
-_LOGGED = re.compile(r"models:/+(m-[0-9a-f]{32})")
 
 
 class Source(Protocol):
@@ -62,10 +59,10 @@ class Web:
 
     @property
     def leaf(self) -> str:
-        return bare_name(urlsplit(self.url).path) or "model"
+        return leaf_of(urlsplit(self.url).path)
 
     async def bring(self, folder: Path, known: Mapping[str, str], progress: Progress) -> dict[str, str] | None:
-        state = _State(folder)
+        state = State(folder)
         have = state.have(self.leaf)
         attempt = 0
         while True:
@@ -101,7 +98,7 @@ class Bucket:
 
     @property
     def leaf(self) -> str:
-        return bare_name(urlsplit(self.url).path.rstrip("/")) or urlsplit(self.url).netloc
+        return leaf_of(urlsplit(self.url).path.rstrip("/") or urlsplit(self.url).netloc)
 
     async def bring(self, folder: Path, known: Mapping[str, str], progress: Progress) -> dict[str, str] | None:
         stopped = threading.Event()
@@ -121,19 +118,17 @@ class Bucket:
             found = {part.path: part.tag for part in parts}
             if found == known and all(found.values()):
                 return None
-            state, whole, done = _State(folder), sum(part.size for part in parts), 0
+            state, whole, done = State(folder), sum(part.size for part in parts), 0
             for part in parts:
                 target = confine(folder, part.path, f"an object of {without_secrets(self.url)}")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 have = state.have(part.path)
                 place = have.size if have.validator == part.tag and part.tag else 0
-                self._one(tree.pieces(part, place), part, target, place, state, stopped, partial(_beyond, progress, done, whole))
+                self._one(tree.pieces(part, place), part, target, place, state, stopped, partial(beyond, progress, done, whole))
                 done += part.size
             return found
 
-    def _one(
-        self, pieces: Any, part: Part, target: Path, place: int, state: "_State", stopped: threading.Event, progress: Progress
-    ) -> None:
+    def _one(self, pieces: Any, part: Part, target: Path, place: int, state: "State", stopped: threading.Event, progress: Progress) -> None:
         try:
             with target.open("r+b" if target.exists() else "wb") as out:
                 out.truncate(place)
@@ -150,134 +145,17 @@ class Bucket:
             raise ServingError(Kind.UNAVAILABLE, f"an object of {without_secrets(self.url)} is shorter than its store says")
 
 
-@dataclass(frozen=True)
-class Mlflow:
-    """A registered version, or a logged model, of an MLflow registry at `base`: finds out where its files are."""
-
-    base: str
-    policy: FetchPolicy
-    token: str = ""
-    pauses_s: Sequence[float] = PAUSES_S
-
-    async def source(self, uri: str) -> "Source | Path":
-        """Where the files of a `models:/` URI are; a path when they are on this machine. Raises NOT_FOUND, UNAVAILABLE."""
-        logged = _LOGGED.fullmatch(uri)
-        if logged is not None:
-            found = await self._get(f"logged-models/{logged[1]}")
-            return await self._at(str(found.get("model", {}).get("info", {}).get("artifact_uri", "")), logged[1])
-        named = _REGISTERED.fullmatch(uri)
-        if named is None:
-            raise invalid(
-                f"'{uri}' is no model of a registry: expected models:/NAME/VERSION, models:/NAME/STAGE or models:/NAME@ALIAS", "source"
-            )
-        name, version = named["name"], await self._version(named["name"], named["version"] or "", named["alias"] or "")
-        found = await self._get("model-versions/get-download-uri", name=name, version=version)
-        return await self._at(str(found.get("artifact_uri", "")), name)
-
-    async def _version(self, name: str, version: str, alias: str) -> str:
-        if alias:
-            found = await self._get("registered-models/alias", name=name, alias=alias)
-            return str(found.get("model_version", {}).get("version", ""))
-        if version.isascii() and version.isdigit():
-            return version
-        stages = {} if version.lower() == "latest" else {"stages": version}
-        listed = (await self._get("registered-models/get-latest-versions", name=name, **stages)).get("model_versions", [])
-        versions = [str(each.get("version", "")) for each in listed if isinstance(each, dict)]
-        if not versions:
-            raise ServingError(Kind.NOT_FOUND, f"model '{name}' has no version in the stage '{version}'", what="version")
-        return max(versions, key=lambda text: int(text) if text.isdigit() else 0)
-
-    async def _at(self, uri: str, leaf: str) -> "Source | Path":
-        scheme = urlsplit(uri).scheme
-        if uri.startswith("models:/"):
-            return await self.source(uri)
-        if scheme == "mlflow-artifacts":
-            return _Served(self, urlsplit(uri).path.strip("/"), leaf)
-        if scheme in ("http", "https") and "/api/2.0/mlflow-artifacts/artifacts/" in uri:
-            return _Served(self, uri.partition("/api/2.0/mlflow-artifacts/artifacts/")[2].strip("/"), leaf)
-        if scheme in ("http", "https"):
-            return Web(uri, self.policy, pauses_s=self.pauses_s)
-        if scheme in ("", "file"):
-            return Path(urlsplit(uri).path)
-        return Bucket(uri)
-
-    async def _get(self, path: str, **query: str) -> dict[str, Any]:
-        url = f"{self.base.rstrip('/')}/api/2.0/mlflow/{path}" + (f"?{urlencode(query)}" if query else "")
-        return await self.json(url)
-
-    async def json(self, url: str) -> dict[str, Any]:
-        policy = replace(self.policy, max_bytes=min(self.policy.max_bytes, _LARGEST_ANSWER))
-        answer = await fetch(url, policy, headers=self.headers)
-        try:
-            found = json.loads(answer.data)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise ServingError(Kind.UNAVAILABLE, f"{shown(self.base)} does not answer as an MLflow registry does")
-        return found
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else EMPTY
+def leaf_of(text: str) -> str:
+    """What a file or folder is called here that is called so elsewhere: one part of a path, and never '..'."""
+    return bare_name(text) or "model"
 
 
-@dataclass(frozen=True)
-class _Served:
-    """A folder that an MLflow server keeps."""
-
-    registry: Mlflow
-    path: str
-    name: str
-
-    @property
-    def leaf(self) -> str:
-        return self.name
-
-    async def bring(self, folder: Path, known: Mapping[str, str], progress: Progress) -> dict[str, str] | None:
-        sizes = await self._listed(self.path)
-        if not sizes:
-            raise ServingError(Kind.NOT_FOUND, f"the registry has no files of '{self.leaf}'", what="source")
-        done, whole = 0, sum(sizes.values())
-        state = _State(folder)
-        for path, size in sizes.items():
-            target = confine(folder, path, f"a file of '{self.leaf}' in the registry")
-            if state.have(path).size != size or not target.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                url = f"{self.registry.base.rstrip('/')}/api/2.0/mlflow-artifacts/artifacts/{quote(f'{self.path}/{path}')}"
-                await download(
-                    url,
-                    target,
-                    self.registry.policy,
-                    have=Have(),
-                    headers=self.registry.headers,
-                    progress=partial(_beyond, progress, done, whole),
-                )
-                state.keep(path, Have(target.stat().st_size))
-            done += size
-        return dict.fromkeys(sizes, "")
-
-    async def _listed(self, path: str, below: str = "", depth: int = 0) -> dict[str, int]:
-        """Every file below, relative to the model's folder, with its size."""
-        if depth > 32:
-            raise invalid(f"the files of '{self.leaf}' in the registry lie too deep", "source")
-        url = f"{self.registry.base.rstrip('/')}/api/2.0/mlflow-artifacts/artifacts?{urlencode({'path': path})}"
-        sizes: dict[str, int] = {}
-        for each in (await self.registry.json(url)).get("files", []):
-            name = str(each.get("path", "")).rstrip("/").rpartition("/")[2]
-            if each.get("is_dir"):
-                sizes |= await self._listed(f"{path}/{name}", f"{below}{name}/", depth + 1)
-            else:
-                sizes[f"{below}{name}"] = int(each.get("file_size") or 0)
-            if len(sizes) > MOST_FILES:
-                raise invalid(f"'{self.leaf}' has more than {MOST_FILES} files in the registry; is it a model?", "source")
-        return sizes
-
-
-def _beyond(progress: Progress, before: int, whole: int, more: int, _: int) -> None:
+def beyond(progress: Progress, before: int, whole: int, more: int, _: int) -> None:
+    """Progress with one file of several, of which `before` bytes are there."""
     progress(before + more, whole)
 
 
-class _State:
+class State:
     """How far each file of a folder has come, in a file beside them."""
 
     def __init__(self, folder: Path) -> None:

@@ -12,17 +12,19 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.engines.locks import FileLock
-from dragoman.serving.artifact_sources import PAUSES_S, Bucket, Mlflow, Source, Web
+from dragoman.serving.artifact_sources import PAUSES_S, Bucket, Source, Web
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.library.archives import digest_of_file
 from dragoman.serving.library.packing import File, digest_of, files_of, manifest, recorded
 from dragoman.serving.library.remotes import without_secrets
+from dragoman.serving.mlflow_registries import Mlflow
+from dragoman.serving.model_uris import is_model_uri, parse_uri
 from dragoman.serving.paths import private_folder
 from dragoman.serving.unpacking import bare, is_archive, unpack
 
@@ -31,7 +33,6 @@ log = logging.getLogger("dragoman.models")
 FOLDER = "cache"
 """In the data directory."""
 _REMOTE = re.compile(r"(?:https?|s3|s3a|gs|az|azure|adl|abfs|abfss)://.|models:/+[^/]", re.IGNORECASE)
-_PINNED = re.compile(r"models:/+[^/@]+/[0-9]+|models:/+m-[0-9a-f]{32}")
 _CHECKSUM = re.compile(r"(?P<url>[^#]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})")
 _AWAY = frozenset({Kind.UNAVAILABLE, Kind.TIMEOUT})
 
@@ -47,15 +48,15 @@ def is_remote(text: str) -> bool:
 def name_of(uri: str) -> str:
     """What a model at a URI is called when nobody says: the last part of its path, or its name in the registry."""
     plain = without_secrets(_unpinned(uri)[0]).partition("#")[0].rstrip("/")
-    if plain.startswith("models:/"):
-        return re.split(r"[/@]", plain.removeprefix("models:").lstrip("/"))[0]
+    if is_model_uri(plain):
+        return re.split(r"[/@]", plain.partition(":")[2].lstrip("/"))[0]  # fetching says what is wrong with the rest
     leaf = bare(plain.partition("://")[2].rpartition("/")[2])
     return re.sub(r"\.(onnx|skops|ubj|json|txt|pt2?|pkl|joblib)$", "", leaf)
 
 
 @dataclass(frozen=True)
-class Registry:
-    """An MLflow registry: its address, and the key it asks for."""
+class RegistryAddress:
+    """Where an MLflow registry is, and the key it asks for."""
 
     base: str = ""
     token: str = ""
@@ -68,7 +69,7 @@ class Artifacts:
 
     root: Path
     policy: FetchPolicy
-    registry: Registry = field(default_factory=Registry)
+    registry: RegistryAddress = RegistryAddress()
     progress: Progress = lambda uri, done, whole: None
     local: Callable[[Path], Path] = lambda path: path
     pauses_s: Sequence[float] = PAUSES_S
@@ -86,12 +87,12 @@ class Artifacts:
         key = hashlib.sha256(uri.encode("utf-8", "replace")).hexdigest()[:24]
         with await FileLock.wait(self.root / f"{key}.lock"):
             known = await asyncio.to_thread(self._known, key)
-            if known is not None and (checksum or _PINNED.fullmatch(url)):
+            if known is not None and (checksum or (is_model_uri(url) and parse_uri(url).pinned)):
                 return known.path
             try:
                 source = await self._source(url)
                 if isinstance(source, Path):
-                    return self.local(source)
+                    return await asyncio.to_thread(self.local, source)
                 return await self._fetched(source, uri, key, checksum, known)
             except ServingError as error:
                 if known is None or error.kind not in _AWAY:
@@ -113,7 +114,7 @@ class Artifacts:
     async def _source(self, url: str) -> "Source | Path":
         if url.lower().startswith(("http://", "https://")):
             return Web(url, self.policy, pauses_s=self.pauses_s)
-        if not url.startswith("models:"):
+        if not is_model_uri(url):
             return Bucket(url)
         if not self.registry.base:
             raise invalid(

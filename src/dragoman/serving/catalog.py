@@ -6,17 +6,18 @@ refuse the same things: names by Submarine requirement R7, versions by R6, sourc
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Library
 from dragoman.serving.library.opening import FOLDER
+from dragoman.serving.model_uris import LATEST, is_model_uri, parse_uri
 from dragoman.serving.roots import ARTIFACTS, Roots, check_source, scheme_of
 from dragoman.serving.settings import quoted
 from dragoman.serving.sources import examine
@@ -30,15 +31,11 @@ from dragoman.serving.words import (
     check_text,
     check_value,
     check_version,
-    parse_uri,
     storable,
 )
 from dragoman.store import ModelStore, RegisteredModel, StoredVersion
 
 log = logging.getLogger("dragoman")
-
-_LOGGED = re.compile(r"models:/+(m-[0-9a-f]{32})")
-LATEST = "latest"
 
 Follow = Callable[[str], Awaitable[None]]
 
@@ -154,12 +151,10 @@ class Catalog:
     async def latest(self, model: str, stages: Collection[str] = ()) -> list[StoredVersion]:
         """The highest version in each of these stages, in their order; of every stage that the model's versions have, when none is named.
 
-        A version that never got a stage is in the stage "None". Raises NOT_FOUND.
+        Raises NOT_FOUND.
         """
         await self.model(model)
-        best: dict[str, StoredVersion] = {}
-        for each in sorted(await self.versions(model), key=lambda v: _number(v.version)):
-            best[_stage_of(each)] = each
+        best = newest_by_stage(await self.versions(model))
         wanted = dict.fromkeys(stage.casefold() or "none" for stage in stages) if stages else sorted(best)
         return [best[stage] for stage in wanted if stage in best]
 
@@ -271,19 +266,22 @@ class Catalog:
 
     async def resolve(self, uri: str) -> StoredVersion:
         """The version that a `models:/` URI means. Raises NOT_FOUND (what="model", "version" or "alias"), INVALID_INPUT (what="source")."""
-        name, version, alias = parse_uri(uri)
+        asked = parse_uri(uri)
+        if asked.logged:
+            raise invalid(f"{quoted(uri)} is a logged model, expected a version of a registered one", "source")
+        name, version, alias = asked.name, asked.version, asked.alias
         if alias:
             found = (await self.aliases((await self.model(name)).name)).get(alias)
             if found is None:
                 raise ServingError(Kind.NOT_FOUND, f"model {quoted(name)} has no alias {quoted(alias)}", what="alias")
             return await self.version(name, found)
-        if version.isascii() and version.isdigit():
+        if asked.numbered:
             return await self.version(name, version)
         if version.casefold() == LATEST:
             await self.model(name)
             versions = await self.versions(name)
             if versions:
-                return max(versions, key=lambda v: _number(v.version))
+                return max(versions, key=lambda v: version_order(v.version))
             raise ServingError(Kind.NOT_FOUND, f"model {quoted(name)} has no version yet", what="version")
         for each in await self.latest(name, [version]):
             return each
@@ -294,7 +292,7 @@ class Catalog:
     async def _filled(self, asked: StoredVersion, source: str, *, follow: bool = True) -> StoredVersion:
         """A version with what lies at a source. `follow`: whether the source may be the name of another model."""
         scheme = scheme_of(source)
-        if scheme == "models":
+        if is_model_uri(source):
             if not follow:
                 raise invalid(f"the source {quoted(source)} leads from model to model", "source")
             return await self._named(asked, source)
@@ -327,11 +325,11 @@ class Catalog:
 
     async def _named(self, asked: StoredVersion, source: str) -> StoredVersion:
         """A version with the files of another one, or of a logged model."""
-        logged = _LOGGED.fullmatch(source)
-        if logged is not None:
+        logged = parse_uri(source).logged
+        if logged:
             if self.logged is None:
                 raise invalid(f"the source {quoted(source)} is a logged model, of which this server has none", "source")
-            return await self._filled(asked, await self.logged(logged[1]), follow=False)
+            return await self._filled(asked, await self.logged(logged), follow=False)
         try:
             found = await self.resolve(source)
         except ServingError as error:
@@ -350,7 +348,7 @@ class Catalog:
     def _refuse_served(self, model: str, versions: Collection[StoredVersion], what: str) -> None:
         served = [v.version for v in versions if self._served(model, v.version)]
         if served:
-            each = f"version {served[0]}" if len(served) == 1 else f"versions {', '.join(sorted(served, key=_number)[:10])}"
+            each = f"version {served[0]}" if len(served) == 1 else f"versions {', '.join(sorted(served, key=version_order)[:10])}"
             raise ServingError(
                 Kind.CONFLICT,
                 f"model {quoted(model)} cannot be changed in this way while {each} of it is served: {what} it after undeploying",
@@ -375,9 +373,6 @@ def _no_model(name: str) -> ServingError:
     return ServingError(Kind.NOT_FOUND, f"there is no registered model {quoted(name)}", what="model")
 
 
-def _number(version: str) -> int:
-    return int(version) if version.isascii() and version.isdigit() else 0
-
-
-def _stage_of(version: StoredVersion) -> str:
-    return version.stage.casefold() or "none"
+def newest_by_stage(versions: Iterable[StoredVersion]) -> dict[str, StoredVersion]:
+    """The highest version of each stage, by its name in lower case. A version that never got a stage is in the stage "None"."""
+    return {version.stage.casefold() or "none": version for version in sorted(versions, key=lambda each: version_order(each.version))}

@@ -20,9 +20,9 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.packing import listed
 from dragoman.serving.reading import Found, Place
-from dragoman.serving.registry import check_name
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
+from dragoman.serving.words import check_name
 
 Origin = Mapping[str, Any]
 """JSON, one of: {"model": name, "version": number} a registered version; {"path": path, "config": JSON} a folder or file below a root;

@@ -16,6 +16,7 @@ from dragoman.serving.library.library import Stored
 from dragoman.serving.library.references import parse
 from dragoman.serving.library.remotes import without_secrets
 from dragoman.serving.mlserver import read_settings
+from dragoman.serving.model_uris import is_model_uri
 from dragoman.serving.paths import read_bounded
 from dragoman.serving.python_models import FILE, SUFFIX
 from dragoman.serving.reading import Place
@@ -110,7 +111,7 @@ class Targets:
         """A place on this machine."""
         if not place.remote:
             return place
-        if place.text.startswith("models:") and not self._elsewhere.registry:
+        if is_model_uri(place.text) and not self._elsewhere.registry:
             stored = self._elsewhere.stored(place.text)
             return replace(place, path=stored.place, stored=stored)
         # Its name was chosen by whoever gave the URI: what its files call themselves says nothing.

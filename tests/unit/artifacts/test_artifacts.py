@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.artifacts import Artifacts, Registry, is_remote, name_of
+from dragoman.serving.artifacts import Artifacts, RegistryAddress, is_remote, name_of
 from dragoman.serving.fetch import FetchPolicy
 from tests.unit.artifacts.shelf import Shelf, shelf
 from tests.unit.library.bucket import bucket
@@ -329,7 +329,7 @@ class TestRegistries:
     def test_by_every_name(self, tmp_path: Path, web: Shelf, uri: str) -> None:
         """A version by number, alias, stage or as the latest: its files, with the key that the registry asks for."""
         registry(web)
-        found = Artifacts(tmp_path, LOOPBACK, Registry(web.url, "secret"))
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url, "secret"))
         folder = fetch(found, uri)
         assert folder.name == "iris"
         assert (folder / "MLmodel").read_bytes() == b"flavors"
@@ -339,7 +339,7 @@ class TestRegistries:
     def test_a_number_never_changes(self, tmp_path: Path, web: Shelf) -> None:
         """A version that is here is used without a question."""
         registry(web)
-        found = Artifacts(tmp_path, LOOPBACK, Registry(web.url))
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
         folder = fetch(found, "models:/iris/3")
         web.seen.clear()
         assert fetch(found, "models:/iris/3") == folder
@@ -348,7 +348,7 @@ class TestRegistries:
     def test_an_alias_while_the_registry_is_away(self, tmp_path: Path, web: Shelf) -> None:
         """The version that it pointed at last is used."""
         registry(web)
-        found = Artifacts(tmp_path, LOOPBACK, Registry(web.url))
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
         folder = fetch(found, "models:/iris@champion")
         web.down = True
         assert fetch(found, "models:/iris@champion") == folder
@@ -356,7 +356,7 @@ class TestRegistries:
     def test_what_is_not_there(self, tmp_path: Path, web: Shelf) -> None:
         """An empty stage, and a URI that is none, are told apart."""
         registry(web)
-        found = Artifacts(tmp_path, LOOPBACK, Registry(web.url))
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
         assert refused(found, "models:/iris/Staging").kind is Kind.NOT_FOUND
         assert refused(found, "models:/iris/3/4").kind is Kind.INVALID_INPUT
         assert "--mlflow-registry" in refused(Artifacts(tmp_path, LOOPBACK), "models:/rose/1").message
@@ -370,7 +370,56 @@ class TestRegistries:
         def local(path: Path) -> Path:
             raise ServingError(Kind.FORBIDDEN, f"{path} is closed")
 
-        open_here = Artifacts(tmp_path / "a", LOOPBACK, Registry(web.url))
+        open_here = Artifacts(tmp_path / "a", LOOPBACK, RegistryAddress(web.url))
         assert fetch(open_here, "models:/iris/1") == Path("/srv/models/iris")
-        closed = Artifacts(tmp_path / "b", LOOPBACK, Registry(web.url), local=local)
+        closed = Artifacts(tmp_path / "b", LOOPBACK, RegistryAddress(web.url), local=local)
         assert refused(closed, "models:/iris/1").kind is Kind.FORBIDDEN
+
+    @pytest.mark.parametrize(
+        ("path", "answer"),
+        [
+            ("model-versions/get-download-uri?name=iris&version=3", []),
+            ("model-versions/get-download-uri?name=iris&version=3", {"artifact_uri": ["s3://x"]}),
+            ("registered-models/get-latest-versions?name=iris&stages=Production", {"model_versions": {"version": "3"}}),
+            ("registered-models/get-latest-versions?name=iris&stages=Production", {"model_versions": ["3", {"version": None}]}),
+            ("-artifacts/artifacts?path=1%2Fmodels%2Fm-1%2Fartifacts", {"files": "MLmodel"}),
+            ("-artifacts/artifacts?path=1%2Fmodels%2Fm-1%2Fartifacts", {"files": [7]}),
+            ("-artifacts/artifacts?path=1%2Fmodels%2Fm-1%2Fartifacts", {"files": [{"path": "a", "file_size": "many"}]}),
+            ("-artifacts/artifacts?path=1%2Fmodels%2Fm-1%2Fartifacts", {"files": [{"path": "a", "file_size": -1}]}),
+        ],
+    )
+    def test_answers_that_are_none(self, tmp_path: Path, web: Shelf, path: str, answer: object) -> None:
+        """What no MLflow server would say is an error that names the registry, whatever it looks like."""
+        registry(web)
+        web.files[f"/api/2.0/mlflow{path}" if path.startswith("-") else f"/api/2.0/mlflow/{path}"] = json.dumps(answer).encode()
+        error = refused(Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url)), "models:/iris/Production")
+        assert error.kind is Kind.UNAVAILABLE
+        assert "does not answer as an MLflow registry does" in error.message
+
+    def test_a_registry_that_leads_in_circles(self, tmp_path: Path, web: Shelf) -> None:
+        """A version that is another version is followed, and not for ever."""
+        where = "/api/2.0/mlflow/model-versions/get-download-uri?name={}&version=1"
+        registry(web)
+        web.files[where.format("copy")] = b'{"artifact_uri": "models:/iris/3"}'
+        web.files[where.format("loop")] = b'{"artifact_uri": "models:/loop/1"}'
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
+        assert (fetch(found, "models:/copy/1") / "MLmodel").read_bytes() == b"flavors"
+        assert "from model to model" in refused(found, "models:/loop/1").message
+
+    def test_names_that_lead_out(self, tmp_path: Path, web: Shelf) -> None:
+        """Neither what a registry calls a file nor what a model is called becomes a path outside; what was fetched before stays."""
+        registry(web)
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
+        kept = fetch(found, "models:/iris/3")
+        where = "/api/2.0/mlflow/model-versions/get-download-uri?name=..&version=1"
+        web.files[where] = b'{"artifact_uri": "mlflow-artifacts:/2"}'
+        listed = {"files": [{"path": "a", "file_size": 1}, {"path": "b", "file_size": 1}]}
+        web.files["/api/2.0/mlflow-artifacts/artifacts?path=2"] = json.dumps(listed).encode()
+        web.files |= {f"/api/2.0/mlflow-artifacts/artifacts/2/{name}": name.encode() for name in "ab"}
+        folder = fetch(found, "models:/../1")
+        assert (folder.name, (folder / "a").read_bytes()) == ("model", b"a")
+        assert (kept / "MLmodel").is_file()
+        listed["files"][0]["path"] = ".."
+        web.files["/api/2.0/mlflow-artifacts/artifacts?path=2"] = json.dumps(listed).encode()
+        web.files[where.replace("=1", "=2")] = web.files[where]
+        assert refused(found, "models:/../2").kind is Kind.INVALID_INPUT

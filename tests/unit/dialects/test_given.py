@@ -77,6 +77,18 @@ def test_columns_are_picked_by_name() -> None:
     assert tensors(rows(["c", "a", "b"], ["é", 1, 1]), COLUMNS) == {"a": [1.0], "b": [[1]], "c": ["é".encode()]}
 
 
+def test_an_optional_input_of_missing_values_is_not_there() -> None:
+    """Where its type has none for them; a text beside a missing one still does not fit, and floats are NaN."""
+    assert tensors(rows(["c", "a", "b"], [None, 1, 1], [None, 2, 2]), COLUMNS) == {"a": [1.0, 2.0], "b": [[1], [2]]}
+    assert tensors(Named({"a": [1.0], "b": [1], "c": [None]}), COLUMNS) == {"a": [1.0], "b": [[1]]}
+    assert tensors(Named({"a": [1.0], "b": [1], "c": None}), COLUMNS) == {"a": [1.0], "b": [[1]]}
+    assert "a missing value came" in refused(rows(["c", "a", "b"], [None, 1, 1], ["x", 2, 2]), COLUMNS)
+    assert "a missing value came" in refused(rows(["a", "b"], [1, None]), COLUMNS)
+    floats = Signature(inputs=(TensorSpec("f", t.FP32, (-1,), optional=True), TensorSpec("g", t.FP32, (-1,))), batch=True)
+    (missing, _) = tensors(rows(["f", "g"], [None, 1]), floats).values()
+    assert math.isnan(missing[0])
+
+
 def test_long_tables_are_picked_by_name_too() -> None:
     """As boxes of numbers, with the same result: floats out of the box, integers beside decimals the slow way."""
     data = [[i, i / 2, i] for i in range(4000)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.dialects.prefixes import Pinned, pinned, possible, rewritten
+from dragoman.dialects.prefixes import Pinned, astray, pinned, possible, rewritten
 from tests.asgi import Speaker, app, call
 
 
@@ -83,7 +83,8 @@ def test_other_paths_have_no_prefix(path: bytes) -> None:
         (b"/serve/a%20b-3/v2/models/a%20b/stats", b"/v2/models/a%20b/versions/3/stats"),
         (b"/iris/3/v2/models/iris/infer", b"/v2/models/iris/versions/3/infer"),
         (b"/seldon/team/iris/v2/models/iris/infer", b"/v2/models/iris/infer"),
-        (b"/seldon/team/iris/v2/models/iris/versions/2/infer", b"/v2/models/iris/infer"),
+        (b"/seldon/team/iris/v2/models/iris/versions/2/infer", b"/v2/models/iris/versions/2/infer"),
+        (b"/seldon/team/iris/v1/models/iris/labels/best:predict", b"/v1/models/iris/labels/best:predict"),
         (b"/serve/iris-3/v1/models/iris", b"/v1/models/iris/versions/3"),
         (b"/serve/iris-3/v1/models/iris:predict", b"/v1/models/iris/versions/3:predict"),
         (b"/serve/iris-3/v1/models/iris/versions/3/metadata", b"/v1/models/iris/versions/3/metadata"),
@@ -120,18 +121,17 @@ def test_protocols_see_their_own_paths(path: bytes, meant: bytes) -> None:
         b"v2/models",
         b"v2/repository/models/iris/unload",
         b"v2/health",
+        b"v1/models/other:predict",
+        b"v1/models/iris/versions/4:predict",
+        b"v1/models/iris/labels/x:predict",
+        b"v1/models",
     ],
 )
 def test_nothing_else_is_reached_through_a_prefix(rest: bytes) -> None:
-    """Another model, another version and the whole server are not: such a path is one that nobody has."""
-    assert rewritten(b"/serve/iris-3/" + rest) == b"/v2/" + rest
-
-
-@pytest.mark.parametrize("rest", [b"v1/models/other:predict", b"v1/models/iris/versions/4:predict", b"v1/models/iris/labels/x:predict"])
-def test_tensorflow_paths_stay_with_their_model(rest: bytes) -> None:
-    """In TensorFlow Serving's words such a request is malformed; a label cannot be asked of one version."""
-    found = rewritten(b"/serve/iris-3/" + rest)
-    assert found.startswith(b"/v1/serve/") or found == b"/v1/models/iris/versions/3/labels/x:predict"
+    """Another model, another version, a label and the whole server are not: such a path is one that nobody has."""
+    meant = rewritten(b"/serve/iris-3/" + rest)
+    assert meant == b"/" + rest[:2] + b"/serve/iris-3/" + rest
+    assert astray(b"/serve/iris-3/" + rest, meant)
 
 
 @given(st.binary(max_size=60).map(lambda b: b"/" + b.replace(b"?", b"")))
@@ -149,5 +149,8 @@ def test_the_application_rewrites_before_it_chooses() -> None:
     assert call(application, path="/serve/iris-3/v2/models/iris/infer").body == b"v2 /v2/models/iris/versions/3/infer"
     assert call(application, path="/serve/iris-3/predict").body == b"models /models/iris:3/predict"
     assert call(application, path="/serve/iris-3/invocations").body == b"scoring /invocations"
+    for path in ("/serve/iris-3/v2/models/iris/versions/4", "/serve/iris-3/v2/models/other/infer", "/iris/3/v2/models/other"):
+        text = f"v2: NOT_FOUND there is nothing at {path}: below this prefix is model 'iris' version 3, and nothing else"
+        assert call(application, path=path).body.decode() == text
     assert application.dialect_of("/serve/iris-3/v2/models/iris/infer").name == "v2"
     assert application.dialect_of("/serve/iris-3/invocations").name == "scoring"

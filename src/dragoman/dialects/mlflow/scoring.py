@@ -63,7 +63,8 @@ class MLflowScoring:
         params = {name: value for name, value in document.params.items() if name in signature.reads} if document.params else EMPTY
         asked = InferRequest(inputs, parameters=params, caller=request.caller, dialect=self.name)
         response = await infer(self._gateway, entry, asked)
-        return Answer(body=scoring_answers.predictions(response.outputs, entry.name, table=document.table))
+        shape = scoring_answers.shape_of(entry.spec, signature, table=document.table)
+        return Answer(body=scoring_answers.predictions(response.outputs, entry.name, shape))
 
     async def _ping(self, request: Request) -> Answer:
         """A newline, as the original: probes look at the status."""

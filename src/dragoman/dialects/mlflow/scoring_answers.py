@@ -1,14 +1,18 @@
 """Answers of MLflow's scoring protocol: `{"predictions": ...}`. Called by scoring.py.
 
 One output is its bare value. Several are one object per row where a table was asked about, as MLflow writes a DataFrame, else one list per
-output. Rows are written as they are, but for the only output of a model that has no name for it. NaN and infinities are null; bytes that are
-no text are base64.
+output; models that MLflow logged answer in the way of their flavor. Rows are written as they are, but for the only output of a model that has
+no name for it. NaN and infinities are null; bytes that are no text are base64.
 """
+
+from collections.abc import Mapping
+from enum import Enum, auto
 
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.tensors import BYTES, Rows, Tensor, Tensors
+from dragoman.core.model import ModelSpec
+from dragoman.core.tensors import BYTES, Rows, Signature, Tensor, Tensors
 from dragoman.core.values import jsonable
 from dragoman.dialects.json import NotJsonError, array_json, cells_json
 from dragoman.dialects.rows import texts
@@ -16,10 +20,33 @@ from dragoman.dialects.rows import texts
 _UNNAMED = "output"
 
 
-def predictions(outputs: Tensors | Rows, model: str, *, table: bool) -> bytes:
+class Shape(Enum):
+    """Of an answer with names."""
+
+    RECORDS = auto()
+    """One object per row."""
+    LISTS = auto()
+    """One list per output, a single one bare."""
+    NAMED = auto()
+    """One list per output, a single one too."""
+
+
+def shape_of(spec: ModelSpec, signature: Signature, *, table: bool) -> Shape:
+    """MLflow writes what its flavor answers, whatever the request looks like: tables for columns, arrays by name for tensors and ONNX."""
+    logged = spec.arguments.get("mlflow")
+    if isinstance(logged, Mapping):
+        kinds = {each.native for each in signature.inputs} - {""}
+        columns = bool(kinds) and "tensor" not in kinds
+        if logged.get("runtime") == "onnx" and not columns:
+            return Shape.NAMED
+        table = columns if kinds else table
+    return Shape.RECORDS if table else Shape.LISTS
+
+
+def predictions(outputs: Tensors | Rows, model: str, shape: Shape) -> bytes:
     """The body. Raises MODEL_FAILED for what JSON cannot carry."""
     try:
-        text = _rows(outputs, model) if isinstance(outputs, Rows) else _tensors(outputs.items, table=table)
+        text = _rows(outputs, model) if isinstance(outputs, Rows) else _tensors(outputs.items, shape)
     except (NotJsonError, TypeError, RecursionError) as error:  # complex numbers; a lone surrogate, an integer over 64 bits
         raise ServingError(Kind.MODEL_FAILED, f"model '{model}' answered what JSON cannot carry: {error}") from error
     return b'{"predictions":' + text + b"}"
@@ -32,11 +59,11 @@ def _rows(outputs: Rows, model: str) -> bytes:
     return orjson.dumps([jsonable(row) for row in rows])
 
 
-def _tensors(tensors: list[Tensor], *, table: bool) -> bytes:
-    if len(tensors) == 1:
+def _tensors(tensors: list[Tensor], shape: Shape) -> bytes:
+    if len(tensors) == 1 and shape is not Shape.NAMED:
         return _value(tensors[0])
     lengths = {tensor.array.shape[:1] for tensor in tensors}
-    if table and len(lengths) == 1 and () not in lengths:
+    if shape is Shape.RECORDS and len(lengths) == 1 and () not in lengths:
         columns = [[_key(tensor) + cell for cell in _cells(tensor)] for tensor in tensors]
         return b"[" + b",".join([b"{" + b",".join(row) + b"}" for row in zip(*columns, strict=True)]) + b"]"
     return b"{" + b",".join([_key(tensor) + _value(tensor) for tensor in tensors]) + b"}"

@@ -1,6 +1,5 @@
 """MLflow's `model-versions/...`: versions, their stages and tags, over the catalog that every protocol shares. Routed to by registry.py."""
 
-import re
 from typing import Any
 
 from dragoman.core.errors import invalid
@@ -10,6 +9,7 @@ from dragoman.dialects.mlflow.paging import page
 from dragoman.dialects.mlflow.records import NO_STAGE, milliseconds, number_of, version_record
 from dragoman.dialects.mlflow.wire import NAME, Endpoint, Fields, answer, fields
 from dragoman.serving.library.packing import ONLY
+from dragoman.serving.model_uris import is_model_uri, parse_uri
 from dragoman.store import StoredVersion
 
 SEARCHABLE = filters.Searchable(
@@ -24,9 +24,6 @@ _STAGES = {stage.casefold(): stage for stage in (NO_STAGE, "Staging", "Productio
 _ARCHIVED = "Archived"
 _ONE_OF_A_KIND = ("Staging", "Production")
 """Stages whose other versions may be archived when a new one comes."""
-
-_LOGGED = re.compile(r"models:/+(m-[^/@]{1,64})")
-"""A source that is a logged model."""
 
 
 class Versions:
@@ -56,8 +53,8 @@ class Versions:
         asked = await self._fields(request)
         source = asked.text("source")
         facts = {name: asked.text(name, "") for name in ("run_id", "run_link", "model_id")}
-        if (logged := _LOGGED.fullmatch(source)) is not None:
-            facts["model_id"] = logged[1]
+        if is_model_uri(source) and (logged := parse_uri(source).logged):
+            facts["model_id"] = logged
         version = await self._catalog.create_version(
             _name(asked),
             source,

@@ -1,6 +1,6 @@
 """Submarine's REST API: which path means what. Made by the server, once.
 
-Every answer below the three prefixes is the envelope, also where there is no such path or method (requirement R1). Predictions are answered
+Every answer below the prefixes is the envelope, also where there is no such path or method (requirement R1). Predictions are answered
 elsewhere: `result.url` leads to MLflow's scoring, and the paths beside it to every other protocol (dialects/prefixes.py).
 """
 
@@ -19,7 +19,7 @@ class Submarine:
     """A Dialect."""
 
     name = "submarine"
-    prefixes: tuple[str, ...] = ("/api/v1/serve", "/api/v1/registered-model", "/api/v1/model-version")
+    prefixes: tuple[str, ...] = ("/api/v1/serve", "/api/v1/registered-model", "/api/v1/model-version", "/api/v1/experiment/serve")
 
     def __init__(self, services: Services) -> None:
         self._serve = Serve(services)
@@ -51,6 +51,8 @@ class Submarine:
                 return {"GET": Route(_ping, Access.PUBLIC)}
             case ["serve"]:
                 return {"POST": _change(serve.create), "DELETE": _change(serve.delete), "GET": _look(serve.all)}
+            case ["experiment", "serve"]:
+                return {"POST": _change(serve.create_early), "DELETE": _change(serve.delete_early)}
             case ["serve", name]:
                 return {"GET": _look(serve.of_model, name)}
             case ["serve", name, version]:
