@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
@@ -189,6 +190,11 @@ class Dialect(Protocol):
         ...
 
 
+def path_text(part: bytes) -> str:
+    """A piece of a path as it was sent, percent-decoded: an encoded slash belongs to it. What is no UTF-8 is replaced."""
+    return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")
+
+
 def path_error(request: Request) -> ServingError:
     """The usual error for a path that no route has."""
     return ServingError(Kind.NOT_FOUND, f"there is nothing at {request.path[:200]}", what="path")
@@ -246,4 +252,5 @@ __all__ = [
     "invalid",
     "method_error",
     "path_error",
+    "path_text",
 ]
