@@ -32,7 +32,7 @@ from dragoman.server.settings import Settings, flag_of
 from dragoman.serving.files import FileLimits
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.predictions.views import MOST_LOG
-from dragoman.serving.registry import RESERVED
+from dragoman.serving.words import RESERVED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

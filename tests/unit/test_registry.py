@@ -8,8 +8,9 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Wanted
 from dragoman.core.model import ModelSpec
-from dragoman.serving.registry import RESERVED, Registry, check_name
+from dragoman.serving.registry import Registry
 from dragoman.serving.wishes import FIXED, entry
+from dragoman.serving.words import RESERVED, check_name
 from dragoman.store import Rewrite, Wish
 from tests.fakes_store import FakeStore
 from tests.servables import Parts, late, run, settle, spec, with_parts

@@ -5,7 +5,6 @@ from strangers; they are confined to the tree, links included. The registry's ve
 """
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import shutil
@@ -21,6 +20,7 @@ from uuid import uuid4
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.paths import confine, private_folder
 from dragoman.serving.settings import quoted
+from dragoman.serving.threads import to_the_end
 
 SCHEME = "mlflow-artifacts"
 """Of URIs of what lies here: `mlflow-artifacts:/0/models/m-1/artifacts`."""
@@ -166,20 +166,9 @@ class ArtifactFolder:
 
 
 async def _to_the_end(path: str, work: Callable[[], R], undo: Callable[[R], object] = lambda _: None) -> R:
-    """Run `work` in a thread. A cancellation waits for it: whoever cancels closes the file that the thread is still using.
-
-    `undo` gets the result that nobody takes then.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(work))
+    """`to_the_end`, with what a disk says in words about the path."""
     try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        if running.exception() is None:
-            undo(running.result())
-        raise
+        return await to_the_end(work, undo)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise invalid(f"the artifact path {quoted(path)} is a folder, or leads through a file") from None
     except OSError as error:

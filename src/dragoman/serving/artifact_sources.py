@@ -6,6 +6,7 @@ What a source has brought stays in its folder when it fails, and the next attemp
 
 import asyncio
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -22,6 +23,8 @@ from dragoman.serving.fetch import FetchPolicy, Have, download
 from dragoman.serving.library.packing import MOST_FILES
 from dragoman.serving.library.remotes import Part, told, tree_of, without_secrets
 from dragoman.serving.paths import confine
+
+log = logging.getLogger("dragoman.models")
 
 Progress = Callable[[int, int], None]
 """Bytes so far, and all of them (0: unknown)."""
@@ -104,6 +107,14 @@ class Bucket:
         stopped = threading.Event()
         try:
             return await asyncio.to_thread(self._bring, folder, known, progress, stopped)
+        except ServingError as error:
+            if error.__cause__ is None or error.kind is not Kind.UNAVAILABLE:
+                raise
+            # The library's words name endpoints and roles, which are nothing for whoever sent a URI.
+            log.warning("%s", error.message)
+            raise ServingError(
+                Kind.UNAVAILABLE, f"{without_secrets(self.url)} cannot be reached or read; the server's log says why"
+            ) from error
         finally:
             stopped.set()  # a thread cannot be cancelled, but it looks here between two pieces
 

@@ -7,11 +7,12 @@ refuse the same things: names by Submarine requirement R7, versions by R6, sourc
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.library.library import Library
@@ -150,12 +151,10 @@ class Catalog:
     async def latest(self, model: str, stages: Collection[str] = ()) -> list[StoredVersion]:
         """The highest version in each of these stages, in their order; of every stage that the model's versions have, when none is named.
 
-        A version that never got a stage is in the stage "None". Raises NOT_FOUND.
+        Raises NOT_FOUND.
         """
         await self.model(model)
-        best: dict[str, StoredVersion] = {}
-        for each in sorted(await self.versions(model), key=lambda v: _number(v.version)):
-            best[_stage_of(each)] = each
+        best = newest_by_stage(await self.versions(model))
         wanted = dict.fromkeys(stage.casefold() or "none" for stage in stages) if stages else sorted(best)
         return [best[stage] for stage in wanted if stage in best]
 
@@ -282,7 +281,7 @@ class Catalog:
             await self.model(name)
             versions = await self.versions(name)
             if versions:
-                return max(versions, key=lambda v: _number(v.version))
+                return max(versions, key=lambda v: version_order(v.version))
             raise ServingError(Kind.NOT_FOUND, f"model {quoted(name)} has no version yet", what="version")
         for each in await self.latest(name, [version]):
             return each
@@ -349,7 +348,7 @@ class Catalog:
     def _refuse_served(self, model: str, versions: Collection[StoredVersion], what: str) -> None:
         served = [v.version for v in versions if self._served(model, v.version)]
         if served:
-            each = f"version {served[0]}" if len(served) == 1 else f"versions {', '.join(sorted(served, key=_number)[:10])}"
+            each = f"version {served[0]}" if len(served) == 1 else f"versions {', '.join(sorted(served, key=version_order)[:10])}"
             raise ServingError(
                 Kind.CONFLICT,
                 f"model {quoted(model)} cannot be changed in this way while {each} of it is served: {what} it after undeploying",
@@ -374,9 +373,6 @@ def _no_model(name: str) -> ServingError:
     return ServingError(Kind.NOT_FOUND, f"there is no registered model {quoted(name)}", what="model")
 
 
-def _number(version: str) -> int:
-    return int(version) if version.isascii() and version.isdigit() else 0
-
-
-def _stage_of(version: StoredVersion) -> str:
-    return version.stage.casefold() or "none"
+def newest_by_stage(versions: Iterable[StoredVersion]) -> dict[str, StoredVersion]:
+    """The highest version of each stage, by its name in lower case. A version that never got a stage is in the stage "None"."""
+    return {version.stage.casefold() or "none": version for version in sorted(versions, key=lambda each: version_order(each.version))}

@@ -22,8 +22,8 @@ from dragoman.serving.library.packing import listed
 from dragoman.serving.library.specs import read_record, restored
 from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
-from dragoman.serving.registry import check_name
 from dragoman.serving.roots import Roots
+from dragoman.serving.words import check_name
 
 _NO_BATCH_POLICY = BatchPolicy()
 

@@ -11,20 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.members import Members
 from dragoman.serving.wishes import FIXED, Document, brought, failed_of, labels_of, standing_of, tried_again, wanted_of, withdrawn
+from dragoman.serving.words import check_name
 from dragoman.store import Report, Rewrite, Wish
 
 log = logging.getLogger("dragoman.models")
 
-RESERVED = frozenset({"stats", "models", "predictions", "docs", "metrics"})
-"""Names that would hide a route of some dialect, such as GET /v2/models/stats."""
-
-_NAME_LIMIT = 256
 _NOTHING = Desired(0, EMPTY, EMPTY)
 _ENDING = "the server is shutting down"
 _LOOK_S = 0.5
@@ -34,18 +31,6 @@ Failures: TypeAlias = Mapping[str, str]
 """Version -> reason."""
 Stages: TypeAlias = Mapping[tuple[str, str], str]
 """(model, version) -> stage."""
-
-
-def check_name(name: str) -> None:
-    """Raise INVALID_INPUT for a name that no URL of every dialect could carry, CONFLICT for one that would hide a route."""
-    if not name or len(name) > _NAME_LIMIT:
-        raise invalid(f"a model name has 1 to {_NAME_LIMIT} characters, this one has {len(name)}", "model")
-    if name in (".", "..") or any(c in "/:\\" or ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in name):
-        raise invalid(
-            f"the model name {name!r} has characters that a URL path cannot carry ('/', ':', '\\', control characters or no UTF-8)", "model"
-        )
-    if name.lower() in RESERVED:
-        raise ServingError(Kind.CONFLICT, f"no model may be called '{name}': that is a route of the server; use another name", what="model")
 
 
 class Changes:
@@ -263,12 +248,13 @@ class Registry:
             labels |= labels_of(document)
             failed |= failed_of(document)
         own = self._wishes.get((name, self.run))
-        if name in self._fixed and (own is None or own.document.get("fixed")):
-            versions |= self._fixed[name][0]
-            labels |= self._fixed[name][1]
+        targets, their_labels = self._fixed.get(name, ({}, {}))
+        if own is None or own.document.get("fixed"):
+            versions |= targets
+            labels |= their_labels
         failed = {version: reason for version, reason in failed.items() if version not in versions}
         self._count += 1
-        self._desired[name] = Desired(self._count, versions, labels, failed)
+        self._desired[name] = Desired(self._count, versions, labels, failed, targets.keys() - versions.keys())
         if not self._ended:
             for watcher in self._watchers:
                 watcher(name)

@@ -13,9 +13,9 @@ from pathlib import Path
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
-from dragoman.serving.registry import check_name
 from dragoman.serving.roots import Roots
 from dragoman.serving.targets import Elsewhere, Targets
+from dragoman.serving.words import check_name
 
 NOWHERE_ELSE = Elsewhere()
 

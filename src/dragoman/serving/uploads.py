@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Blob
 from dragoman.serving.fetch import media_type
 from dragoman.serving.paths import private_folder
+from dragoman.serving.threads import to_the_end
 
 log = logging.getLogger("dragoman")
 
@@ -107,7 +109,7 @@ class Uploads:
         key = uuid4().hex
         part = self._folder / f"{key}.part"
         room = await asyncio.to_thread(self._room)
-        file = await asyncio.to_thread(_create, part)
+        file = await to_the_end(lambda: _create(part), undo=partial(_abandon, part))
         size, waiting = 0, bytearray()
         try:
             async for chunk in chunks:
@@ -119,11 +121,11 @@ class Uploads:
                 if self._coming > room:
                     raise _no_room()
                 if len(waiting) >= _PIECE:
-                    await asyncio.to_thread(_write, file, bytes(waiting))
+                    await to_the_end(partial(_write, file, bytes(waiting)))
                     waiting.clear()
             name = bare_name(name)
             upload = Upload(key, name, media_type(declared_type, name), size)
-            await asyncio.to_thread(self._finish, file, bytes(waiting), part, upload)
+            await to_the_end(partial(self._finish, file, bytes(waiting), part, upload))
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -210,6 +212,11 @@ class Uploads:
                 continue
             except OSError as error:
                 log.warning("the old upload %s cannot be removed: %s", entry.name, error)
+
+
+def _abandon(part: Path, file: int) -> None:
+    part.unlink(missing_ok=True)
+    os.close(file)
 
 
 def _create(path: Path) -> int:

@@ -1,16 +1,18 @@
 """What people may write into the registry: names, versions, aliases, tags and descriptions, checked.
 
-All raise ServingError INVALID_INPUT. Called by the catalog.
+All raise ServingError INVALID_INPUT. Called by the catalog, and by whatever serves a model under a name.
 """
 
 import re
 import unicodedata
 from collections.abc import Mapping
 
-from dragoman.core.errors import ServingError, invalid
-from dragoman.serving.registry import check_name
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.settings import quoted
 
+RESERVED = frozenset({"stats", "models", "predictions", "docs", "metrics"})
+"""Names that would hide a route of some dialect, such as GET /v2/models/stats."""
+LONGEST_NAME = 256
 HIGHEST = (1 << 31) - 1
 """The highest version number."""
 LONGEST_VALUE = 5000
@@ -20,6 +22,18 @@ _LONGEST_KEY = 256
 _MOST_TAGS = 1000
 _ALIAS = re.compile(r"[\w-]{1,256}")
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
+
+
+def check_name(name: str) -> None:
+    """Raise INVALID_INPUT for a name that no URL of every dialect could carry, CONFLICT for one that would hide a route."""
+    if not name or len(name) > LONGEST_NAME:
+        raise invalid(f"a model name has 1 to {LONGEST_NAME} characters, this one has {len(name)}", "model")
+    if name in (".", "..") or any(c in "/:\\" or ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in name):
+        raise invalid(
+            f"the model name {name!r} has characters that a URL path cannot carry ('/', ':', '\\', control characters or no UTF-8)", "model"
+        )
+    if name.lower() in RESERVED:
+        raise ServingError(Kind.CONFLICT, f"no model may be called '{name}': that is a route of the server; use another name", what="model")
 
 
 def check_new_name(name: str) -> None:
@@ -34,9 +48,16 @@ def check_new_name(name: str) -> None:
 
 def check_version(version: str) -> str:
     """The number as it is stored, without leading zeros. Raises INVALID_INPUT (what="version")."""
-    if not (version.isascii() and version.isdigit() and len(version) <= 20 and 1 <= int(version) <= HIGHEST):
+    digits = version_digits(version)
+    if not digits:
         raise invalid(f"the version is {quoted(version)}, expected a whole number from 1 to {HIGHEST}", "version")
-    return str(int(version))
+    return digits
+
+
+def version_digits(text: str) -> str:
+    """The number of a version as it is stored, "" for what is none."""
+    known = text.isascii() and text.isdigit() and len(text) <= 20 and 1 <= int(text) <= HIGHEST
+    return str(int(text)) if known else ""
 
 
 def storable(word: str) -> bool:

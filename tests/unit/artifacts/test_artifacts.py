@@ -310,11 +310,25 @@ class TestBuckets:
         """An empty prefix is no model."""
         assert refused(artifacts, "s3://models/none").kind is Kind.NOT_FOUND
 
+    def test_a_checksum_is_that_of_one_file(self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]) -> None:
+        """A folder has none."""
+        store[0].update({"iris/a.onnx": b"a", "iris/b.onnx": b"b"})
+        error = refused(artifacts, f"s3://models/iris#sha256={'0' * 64}")
+        assert (error.kind, "several files" in error.message) == (Kind.INVALID_INPUT, True)
+
     def test_keys_that_lead_out(self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]) -> None:
         """A key with '..' never becomes a path outside."""
         store[0]["iris/../../evil"] = b"evil"
         assert refused(artifacts, "s3://models/iris").kind in (Kind.INVALID_INPUT, Kind.NOT_FOUND, Kind.UNAVAILABLE)
         assert not list(artifacts.root.parent.rglob("evil"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, web: Shelf) -> None:
+    """The reason is told, and is no crash."""
+    web.files["/a.onnx"] = b"x"
+    (tmp_path / "file").write_bytes(b"")
+    error = refused(Artifacts(tmp_path / "file" / "cache", LOOPBACK), f"{web.url}/a.onnx")
+    assert (error.kind, "cannot be kept here: File exists" in error.message) == (Kind.UNAVAILABLE, True)
 
 
 def registry(web: Shelf) -> None:

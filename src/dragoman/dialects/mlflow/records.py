@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dragoman.serving.catalog import newest_by_stage
 from dragoman.store import RegisteredModel, StoredVersion
 
 NO_STAGE = "None"
@@ -49,7 +50,7 @@ def version_record(version: StoredVersion, aliases: Mapping[str, str]) -> dict[s
 
 def latest(versions: Iterable[StoredVersion]) -> list[StoredVersion]:
     """The highest version of each stage."""
-    best = {stage_of(version).casefold(): version for version in sorted(versions, key=number_of)}
+    best = newest_by_stage(versions)
     return [best[stage] for stage in sorted(best)]
 
 
@@ -58,7 +59,7 @@ def stage_of(version: StoredVersion) -> str:
 
 
 def number_of(version: StoredVersion) -> int:
-    """For sorting: versions that were built may have names that are no numbers."""
+    """What searches compare: versions that were built may have names that are no numbers."""
     return int(version.version) if version.version.isascii() and version.version.isdigit() else 0
 
 

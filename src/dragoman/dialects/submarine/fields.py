@@ -9,11 +9,9 @@ from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.dialects.documents import shown
+from dragoman.serving.words import HIGHEST, LONGEST_NAME, storable, version_digits
 
-HIGHEST_VERSION = 2**31 - 1
-
-_LONGEST_NAME = 256
-_VERSIONS = f"expected a whole number from 1 to {HIGHEST_VERSION}, or a text of its digits"
+_VERSIONS = f"expected a whole number from 1 to {HIGHEST}, or a text of its digits"
 
 
 def name(document: Mapping[str, Any], field: str) -> str:
@@ -23,9 +21,9 @@ def name(document: Mapping[str, Any], field: str) -> str:
         raise _wrong(field, document, "expected the model's name as a text")
     if not value:
         raise invalid(f"{field} is empty, expected the model's name", field)
-    if len(value) > _LONGEST_NAME:
-        raise invalid(f"{field} has {len(value)} characters, expected at most {_LONGEST_NAME}", field)
-    if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in value):
+    if len(value) > LONGEST_NAME:
+        raise invalid(f"{field} has {len(value)} characters, expected at most {LONGEST_NAME}", field)
+    if any(ord(c) < 32 for c in value) or not storable(value):
         raise invalid(f"{field} has control characters or half a surrogate pair, expected the model's name", field)
     return value
 
@@ -34,24 +32,17 @@ def version(document: Mapping[str, Any], field: str) -> str:
     """The digits of a version, without zeros in front. Fractions, booleans, null and lists are none, even where they look like a number."""
     value = document.get(field)
     if isinstance(value, str):
-        digits = version_text(value)
+        digits = version_digits(value)
         if digits:
             return digits
-    elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HIGHEST_VERSION:
+    elif isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HIGHEST:
         return str(value)
     raise _wrong(field, document, _VERSIONS)
 
 
-def version_text(value: str) -> str:
-    """The digits of a version that came as a text, "" for what is none."""
-    if not (value.isascii() and value.isdigit()) or len(value) > 20 or not 1 <= int(value) <= HIGHEST_VERSION:
-        return ""
-    return str(int(value))
-
-
 def in_path(name: str, version: str) -> str:
     """The version that a segment of a path names. Raises NOT_FOUND for what can be none: nothing is there."""
-    digits = version_text(version)
+    digits = version_digits(version)
     if not digits:
         raise ServingError(Kind.NOT_FOUND, f"model {name[:256]!r} has no version {version[:60]!r}", what="version")
     return digits

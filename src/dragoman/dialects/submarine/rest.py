@@ -1,13 +1,11 @@
 """Submarine's REST API: which path means what. Made by the server, once.
 
-Every answer below the three prefixes is the envelope, also where there is no such path or method (requirement R1). Predictions are answered
+Every answer below the prefixes is the envelope, also where there is no such path or method (requirement R1). Predictions are answered
 elsewhere: `result.url` leads to MLflow's scoring, and the paths beside it to every other protocol (dialects/prefixes.py).
 """
 
-from urllib.parse import unquote_to_bytes
-
 from dragoman.core.errors import ServingError
-from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error
+from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error, path_text
 from dragoman.dialects.submarine.envelope import refusal, success
 from dragoman.dialects.submarine.records import Models, Versions
 from dragoman.dialects.submarine.serve import Serve
@@ -19,7 +17,7 @@ class Submarine:
     """A Dialect."""
 
     name = "submarine"
-    prefixes: tuple[str, ...] = ("/api/v1/serve", "/api/v1/registered-model", "/api/v1/model-version")
+    prefixes: tuple[str, ...] = ("/api/v1/serve", "/api/v1/registered-model", "/api/v1/model-version", "/api/v1/experiment/serve")
 
     def __init__(self, services: Services) -> None:
         self._serve = Serve(services)
@@ -40,7 +38,7 @@ class Submarine:
 
     def _methods(self, request: Request) -> Methods:
         """What a path has, by method; nothing for a path that does not exist."""
-        parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in request.raw_path.split(b"/")[3:]]
+        parts = [path_text(part) for part in request.raw_path.split(b"/")[3:]]
         if len(parts) > 1 and not parts[-1]:  # one slash at the end changes nothing
             parts.pop()
         if not all(parts):
@@ -51,6 +49,8 @@ class Submarine:
                 return {"GET": Route(_ping, Access.PUBLIC)}
             case ["serve"]:
                 return {"POST": _change(serve.create), "DELETE": _change(serve.delete), "GET": _look(serve.all)}
+            case ["experiment", "serve"]:
+                return {"POST": _change(serve.create_early), "DELETE": _change(serve.delete_early)}
             case ["serve", name]:
                 return {"GET": _look(serve.of_model, name)}
             case ["serve", name, version]:

@@ -28,6 +28,19 @@ class Serve:
         await self._deployments.stop(name, version)
         return success("Delete the model serve instance", None)
 
+    async def create_early(self, request: Request) -> Answer:
+        """As Submarine 0.6.0 was asked, which said no word and answered the path of the predictor: `/invocations` follows it."""
+        name, version = await _asked(request)
+        await self._deployments.serve(name, version)
+        return success(None, {"url": _place(name, version)})
+
+    async def delete_early(self, request: Request) -> Answer:
+        """As Submarine 0.6.0 was asked: with everything in the query. `namespace` was the cluster's."""
+        asked = bodies.query(request)
+        name, version = fields.name(asked, "modelName"), fields.version(asked, "modelVersion")
+        await self._deployments.stop(name, version)
+        return success(None, {"url": _place(name, version)})
+
     async def all(self, request: Request) -> Answer:
         served = [shapes.deployment(each, self._url(request, each.model, each.version)) for each in self._deployments.deployed()]
         return success("List all serve instances", served)
@@ -47,7 +60,12 @@ class Serve:
         raise ServingError(Kind.NOT_FOUND, f"model {name!r} version {digits} is registered, but it is not served", what="version")
 
     def _url(self, request: Request, name: str, version: str) -> str:
-        return f"{base_url(request, self._public_url)}/serve/{quote(name, safe='')}-{quote(version, safe='')}/invocations"
+        return f"{base_url(request, self._public_url)}{_place(name, version)}/invocations"
+
+
+def _place(name: str, version: str) -> str:
+    """The path below which every protocol answers for one version."""
+    return f"/serve/{quote(name, safe='')}-{quote(version, safe='')}"
 
 
 async def _asked(request: Request) -> tuple[str, str]:

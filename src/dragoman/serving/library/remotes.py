@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,10 @@ from dragoman.core.errors import Kind, ServingError, invalid
 
 _BUCKETS = frozenset({"s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss"})
 _CHUNK = 1 << 20
+_CLIENT: Any = {"connect_timeout": timedelta(seconds=5), "read_timeout": timedelta(seconds=60), "timeout": timedelta(hours=6)}
+"""The last is for a whole object, however large."""
+_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+"""Nobody should wait for minutes to hear that a bucket cannot be reached."""
 
 
 class Remote(Protocol):
@@ -250,8 +255,11 @@ def _opened(url: str) -> tuple[Any, Any]:
         import obstore.store
     except ImportError as error:
         raise _missing(url.partition("://")[0], "obstore") from error
+    # Options that are given replace those which the library would find in its variables.
+    plain = any(os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true") for cloud in ("AWS", "GOOGLE", "AZURE"))
+    client: Any = {**_CLIENT, **({"allow_http": True} if plain else {})}
     with told(url):
-        return obstore, obstore.store.from_url(url)
+        return obstore, obstore.store.from_url(url, client_options=client, retry_config=_RETRIES)
 
 
 def _filesystem(url: str, scheme: str) -> Remote:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects.submarine import fields
 from dragoman.dialects.submarine.bodies import json_object
+from dragoman.serving.words import version_digits
 
 HIGHEST = 2**31 - 1
 
@@ -68,7 +69,7 @@ def test_what_is_no_version(text: str) -> None:
 def test_texts_as_versions(text: str) -> None:
     """Only ASCII digits within the range are one."""
     fits = text.isascii() and text.isdigit() and 1 <= int(text) <= HIGHEST
-    assert fields.version_text(text) == (str(int(text)) if fits else "")
+    assert version_digits(text) == (str(int(text)) if fits else "")
 
 
 @pytest.mark.parametrize("value", [None, 5, True, 1.5, [], ["iris"], {}, ""])

@@ -30,6 +30,7 @@ ROUTES = {
     "/api/v1/model-version/tag": {"POST", "DELETE"},
     "/api/v1/model-version/iris": {"GET"},
     "/api/v1/model-version/iris/1": {"GET", "DELETE"},
+    "/api/v1/experiment/serve": {"POST", "DELETE"},
 }
 NOWHERE = (
     "/api/v1/serve//",
@@ -39,6 +40,7 @@ NOWHERE = (
     "/api/v1/registered-model/%20/x",
     "/api/v1/model-version/iris/1/x",
     "/api/v1/serve/../../../etc/passwd",
+    "/api/v1/experiment/serve/iris",
 )
 
 

@@ -40,6 +40,25 @@ def test_create_and_delete_to_the_byte(tmp_path: Path) -> None:
     over(tmp_path, test)
 
 
+def test_the_path_of_the_first_release(tmp_path: Path) -> None:
+    """Submarine 0.6.0: texts, a namespace, no message, and a url that is a path; DELETE says it all in the query."""
+
+    async def test(client: Client) -> None:
+        await client.register()
+        path = "/api/v1/experiment/serve"
+        made = await client.ask("POST", path, {"modelName": "iris", "modelVersion": "1", "namespace": "default"})
+        assert made.text == b'{"status":"OK","code":200,"success":true,"message":null,"result":{"url":"/serve/iris-1"},"attributes":{}}'
+        assert client.deployments.serving("iris", "1")
+        gone = await client.ask("DELETE", f"{path}?modelName=iris&modelVersion=1&namespace=default")
+        assert gone.text == made.text
+        assert not client.deployments.serving("iris", "1")
+        for query in ("", "?modelName=iris", "?modelVersion=1", "?modelName=iris&modelVersion=x", "?modelName=%FF&modelVersion=1"):
+            assert (await client.ask("DELETE", path + query)).status == 400
+        assert (await client.ask("DELETE", f"{path}?modelName=rose&modelVersion=1")).status == 404
+
+    over(tmp_path, test)
+
+
 def test_a_version_as_number_or_text(tmp_path: Path) -> None:
     """Means the same (S2): one url, one load."""
 
