@@ -78,6 +78,8 @@ class Registry:
         """Told whenever a wish or a report of any worker may have changed."""
         self._fixed: dict[str, tuple[Mapping[str, Wanted], Mapping[str, str]]] = {}
         self._wishes: dict[tuple[str, str], Wish] = {}
+        self._fallen: dict[tuple[str, str, str], tuple[int, str]] = {}
+        """(model, run, version) -> the newest generation in which it stands as failed, and the reason."""
         self._desired: dict[str, Desired] = {}
         self._applied: dict[str, _Applied] = {}
         self._reports: dict[str, Report] = {}
@@ -169,8 +171,9 @@ class Registry:
             mine = await self._withdraw(name, wish, old, mine, back, run)
         desired = self._desired.get(name, _NOTHING)
         asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in desired.versions}
-        # Who asked for the same beside this call may have withdrawn it already: it has failed for both.
-        gone = {v: reason for v, reason in desired.failed.items() if v in required}
+        # Who asked for the same beside this call may have withdrawn it already, and others may have asked again: it has failed for this call.
+        fallen = {v: self._fallen.get((name, run, v), (0, "")) for v in required}
+        gone = {v: reason for v, (generation, reason) in fallen.items() if generation > wish.generation}
         for version, reason in {**mine, **asked, **gone}.items():
             raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
         return wish
@@ -219,6 +222,7 @@ class Registry:
             known = self._wishes.get((wish.model, wish.run))
             if wish.generation and wish.run in ("", self.run) and (known is None or known.generation < wish.generation):
                 self._wishes[wish.model, wish.run] = wish
+                self._fallen |= {(wish.model, wish.run, v): (wish.generation, reason) for v, reason in failed_of(wish.document).items()}
                 names[wish.model] = None
         for name in names:
             self._compose(name)
