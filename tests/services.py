@@ -37,18 +37,14 @@ async def _as_they_are(rows: Sequence[Any], signature: Signature) -> list[Any]:
     return list(rows)
 
 
-def without_data(gateway: Gateway) -> dict[str, Any]:
+def without_data(gateway: Gateway, store: LateStore, roots: Roots) -> dict[str, Any]:
     """What a server keeps on its disk, of one that has none."""
-    store = LateStore(_no_store)
     predictions = Predictions(Parts(gateway, store, _as_they_are, Webhooks(FetchPolicy.parse([])), NOWHERE))
-    roots = Roots([], NOWHERE)
     catalog = Catalog(store, roots, NOWHERE)
     artifacts = ArtifactFolder(roots.artifacts)
     return {
-        "store": store,
         "predictions": predictions,
         "uploads": Uploads(NOWHERE),
-        "roots": roots,
         "catalog": catalog,
         "artifacts": artifacts,
         "tracking": Tracking(store),
@@ -60,10 +56,10 @@ _INFO = ServerInfo("dragoman", "9.9")
 
 def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), *, info: ServerInfo = _INFO, **fields: Any) -> Services:
     """Services around a gateway; `targets` are what its repository has."""
-    fields = {**without_data(gateway), **fields}
-    store = fields["store"]
+    store, roots = fields.pop("store", None) or LateStore(_no_store), Roots([], NOWHERE)
+    fields = {**without_data(gateway, store, roots), **fields}
     registry, repository = Registry(store), Repository(targets, Defaults())
     deployments = fields.setdefault("deployments", Deployments(store, registry, gateway))
-    origins = Origins(store, fields["roots"], repository, NOWHERE)
+    origins = Origins(store, roots, repository, NOWHERE)
     operations = Operations(registry, repository, gateway, deployments, origins)
-    return Services(gateway, registry, repository, operations, meters, info, FetchPolicy.parse([]), **fields)
+    return Services(gateway, registry, operations, meters, info, **fields)

@@ -21,6 +21,7 @@ import pytest
 import requests
 from onnx import helper
 
+from tests import postgres
 from tests.e2e.crowd import Crowd, pending, post, until
 from tests.e2e.plain import Plain, Reply
 from tests.e2e.running import Running, serving
@@ -52,6 +53,12 @@ def root(tmp_path: Path) -> Path:
     for factor in range(1, 7):
         scaled(tmp_path / "root" / f"times{factor}" / "model.onnx", factor)
     return tmp_path / "root"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
+    """What names the store on the command line."""
+    return () if request.param == "sqlite" else ("--store", postgres.database_of(tmp_path))
 
 
 @contextmanager
@@ -88,9 +95,9 @@ def workers(pid: int) -> list[int]:
     return sorted(int(row[0]) for row in rows if "dragoman.server.child" in row[2] and not row[1].startswith("Z"))
 
 
-def test_every_worker_agrees_when_a_call_returns(tmp_path: Path, root: Path) -> None:
+def test_every_worker_agrees_when_a_call_returns(tmp_path: Path, root: Path, store: tuple[str, ...]) -> None:
     """An empty server is ready; each deploy is everybody's at once, each undeploy too, and the first of them makes the store."""
-    with server_of(tmp_path, root) as (server, plain):
+    with server_of(tmp_path, root, *store) as (server, plain):
         assert plain.get("/v2/health/ready").status == 200
         register(plain, root)
         for version in range(1, 7):
@@ -103,10 +110,10 @@ def test_every_worker_agrees_when_a_call_returns(tmp_path: Path, root: Path) -> 
         assert server.terminate() == 0
 
 
-def test_targets_are_loaded_and_unloaded_in_every_worker(tmp_path: Path, root: Path) -> None:
+def test_targets_are_loaded_and_unloaded_in_every_worker(tmp_path: Path, root: Path, store: tuple[str, ...]) -> None:
     """What a load request brings reaches all of them; none of it is there after the server, which starts as its command line says."""
     target = scaled(tmp_path / "repository" / "scaled" / "1" / "model.onnx", 1.0)
-    with server_of(tmp_path, root, str(target.parents[2])) as (server, plain):
+    with server_of(tmp_path, root, *store, str(target.parents[2])) as (server, plain):
         for _ in range(2):
             assert plain.post("/v2/repository/models/scaled/unload").status == 200
             assert answers(plain, "") == {503: CONNECTIONS}
@@ -126,7 +133,7 @@ def test_targets_are_loaded_and_unloaded_in_every_worker(tmp_path: Path, root: P
         assert plain.post("/v2/repository/models/scaled/load", bad).status >= 400
         assert answers(plain, "") == {9.0: CONNECTIONS}
         assert plain.post("/v2/repository/models/scaled/unload").status == 200
-    with server_of(tmp_path, root, str(target.parents[2])) as (server, plain):
+    with server_of(tmp_path, root, *store, str(target.parents[2])) as (server, plain):
         assert answers(plain, "") == {7.0: CONNECTIONS}
 
 
@@ -156,9 +163,9 @@ def in_threads(calls: list[Callable[[], object]]) -> list[threading.Thread]:
     return threads
 
 
-def test_a_worker_killed_in_the_middle_of_deploys(tmp_path: Path, root: Path) -> None:
+def test_a_worker_killed_in_the_middle_of_deploys(tmp_path: Path, root: Path, store: tuple[str, ...]) -> None:
     """Every call ends; the lost ones are asked again, and everybody has everything, the new worker too."""
-    with server_of(tmp_path, root) as (server, plain):
+    with server_of(tmp_path, root, *store) as (server, plain):
         register(plain, root)
         victim = workers(server.process.pid)[0]
 
@@ -194,9 +201,9 @@ def kill_everything(server: Running) -> None:
     server.process.wait()
 
 
-def test_the_whole_server_killed_in_the_middle_of_deploys(tmp_path: Path, root: Path) -> None:
+def test_the_whole_server_killed_in_the_middle_of_deploys(tmp_path: Path, root: Path, store: tuple[str, ...]) -> None:
     """What was answered is there after the start, at once, and so is what was wished for; deploys work as before."""
-    with server_of(tmp_path, root) as (server, plain):
+    with server_of(tmp_path, root, *store) as (server, plain):
         register(plain, root)
         assert serve(plain, 1).status == 200
         assert serve(plain, 2).status == 200
@@ -215,7 +222,7 @@ def test_the_whole_server_killed_in_the_middle_of_deploys(tmp_path: Path, root: 
         kill_everything(server)
         for thread in threads:
             thread.join(60)
-    with server_of(tmp_path, root) as (_, plain):
+    with server_of(tmp_path, root, *store) as (_, plain):
         wanted = {each["modelVersion"] for each in plain.get("/api/v1/serve").json()["result"]}
         assert wanted >= {1, *answered}
         assert 2 not in wanted

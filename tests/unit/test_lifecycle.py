@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragoman.core.lifecycle import Drain, Forget, Have, Load, Retry, State, plan, version_order
+from dragoman.core.lifecycle import Drain, Forget, Have, Load, Policy, PolicyKind, Retry, State, choose, plan, version_order
 from dragoman.core.model import ModelSpec
 
 
@@ -129,3 +129,20 @@ def test_a_spec_changes_its_revision_with_its_artifact() -> None:
     assert base.with_revision("x").revision == base.with_revision("x").revision
     assert base.with_revision("x").revision != base.with_revision("y").revision
     assert base.with_revision("x").revision != replace(base, instances=2).with_revision("x").revision
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (Policy(), []),
+        (Policy(versions=("2", "7")), ["2"]),
+        (Policy(PolicyKind.LATEST), ["10"]),
+        (Policy(PolicyKind.LATEST, 2), ["10", "9"]),
+        (Policy(PolicyKind.LATEST, 99), ["10", "9", "2", "beta"]),
+        (Policy(PolicyKind.LATEST, 1, ("2",)), ["10", "2"]),
+        (Policy(PolicyKind.ALL), ["10", "9", "2", "beta"]),
+    ],
+)
+def test_policies(policy: Policy, expected: list[str]) -> None:
+    """The highest by number; what is named is served besides, if it exists."""
+    assert choose(policy, ["2", "10", "beta", "9"]) == expected

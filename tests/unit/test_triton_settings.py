@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.core.model import BatchPolicy
 from dragoman.core.tensors import BF16, BYTES, FP32, INT64, UINT8, TensorSpec
-from dragoman.serving.settings import Device, Every, InstanceGroup, Latest, ModelSettings, Specific
+from dragoman.serving.settings import Device, InstanceGroup, ModelSettings
 from dragoman.serving.triton import config_from_json, read_config, translate
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "triton"
@@ -48,7 +49,7 @@ def test_an_image_classifier(tmp_path: Path) -> None:
     assert settings.input_reshapes == {"data_0": (1, 3, 224, 224)}
     assert settings.output_reshapes == {"fc6_1": (1, 1000, 1, 1)}
     assert (settings.max_batch_size, settings.batch, settings.joins) == (0, BatchPolicy(max_size=1), False)
-    assert (settings.version_policy, settings.instance_count) == (Latest(1), 1)
+    assert (settings.version_policy, settings.instance_count) == (Policy(PolicyKind.LATEST, 1), 1)
     assert paths_without_effect(settings) == ["input[0].format"]
 
 
@@ -61,7 +62,7 @@ def test_a_text_model_that_batches(tmp_path: Path) -> None:
     assert settings.outputs == (TensorSpec("logits", FP32, (-1, 2), labels=("good", "bad")),)
     assert settings.batch == BatchPolicy(max_size=16, refuse_larger=True, max_delay_s=0.0005, preferred=(4, 8, 16))
     assert (settings.max_batch_size, settings.joins, settings.filename) == (16, True, "bert.onnx")
-    assert settings.version_policy == Latest(2)
+    assert settings.version_policy == Policy(PolicyKind.LATEST, 2)
     assert settings.instances == (InstanceGroup(2, Device.CPU),)
     assert settings.arguments == {"intra_op_thread_count": "2", "execution_mode": "1"}
     assert settings.warnings == ()
@@ -81,7 +82,7 @@ def test_priorities_and_queues() -> None:
         level_max_queue={1: 8, 2: 64},
         level_timeout_s={1: 0.1, 3: math.inf},
     )
-    assert settings.version_policy == Specific(("1", "3"))
+    assert settings.version_policy == Policy(versions=("1", "3"))
     assert settings.runtime == "torch"
     assert settings.inputs == (TensorSpec("INPUT__0", UINT8, (-1, -1, -1, 3)),)
     assert settings.outputs[0].datatype is BF16
@@ -98,7 +99,7 @@ def test_everything_that_has_no_effect_is_named() -> None:
     """A file that sets every field: what is taken is taken, and each of the others has its warning, by path."""
     settings = sample("everything")
     assert (settings.sequences, settings.response_cache, settings.decoupled) == (True, True, True)
-    assert (settings.version_policy, settings.filename, settings.arguments) == (Every(), "net.onnx", {"level": "9"})
+    assert (settings.version_policy, settings.filename, settings.arguments) == (Policy(PolicyKind.ALL), "net.onnx", {"level": "9"})
     assert settings.output_reshapes == {"y": (-1,)}
     assert set(paths_without_effect(settings)) == {
         "runtime",
@@ -162,7 +163,7 @@ def test_an_empty_file_leaves_everything_to_the_artifact() -> None:
     """No runtime, no batch policy, no tensors; the newest version."""
     settings = settings_of("")
     assert (settings.runtime, settings.filename, settings.batch, settings.inputs, settings.outputs) == ("", "", None, (), ())
-    assert (settings.version_policy, settings.instances, settings.instance_count) == (Latest(1), (), 1)
+    assert (settings.version_policy, settings.instances, settings.instance_count) == (Policy(PolicyKind.LATEST, 1), (), 1)
 
 
 def test_tensors_that_are_only_named_are_left_to_the_artifact() -> None:
@@ -221,12 +222,12 @@ def test_backend_and_platform_must_agree() -> None:
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("", Latest(1)),
-        ("version_policy { latest { } }", Latest(1)),
-        ("version_policy: { latest: { num_versions: 3 } }", Latest(3)),
-        ("version_policy: { all: { } }", Every()),
-        ("version_policy { }", Every()),
-        ("version_policy: { specific: { versions: [ 4, 2, 4 ] } }", Specific(("4", "2"))),
+        ("", Policy(PolicyKind.LATEST, 1)),
+        ("version_policy { latest { } }", Policy(PolicyKind.LATEST, 1)),
+        ("version_policy: { latest: { num_versions: 3 } }", Policy(PolicyKind.LATEST, 3)),
+        ("version_policy: { all: { } }", Policy(PolicyKind.ALL)),
+        ("version_policy { }", Policy(PolicyKind.ALL)),
+        ("version_policy: { specific: { versions: [ 4, 2, 4 ] } }", Policy(versions=("4", "2"))),
     ],
 )
 def test_version_policies(text: str, policy: object) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import State
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.wishes import entry
 from dragoman.store import Store
@@ -145,6 +146,7 @@ def test_a_wish_of_the_run_is_everybodys_and_ends_with_the_server(tmp_path: Path
         late.registry.fix("m", {"1": spec()})
         assert await late.registry.settled("m") == {}
         assert (late.serves("m"), late.opener.begun) == ([], [])
+        assert late.statuses() == workers[0].statuses() == [("1", State.GONE, "unloaded")]
         await late.close()
 
     with_workers(tmp_path, 2, test)

@@ -25,7 +25,7 @@ class NoServerError(ServingError):
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     status = commands.add_parser("status", help="say whether a running server is ready; exit code 1 when it is not")
-    status.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+    add_output(status)
     status.add_argument("--watch", action="store_true", help="go on: print again whenever something has changed, until Ctrl-C")
     add_server(status)
     status.set_defaults(run=_status)
@@ -35,6 +35,11 @@ def add_server(command: argparse.ArgumentParser) -> None:
     """The options that say which server is asked."""
     command.add_argument("--url", default="", help=f"the server (default: DRAGOMAN_URL, else {USUAL})")
     command.add_argument("--key", default=os.environ.get("DRAGOMAN_KEY", ""), help="API key, where the server asks for one")
+
+
+def add_output(command: argparse.ArgumentParser) -> None:
+    """The option that says for whom to print."""
+    command.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
 
 
 def add_place(command: argparse.ArgumentParser) -> None:
@@ -146,6 +151,11 @@ def versions_table(versions: list[dict[str, Any]]) -> None:
     """The models of a server."""
     columns = ("name", "version", "state", "platform", "reason")
     table(columns, [[str(v.get(c, "")) for c in columns] for v in versions])
+
+
+def moment(seconds: float) -> str:
+    """A time for a table, in the zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

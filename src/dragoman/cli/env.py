@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from dragoman.cli.client import add_output
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER, Environments
@@ -40,7 +41,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     collect.set_defaults(run=_collect)
     for action in (listing, build, remove, collect):
         action.add_argument("--data-dir", metavar="DIR", help="the server's data directory")
-        action.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+        add_output(action)
 
 
 def _environments(options: argparse.Namespace) -> Environments:

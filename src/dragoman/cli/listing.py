@@ -3,11 +3,10 @@
 import argparse
 import asyncio
 import json
-import time
 from collections.abc import Collection
 from typing import Any
 
-from dragoman.cli.client import NoServerError, add_place, add_server, call, foreign, table, url_of, versions_table
+from dragoman.cli.client import NoServerError, add_output, add_place, add_server, call, foreign, moment, table, url_of, versions_table
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.settings import read
 from dragoman.serving.library.library import Stored
@@ -22,7 +21,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="list the models that are stored, and which of them run; with --url, those of a server",
         description="List the stored models and say which of them the server runs. With --url, or where nothing is stored, list the server's.",
     )
-    models.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+    add_output(models)
     add_place(models)
     add_server(models)
     models.set_defaults(run=_models)
@@ -37,10 +36,6 @@ def stored_models(options: argparse.Namespace) -> list[Stored]:
             return await library.all()
 
     return asyncio.run(listed()) if place.exists else []
-
-
-def created(stored: Stored) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(stored.version.created))
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -72,7 +67,7 @@ def _models(options: argparse.Namespace) -> int:
         version = each.version
         mark = f"as {running[version.digest]} at {url_of(options)}" if version.digest in running else ""
         what = each.model_class or version.kind
-        rows.append([each.repository, each.tag or "<none>", version.version, what, created(each), version.digest[:12], mark])
+        rows.append([each.repository, each.tag or "<none>", version.version, what, moment(each.version.created), version.digest[:12], mark])
     table(_HEADING, rows)
     return 0
 

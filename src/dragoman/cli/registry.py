@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import add_server, call, foreign, table
+from dragoman.cli.client import add_output, add_server, call, foreign, moment, table
 from dragoman.core.errors import invalid
 
 _STATES = "/dragoman/v1/deployments"
@@ -48,7 +48,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     listing.add_argument("model", metavar="NAME", nargs="?", default="", help="default: all")
     listing.set_defaults(run=_versions)
     for command in (registering, deploying, undeploying, listing):
-        command.add_argument("--output", choices=("table", "json"), default="table", help="how to print (default: table)")
+        add_output(command)
         add_server(command)
 
 
@@ -113,7 +113,7 @@ def _versions(options: argparse.Namespace) -> int:
             each["stage"],
             " ".join(each["aliases"]),
             each["state"],
-            _day(each["created"]),
+            moment(each["created"]),
             each["source"],
         ]
         for model in models
@@ -152,10 +152,6 @@ def _states(options: argparse.Namespace, answer: dict[str, Any]) -> None:
 
 def _print(options: argparse.Namespace, value: object, text: str) -> None:
     print(json.dumps(value, indent=2) if options.output == "json" else text)
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 @contextmanager

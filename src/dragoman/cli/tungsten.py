@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from dragoman import __version__, compat
 from dragoman.cli import serve, store
-from dragoman.cli.client import add_place, table
+from dragoman.cli.client import add_place, moment, table
 from dragoman.cli.fields import parsed
-from dragoman.cli.listing import created, stored_models
+from dragoman.cli.listing import stored_models
 from dragoman.cli.predict import add_fields, locally
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.library.library import Stored
@@ -172,7 +172,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     def row(each: Stored) -> list[str]:
-        return [each.repository, each.tag or "<none>", each.model_class, created(each), each.version.digest[:12]]
+        return [each.repository, each.tag or "<none>", each.model_class, moment(each.version.created), each.version.digest[:12]]
 
     table(("Repository", "Tag", "Model Class", "Created", "ID"), [row(each) for each in stored_models(options)])
     return 0

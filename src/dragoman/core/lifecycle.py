@@ -9,7 +9,7 @@ ready. All moves that are not listed are refused.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Any, TypeAlias
@@ -79,6 +79,8 @@ class Desired:
     labels: Mapping[str, str]
     failed: Mapping[str, str] = EMPTY
     """Version -> reason, of those that were asked for, did not load, and are not wanted any more for that."""
+    unloaded: Collection[str] = ()
+    """Versions of targets of the command line that somebody has unloaded."""
 
 
 @unique

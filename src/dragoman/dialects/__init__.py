@@ -7,21 +7,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
-from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
-from dragoman.serving.late_store import LateStore
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Predictions
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Repository
-from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
@@ -159,11 +156,9 @@ class Services:
 
     gateway: Gateway
     registry: Registry
-    repository: Repository
     operations: Operations
     meters: Meters
     info: ServerInfo
-    fetching: FetchPolicy
     extensions: tuple[str, ...] = ()
     """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20
@@ -174,8 +169,6 @@ class Services:
     """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
-    store: LateStore = field(kw_only=True)
-    roots: Roots = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
     deployments: Deployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
@@ -195,6 +188,11 @@ class Dialect(Protocol):
     def refuse(self, request: Request, error: ServingError) -> Answer:
         """The answer to an error, in this dialect's words. Total: every Kind has one. Also called for errors outside of a handler."""
         ...
+
+
+def path_text(part: bytes) -> str:
+    """A piece of a path as it was sent, percent-decoded: an encoded slash belongs to it. What is no UTF-8 is replaced."""
+    return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")
 
 
 def path_error(request: Request) -> ServingError:
@@ -254,4 +252,5 @@ __all__ = [
     "invalid",
     "method_error",
     "path_error",
+    "path_text",
 ]

@@ -8,7 +8,9 @@ tells them which model is meant (`Request.pinned`).
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
+
+from dragoman.dialects import path_text
 
 _SERVE = re.compile(rb"/serve/([^/]+)-([^/-]+)(?:/(.*))?\Z", re.DOTALL)
 """A name may have dashes, a version has none."""
@@ -44,7 +46,7 @@ def possible(path: str) -> bool:
 def pinned(raw_path: bytes) -> Pinned | None:
     """Model and version that a path is below; None for a path that has no such prefix. Whether they are served is for others to say."""
     found = _SERVE.match(raw_path) or _ROUTE.match(raw_path) or _SELDON.match(raw_path)
-    return None if found is None else Pinned(_text(found[1]), _text(found[2] or b""), found[3] or b"")
+    return None if found is None else Pinned(path_text(found[1]), path_text(found[2] or b""), found[3] or b"")
 
 
 def rewritten(raw_path: bytes) -> bytes:
@@ -82,16 +84,12 @@ def _v2(place: Pinned, below: bytes) -> bytes:
 
 def _of_model(place: Pinned, models: bytes, found: re.Match[bytes] | None) -> bytes:
     """The path with the version of its prefix; b"" where it names another one, or another model. A label may be another version's."""
-    if found is None or _text(found[1]) != place.name or (place.version and found[3].lower().startswith(b"/labels/")):
+    if found is None or path_text(found[1]) != place.name or (place.version and found[3].lower().startswith(b"/labels/")):
         return b""
-    version = place.version or _text(found[2] or b"")
-    if found[2] is not None and _text(found[2]) != version:
+    version = place.version or path_text(found[2] or b"")
+    if found[2] is not None and path_text(found[2]) != version:
         return b""
     return models + _quoted(place.name) + (b"/versions/" + _quoted(version) if version else b"") + found[3]
-
-
-def _text(raw: bytes) -> str:
-    return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
 
 
 def _quoted(text: str) -> bytes:

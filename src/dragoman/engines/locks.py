@@ -1,4 +1,4 @@
-"""File locks between processes, awaited: what environment.py keeps builders and users of a directory apart with.
+"""File locks between processes, awaited: what keeps builders and users of a virtualenv apart, and two that fetch the same model.
 
 A lock is flock(2) on an open file: it ends with the process that has it, however that ends, and two openings in one process count as two.
 Lock files are empty and are never removed, since a lock on a removed file keeps nobody out.

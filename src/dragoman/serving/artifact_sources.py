@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,6 +129,7 @@ class Bucket:
             found = {part.path: part.tag for part in parts}
             if found == known and all(found.values()):
                 return None
+            only(folder, found)
             state, whole, done = State(folder), sum(part.size for part in parts), 0
             for part in parts:
                 target = confine(folder, part.path, f"an object of {without_secrets(self.url)}")
@@ -154,6 +155,13 @@ class Bucket:
             state.keep(part.path, Have(place, part.tag))
         if place != part.size:
             raise ServingError(Kind.UNAVAILABLE, f"an object of {without_secrets(self.url)} is shorter than its store says")
+
+
+def only(folder: Path, paths: Container[str]) -> None:
+    """Remove the files of an attempt before that are not part of the model any more."""
+    for path in folder.rglob("*"):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in paths:
+            path.unlink()
 
 
 def leaf_of(text: str) -> str:

@@ -83,23 +83,31 @@ class Artifacts:
         url, checksum = _unpinned(uri)
         if not is_remote(url):
             raise invalid(f"'{without_secrets(uri)}' is no place that models are fetched from", "source")
-        await asyncio.to_thread(private_folder, self.root)
-        key = hashlib.sha256(uri.encode("utf-8", "replace")).hexdigest()[:24]
-        with await FileLock.wait(self.root / f"{key}.lock"):
-            known = await asyncio.to_thread(self._known, key)
-            if known is not None and (checksum or (is_model_uri(url) and parse_uri(url).pinned)):
-                return known.path
-            try:
-                source = await self._source(url)
-                if isinstance(source, Path):
-                    return await asyncio.to_thread(self.local, source)
-                return await self._fetched(source, uri, key, checksum, known)
-            except ServingError as error:
-                if known is None or error.kind not in _AWAY:
-                    raise
-                when = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.fetched))
-                log.warning("%s; what was fetched on %s is used", error.message, when)
-                return known.path
+        try:
+            await asyncio.to_thread(private_folder, self.root)
+            key = hashlib.sha256(uri.encode("utf-8", "replace")).hexdigest()[:24]
+            with await FileLock.wait(self.root / f"{key}.lock"):
+                return await self._current(uri, url, key, checksum)
+        except OSError as error:
+            message = f"what {without_secrets(uri)} holds cannot be kept here: {error.strerror or error}"
+            raise ServingError(Kind.UNAVAILABLE, message) from error
+
+    async def _current(self, uri: str, url: str, key: str, checksum: str) -> Path:
+        """What is here, if that will do, else fetched; called with the lock on this URI."""
+        known = await asyncio.to_thread(self._known, key)
+        if known is not None and (checksum or (is_model_uri(url) and parse_uri(url).pinned)):
+            return known.path
+        try:
+            source = await self._source(url)
+            if isinstance(source, Path):
+                return await asyncio.to_thread(self.local, source)
+            return await self._fetched(source, uri, key, checksum, known)
+        except ServingError as error:
+            if known is None or error.kind not in _AWAY:
+                raise
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(known.fetched))
+            log.warning("%s; what was fetched on %s is used", error.message, when)
+            return known.path
 
     async def _fetched(self, source: Source, uri: str, key: str, checksum: str, known: "_Known | None") -> Path:
         partial = self.root / "partial" / key
@@ -128,6 +136,8 @@ class Artifacts:
         """Move what was brought to its place by content, and write down where that is."""
         single = partial / leaf
         state = partial.with_name(f"{partial.name}.state.json")
+        if checksum and list(validators) != [leaf]:
+            raise invalid(f"{without_secrets(uri)} holds several files, and a checksum is that of one", "source")
         if checksum and digest_of_file(single) != checksum:
             shutil.rmtree(partial)
             state.unlink(missing_ok=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from dragoman.core.artifacts import detect
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import version_order
+from dragoman.core.lifecycle import choose
 from dragoman.core.model import ModelSpec
 from dragoman.core.tensors import Signature
 from dragoman.serving import layouts
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.paths import read_bounded
-from dragoman.serving.settings import LARGEST_FILE, Device, Every, Latest, ModelSettings, Specific, quoted
+from dragoman.serving.settings import LARGEST_FILE, Device, ModelSettings, quoted
 from dragoman.serving.triton import config_from_json, config_json, read_config, translate
 
 Versions = dict[str, ModelSpec]
@@ -112,13 +112,8 @@ def _chosen(folders: dict[str, Path], settings: ModelSettings) -> list[str]:
     """The versions that the policy serves. Raises INVALID_INPUT when there is none, or not one that it names."""
     if not folders:
         raise invalid(f"{settings.source}: the model has no version folder (1, 2, ...)")
-    match settings.version_policy:
-        case Every():
-            return list(folders)
-        case Specific(versions):
-            there = [v for v in versions if v in folders]
-            if not there:
-                raise invalid(f"{settings.source}: version_policy names {', '.join(versions)}, for which there is no folder")
-            return there
-        case Latest(count):
-            return sorted(folders, key=version_order, reverse=True)[:count]
+    chosen = choose(settings.version_policy, folders)
+    if not chosen:
+        named = ", ".join(settings.version_policy.versions)
+        raise invalid(f"{settings.source}: version_policy names {named}, for which there is no folder")
+    return chosen

@@ -32,7 +32,7 @@ _ROUNDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One registered version that is served, is about to be, or could not be."""
+    """One version that is served, is about to be, or could not be."""
 
     model: str
     version: str
@@ -183,7 +183,10 @@ class Deployments:
     # --- what is so ---
 
     def deployed(self) -> list[Deployment]:
-        """Every registered version that is wanted or still served, and those that failed, by name, the highest version first."""
+        """Every version that is wanted for ever and those that failed, of registered models and of folders of the model roots.
+
+        By name, the highest version first.
+        """
         found = []
         for name in self._registry.names():
             document = self._registry.document(name)

@@ -40,6 +40,8 @@ __all__ = [
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 """Every address of a host and port, as text. Raises OSError where there is none (socket.gaierror with EAI_AGAIN: ask again later)."""
 
+ACCESS = "access"
+"""`what` of an error about a server that wants to know who asks."""
 _WEB = frozenset({"http", "https"})
 _SHOWN_CHARACTERS = 200
 _AUTHORITY = re.compile(r"(?:[^:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z")

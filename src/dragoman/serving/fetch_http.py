@@ -22,7 +22,7 @@ from dragoman import __version__
 from dragoman.core.data_uris import bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
-from dragoman.serving.fetch import Downloaded, Fetched, Have, Resolver, media_type, shown, too_large
+from dragoman.serving.fetch import ACCESS, Downloaded, Fetched, Have, Resolver, media_type, shown, too_large
 from dragoman.serving.fetch_policy import Address, FetchPolicy, plain_host
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -238,7 +238,7 @@ def _refused(label: str, status: int) -> ServingError:
     except ValueError:
         phrase = str(status)
     kind = Kind.UNAVAILABLE if status >= 500 or status in _TRY_LATER else Kind.INVALID_INPUT
-    return ServingError(kind, f"URL {label} answered {phrase}")
+    return ServingError(kind, f"URL {label} answered {phrase}", what=ACCESS if status in (401, 403) else "")
 
 
 def _failure(exc: httpcore.ConnectError) -> str:

@@ -3,6 +3,7 @@
 What a registry answers is nobody's word for anything: it is looked at field by field, and paths in it are confined by whoever writes files.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY
-from dragoman.serving.artifact_sources import PAUSES_S, Bucket, Progress, Source, State, Web, beyond, leaf_of
-from dragoman.serving.fetch import FetchPolicy, Have, download, fetch, shown
+from dragoman.serving.artifact_sources import PAUSES_S, Bucket, Progress, Source, State, Web, beyond, leaf_of, only
+from dragoman.serving.fetch import ACCESS, FetchPolicy, Have, download, fetch, shown
 from dragoman.serving.library.packing import MOST_FILES
 from dragoman.serving.model_uris import LATEST, ModelUri, is_model_uri, parse_uri
 from dragoman.serving.paths import confine
@@ -88,7 +89,13 @@ class Mlflow:
     async def json(self, path: str) -> dict[str, Any]:
         """The object that the registry answers at a path. Raises UNAVAILABLE when it answers anything else, and as `fetch`."""
         policy = replace(self.policy, max_bytes=min(self.policy.max_bytes, _LARGEST_ANSWER))
-        answer = await fetch(self.at(path), policy, headers=self.headers)
+        try:
+            answer = await fetch(self.at(path), policy, headers=self.headers)
+        except ServingError as error:
+            if error.what == ACCESS:
+                wanted = "it does not take the one in MLFLOW_TRACKING_TOKEN" if self.token else "set MLFLOW_TRACKING_TOKEN"
+                raise invalid(f"the registry {shown(self.base)} asks for a key that may read its models: {wanted}", "source") from error
+            raise
         try:
             found = json.loads(answer.data)
         except (ValueError, RecursionError):
@@ -121,11 +128,13 @@ class _Served:
         sizes = await self._listed()
         if not sizes:
             raise ServingError(Kind.NOT_FOUND, f"the registry has no files of '{self.leaf}'", what="source")
+        await asyncio.to_thread(only, folder, sizes)
         done, whole = 0, sum(sizes.values())
         state = State(folder)
         for path, size in sizes.items():
             target = confine(folder, path, f"a file of '{self.leaf}' in the registry")
-            if state.have(path).size != size or not target.is_file():
+            whole_one = Have(size, self.path)  # of the version that it was brought for: an alias may have moved since
+            if state.have(path) != whole_one or not target.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 await download(
                     self.registry.at(f"{_ARTIFACTS}/{quote(f'{self.path}/{path}')}"),
@@ -135,7 +144,7 @@ class _Served:
                     headers=self.registry.headers,
                     progress=partial(beyond, progress, done, whole),
                 )
-                state.keep(path, Have(target.stat().st_size))
+                state.keep(path, Have(target.stat().st_size, self.path))
             done += size
         return dict.fromkeys(sizes, "")
 

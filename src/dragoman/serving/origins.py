@@ -1,6 +1,6 @@
 """From what a wish says of a version to the spec that is loaded: made anew by every process, under the settings and the trust of now.
 
-Called by the registry and the reconciler (serving/registry.py). Disks are read in threads; nothing is loaded and no code is run here.
+Called by server/loading.py for every load, and by operations.py. Disks are read in threads; nothing is loaded and no code is run here.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from dragoman.serving.words import check_name
 
 Origin = Mapping[str, Any]
 """JSON, one of: {"model": name, "version": number} a registered version; {"path": path, "config": JSON} a folder or file below a root;
-{"target": name, "config": JSON, "files": folder} a target of the command line, or what
-a load request brought. `config` is a Triton model configuration, and may be left out."""
+{"target": name, "config": JSON, "files": folder} a target of the command line, or what a load request brought.
+`config` is a Triton model configuration, and may be left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Who is alive: each worker holds a lock on a file of its own under the data directory, for as long as its process lives.
 
-A server that starts again asks here which owners of predictions are gone, instead of waiting for their leases. The kernel frees a lock when
+Predictions of a dead worker are taken over, and deploys do not wait for one, without waiting for leases. The kernel frees a lock when
 its process dies, however it dies. Owners of another data directory, perhaps on another machine, are never judged: for them leases decide.
 """
 
@@ -18,7 +18,10 @@ _OWNER = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\Z")
 
 
 class Owner:
-    """This process, as the owner of predictions: `name` is unique for ever. Blocking, for some tens of microseconds. Close it last."""
+    """This process, as others know it (serving/predictions, members.py): `name` is unique for ever.
+
+    Blocking, for some tens of microseconds. Close it last.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError where the folder cannot be written."""

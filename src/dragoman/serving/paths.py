@@ -1,7 +1,6 @@
-"""Files that a configuration file names: kept inside the model's folder, and read within bounds. Called by the layouts' readers.
+"""Paths that somebody else wrote, in a configuration, a manifest, an archive or a request: kept inside of a folder, and read within bounds.
 
-A configuration may come from anywhere, so a path in it must not make the server open what lies elsewhere, wait for a pipe, or fill its
-memory.
+None may make the server open what lies elsewhere, wait for a pipe, or fill its memory. Called by whatever reads or writes such files.
 """
 
 import os

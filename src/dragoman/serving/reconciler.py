@@ -278,7 +278,8 @@ class Reconciler:
 
     def _statuses(self, name: str, model: _Model, desired: Desired) -> list[VersionStatus]:
         """One row per version: what answers if anything does, else how far the newest attempt came."""
-        rows = dict(model.gone)
+        rows = {version: VersionStatus(name, version, State.GONE, "unloaded") for version in desired.unloaded}
+        rows |= model.gone
         for version, reason in desired.failed.items():
             rows[version] = VersionStatus(name, version, State.GONE, f"not loaded: {reason}")
         order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]

@@ -262,12 +262,13 @@ class Registry:
             labels |= labels_of(document)
             failed |= failed_of(document)
         own = self._wishes.get((name, self.run))
-        if name in self._fixed and (own is None or own.document.get("fixed")):
-            versions |= self._fixed[name][0]
-            labels |= self._fixed[name][1]
+        targets, their_labels = self._fixed.get(name, ({}, {}))
+        if own is None or own.document.get("fixed"):
+            versions |= targets
+            labels |= their_labels
         failed = {version: reason for version, reason in failed.items() if version not in versions}
         self._count += 1
-        self._desired[name] = Desired(self._count, versions, labels, failed)
+        self._desired[name] = Desired(self._count, versions, labels, failed, targets.keys() - versions.keys())
         if not self._ended:
             for watcher in self._watchers:
                 watcher(name)

@@ -8,36 +8,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.core.model import EMPTY, BatchPolicy, Step
 from dragoman.core.tensors import Shape, TensorSpec
 
 LARGEST_FILE = 1 << 20
 """A configuration file above this many bytes is refused: real ones have a few kilobytes."""
 _MOST_WARNINGS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Latest:
-    """Serve the `count` highest versions."""
-
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """Serve every version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Specific:
-    """Serve exactly these versions; at least one, without repetition."""
-
-    versions: tuple[str, ...]
-
-
-VersionPolicy: TypeAlias = Latest | Every | Specific
+LATEST = Policy(PolicyKind.LATEST)
+"""The highest version: what is served where a file says nothing."""
 
 
 @unique
@@ -80,7 +61,7 @@ class ModelSettings:
     """What to open inside a version folder; relative, without "..". Resolve it with serving.paths.confine (Triton)."""
     version: str = ""
     """The version's own name, where the file gives it (MLServer)."""
-    version_policy: VersionPolicy = Latest()
+    version_policy: Policy = LATEST
     max_batch_size: int = 0
     """> 0: axis 0 of every tensor is the batch and larger requests are refused. 0: no batch dimension is promised."""
     batch: BatchPolicy | None = None

@@ -19,6 +19,7 @@ class Shelf:
     headers: list[dict[str, str]] = field(default_factory=list)
     tagged: bool = True
     down: bool = False
+    locked: bool = False
 
 
 def tag(content: bytes) -> str:
@@ -43,6 +44,9 @@ def shelf() -> Iterator[Shelf]:
             found.headers.append(dict(self.headers.items()))
             if found.down:
                 self.send_error(503)
+                return
+            if found.locked:
+                self.send_error(401)
                 return
             content = found.files.get(self.path)
             if content is None:

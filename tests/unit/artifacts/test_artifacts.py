@@ -291,15 +291,44 @@ class TestBuckets:
         assert read[0] == "iris/a.onnx"
         assert read[1].startswith("bytes=")
 
+    def test_what_is_gone_since_an_attempt_that_failed(
+        self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]
+    ) -> None:
+        """It is no part of the model, though it was brought."""
+        objects, _ = store
+        objects.update({"iris/a.onnx": LARGE, "iris/b.onnx": LARGE})
+
+        def progress(uri: str, done: int, whole: int) -> None:
+            if done > len(LARGE):
+                raise ServingError(Kind.UNAVAILABLE, "the line broke")
+
+        refused(Artifacts(artifacts.root, LOOPBACK, progress=progress), "s3://models/iris")
+        del objects["iris/a.onnx"]
+        assert [path.name for path in fetch(artifacts, "s3://models/iris").iterdir()] == ["b.onnx"]
+
     def test_nothing_there(self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]) -> None:
         """An empty prefix is no model."""
         assert refused(artifacts, "s3://models/none").kind is Kind.NOT_FOUND
+
+    def test_a_checksum_is_that_of_one_file(self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]) -> None:
+        """A folder has none."""
+        store[0].update({"iris/a.onnx": b"a", "iris/b.onnx": b"b"})
+        error = refused(artifacts, f"s3://models/iris#sha256={'0' * 64}")
+        assert (error.kind, "several files" in error.message) == (Kind.INVALID_INPUT, True)
 
     def test_keys_that_lead_out(self, artifacts: Artifacts, store: tuple[dict[str, bytes], list[tuple[str, str]]]) -> None:
         """A key with '..' never becomes a path outside."""
         store[0]["iris/../../evil"] = b"evil"
         assert refused(artifacts, "s3://models/iris").kind in (Kind.INVALID_INPUT, Kind.NOT_FOUND, Kind.UNAVAILABLE)
         assert not list(artifacts.root.parent.rglob("evil"))
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, web: Shelf) -> None:
+    """The reason is told, and is no crash."""
+    web.files["/a.onnx"] = b"x"
+    (tmp_path / "file").write_bytes(b"")
+    error = refused(Artifacts(tmp_path / "file" / "cache", LOOPBACK), f"{web.url}/a.onnx")
+    assert (error.kind, "cannot be kept here: File exists" in error.message) == (Kind.UNAVAILABLE, True)
 
 
 def registry(web: Shelf) -> None:
@@ -352,6 +381,34 @@ class TestRegistries:
         folder = fetch(found, "models:/iris@champion")
         web.down = True
         assert fetch(found, "models:/iris@champion") == folder
+
+    def test_an_alias_that_moves_while_a_download_is_broken(self, tmp_path: Path, web: Shelf) -> None:
+        """Files of two versions are never mixed, though they have the same names and sizes."""
+        registry(web)
+        api, files = "/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts"
+        found = Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url))
+        skops = web.files.pop(f"{files}/1/models/m-1/artifacts/data/model.skops")
+        refused(found, "models:/iris@champion")
+        moved = {"model_version": {"name": "iris", "version": "4"}}
+        web.files[f"{api}/registered-models/alias?name=iris&alias=champion"] = json.dumps(moved).encode()
+        place = {"artifact_uri": "mlflow-artifacts:/2"}
+        web.files[f"{api}/model-versions/get-download-uri?name=iris&version=4"] = json.dumps(place).encode()
+        listed = {"files": [{"path": "MLmodel", "file_size": 7}, {"path": "model.skops", "file_size": 5}]}
+        web.files[f"{files}?path=2"] = json.dumps(listed).encode()
+        web.files |= {f"{files}/2/MLmodel": b"FLAVORS", f"{files}/2/model.skops": skops}
+        folder = fetch(found, "models:/iris@champion")
+        assert (folder / "MLmodel").read_bytes() == b"FLAVORS"
+        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["MLmodel", "model.skops"]
+
+    def test_a_registry_that_asks_for_a_key(self, tmp_path: Path, web: Shelf) -> None:
+        """The message says where the key belongs, and does not show the one that was wrong."""
+        registry(web)
+        web.locked = True
+        without = refused(Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url)), "models:/iris/3")
+        assert (without.kind, "set MLFLOW_TRACKING_TOKEN" in without.message) == (Kind.INVALID_INPUT, True)
+        wrong = refused(Artifacts(tmp_path, LOOPBACK, RegistryAddress(web.url, "wrong-one")), "models:/iris/3")
+        assert "does not take the one in MLFLOW_TRACKING_TOKEN" in wrong.message
+        assert "wrong-one" not in wrong.message
 
     def test_what_is_not_there(self, tmp_path: Path, web: Shelf) -> None:
         """An empty stage, and a URI that is none, are told apart."""

@@ -4,10 +4,8 @@ Every answer below the prefixes is the envelope, also where there is no such pat
 elsewhere: `result.url` leads to MLflow's scoring, and the paths beside it to every other protocol (dialects/prefixes.py).
 """
 
-from urllib.parse import unquote_to_bytes
-
 from dragoman.core.errors import ServingError
-from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error
+from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error, path_text
 from dragoman.dialects.submarine.envelope import refusal, success
 from dragoman.dialects.submarine.records import Models, Versions
 from dragoman.dialects.submarine.serve import Serve
@@ -40,7 +38,7 @@ class Submarine:
 
     def _methods(self, request: Request) -> Methods:
         """What a path has, by method; nothing for a path that does not exist."""
-        parts = [unquote_to_bytes(part).decode("utf-8", "replace") for part in request.raw_path.split(b"/")[3:]]
+        parts = [path_text(part) for part in request.raw_path.split(b"/")[3:]]
         if len(parts) > 1 and not parts[-1]:  # one slash at the end changes nothing
             parts.pop()
         if not all(parts):

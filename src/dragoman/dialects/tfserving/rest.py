@@ -5,7 +5,6 @@ Routes and handlers, for models of every runtime. A deployment's id is the name 
 
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -14,7 +13,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Rows, Signature, Tensors
-from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, decode, encode, messages, rows
@@ -45,7 +44,7 @@ class TFServing:
         if request.method == "POST" and path.startswith(_HOT_START) and path.endswith(_HOT_END):
             name = path[len(_HOT_START) : -len(_HOT_END)]
             if name and b"/" not in name and b":" not in name:
-                return Route(self._predict, Access.INFER, (_text(name), "", ""))
+                return Route(self._predict, Access.INFER, (path_text(name), "", ""))
         return self._match(request.method, path)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
@@ -58,7 +57,7 @@ class TFServing:
                 raise messages.no_model_name()
             raise messages.malformed(method, path)
         name, version, label, verb = found.groups(b"")
-        where = (_text(name), _version(version.decode()), _text(label))
+        where = (path_text(name), _version(version.decode()), path_text(label))
         match method, verb.lower():
             case "GET", b"":
                 return Route(self._status, Access.PUBLIC, where)
@@ -152,10 +151,6 @@ def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
     if signature is None:
         raise messages.no_signature(wanted)
     return key, signature
-
-
-def _text(part: bytes) -> str:
-    return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")
 
 
 def _version(digits: str) -> str:

@@ -6,10 +6,9 @@ predictions and demos share one space. What the demo server of the original answ
 
 import re
 from contextlib import aclosing
-from urllib.parse import unquote_to_bytes
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Handler, Request, Route, Services
+from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, path_text
 from dragoman.dialects.tungsten import answers, errors, files, reading
 from dragoman.dialects.tungsten.calls import DIALECT, Calls, find
 from dragoman.dialects.tungsten.demo import Demo
@@ -67,15 +66,15 @@ class Tungsten:
             parts.pop()
         if not all(parts):
             return {}
-        if _text(parts[0]) != "models":
-            return self._below("", "", [_text(part) for part in parts])
+        if path_text(parts[0]) != "models":
+            return self._below("", "", [path_text(part) for part in parts])
         if len(parts) < 2:
             return {}
         name, _, tag = parts[1].partition(b":")  # an escaped colon would belong to a name
         if not name or parts[1].endswith(b":"):
             return {}
-        where = _text(name), _text(tag)
-        rest = [_text(part) for part in parts[2:]]
+        where = path_text(name), path_text(tag)
+        rest = [path_text(part) for part in parts[2:]]
         if not rest:
             return {"GET": Route(self._describe, Access.PUBLIC, where)}
         return {} if rest[0] == "files" else self._below(*where, rest)
@@ -163,7 +162,3 @@ def _get(handler: Handler, *args: str) -> Methods:
 
 def _post(handler: Handler, *args: str) -> Methods:
     return {"POST": Route(handler, Access.INFER, args)}
-
-
-def _text(part: bytes) -> str:
-    return (unquote_to_bytes(part) if b"%" in part else part).decode("utf-8", "replace")

@@ -4,14 +4,13 @@ A request reads straight down: route, handler, codec.decode, gateway, codec.enco
 """
 
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import TensorSpec
-from dragoman.dialects import Access, Answer, Request, Route, Services
+from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import choose_encoding, deflated, inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.v2 import admin, codec, generate
@@ -165,7 +164,7 @@ def _segments(request: Request) -> list[str]:
     """The path cut at its slashes, then percent-decoded: an encoded slash belongs to the name it stands in. The first one is empty."""
     if b"%" not in request.raw_path:
         return request.path.split("/")
-    return [unquote_to_bytes(segment).decode("utf-8", "replace") for segment in request.raw_path.split(b"/")]
+    return [path_text(segment) for segment in request.raw_path.split(b"/")]
 
 
 def _below(segments: list[str]) -> list[str]:

@@ -9,17 +9,15 @@ from typing import Any
 
 from dragoman.core import plugins
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.core.model import Step
 from dragoman.core.tensors import TensorSpec
 from dragoman.serving.paths import check_relative
 from dragoman.serving.settings import (
+    LATEST,
     Device,
-    Every,
     InstanceGroup,
-    Latest,
     ModelSettings,
-    Specific,
-    VersionPolicy,
     limited,
     quoted,
 )
@@ -118,19 +116,19 @@ def _unsupported(field: str, value: str, source: str) -> ServingError:
     return ServingError(Kind.UNSUPPORTED, f"{source}: {field} {quoted(value)} cannot be served; expected one of {served}", what="model")
 
 
-def _versions(message: Any, source: str) -> VersionPolicy:
+def _versions(message: Any, source: str) -> Policy:
     if not message.HasField("version_policy"):
-        return Latest()
+        return LATEST
     policy = message.version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "latest":
-        return Latest(policy.latest.num_versions or 1)
+        return Policy(PolicyKind.LATEST, policy.latest.num_versions or 1)
     if choice != "specific":  # Triton takes a policy without a choice as "all" too
-        return Every()
+        return Policy(PolicyKind.ALL)
     versions = tuple(dict.fromkeys(str(version) for version in policy.specific.versions))
     if not versions or any(version < 1 for version in policy.specific.versions):
         raise invalid(f"{source}: version_policy.specific: expected one or more versions, each 1 or higher")
-    return Specific(versions)
+    return Policy(versions=versions)
 
 
 def _instances(message: Any, source: str) -> tuple[InstanceGroup, ...]:

@@ -74,7 +74,6 @@ class Site:
             Gateway(meters),
             meters,
             store=late,
-            roots=roots,
             catalog=self.catalog,
             artifacts=self.artifacts,
             tracking=self.tracking,
