@@ -231,6 +231,70 @@ def test_what_http_refuses_is_an_envelope_too(server: Running) -> None:
     assert ask(server, "POST", "/serve", b"<a/>", Content_Type="text/xml")[0] == 415
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /api/v1/serve HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1", 400),
+        (b"POST /api/v1/serve HTTP/1.1", 400),
+        (b"NONSENSE /api/v1/model-version HTTP/1.1\r\nHost: localhost", 400),
+        (b"GET /api/v1/registered-model/\xff HTTP/1.1\r\nHost: localhost", 400),
+        (b"GET /api/v1/registered-model?" + b"a=b&" * 20_000 + b" HTTP/1.1\r\nHost: localhost", 414),
+        (b"GET /api/v1/serve HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 100_000, 431),
+    ],
+)
+def test_what_is_no_request_is_answered_with_an_envelope(server: Running, head: bytes, status: int) -> None:
+    """R1: also where the head is malformed or too long, as far as it says where it was sent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        raw.sendall(head + b"\r\n\r\n")
+        answer, _, body = raw.makefile("rb").read().partition(b"\r\n\r\n")
+    assert int(answer.split()[1]) == status
+    assert b"content-type: application/json; charset=utf-8" in answer
+    found = json.loads(body)
+    assert (list(found), found["code"], found["success"], found["result"]) == (KEYS, status, False, None)
+
+
+def test_a_prefix_is_of_one_version_only(server: Running) -> None:
+    """R3: what names another version or model below it is 404 in every protocol's words, although that is served, too."""
+    name = registered(server, "pinned", "iris", versions=2)
+    prefix = serve(server, name, 1).removesuffix("/invocations")
+    serve(server, name, 2)
+    for path in (
+        f"v2/models/{name}/versions/2/infer",
+        "v2/models/other/infer",
+        f"v2/repository/models/{name}/unload",
+        f"v1/models/{name}/versions/2:predict",
+        f"v1/models/{name}/labels/Production:predict",
+        "api/v1/serve",
+        "metrics",
+    ):
+        answer = posted(f"{prefix}/{path}", {})
+        assert answer.status_code == 404, (path, answer.text)
+        assert isinstance(answer.json(), dict)
+    assert posted(f"{prefix}/v1/models/{name}/versions/1:predict", {"instances": [ROW]}).status_code == 200
+    for version in (1, 2):
+        stop(server, name, version)
+
+
+def test_the_path_of_the_first_release(server: Running) -> None:
+    """Submarine 0.6.0: the same under its path, where DELETE has no body, and the answer names the path of the predictor."""
+    name = registered(server, "early", "iris")
+    made = done(server, "POST", "/experiment/serve", {"modelName": name, "modelVersion": "1", "namespace": "default"})
+    assert made == {"url": f"/serve/{name}-1"}
+    assert posted(f"{server.url}{made['url']}/invocations", {"inputs": [ROW]}).status_code == 200
+    assert done(server, "DELETE", f"/experiment/serve?modelName={name}&modelVersion=1&namespace=default") == made
+    assert posted(f"{server.url}{made['url']}/invocations", {"inputs": [ROW]}).status_code == 404
+
+
+def test_all_who_ask_for_what_cannot_be_loaded_hear_it(server: Running) -> None:
+    """R4, R13: none of many simultaneous creates says that a version is served which is not."""
+    name = registered(server, "hopeless", "bad")
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: ask(server, "POST", "/serve", {"modelName": name, "modelVersion": 1}), range(16)))
+    assert {status for status, _ in answers} == {409}
+    assert {found["message"] for _, found in answers} == {answers[0][1]["message"]}
+    assert done(server, "GET", f"/model-version/{name}/1")["currentStage"] == "None"
+
+
 def test_a_model_that_cannot_be_loaded_is_a_conflict(server: Running) -> None:
     """R4: the answer says that it is not served, and why; what was served of it goes on. Pickles are refused with the formats that are safe."""
     name = registered(server, "worse", "iris")

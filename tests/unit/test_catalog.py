@@ -352,7 +352,7 @@ def test_logged_models_and_remote_ones(world: World, tmp_path: Path) -> None:
 
     async def fetch(uri: str) -> Path:
         if uri.startswith("gs:"):
-            raise ServingError(Kind.UNAVAILABLE, "nobody answers")
+            raise ServingError(Kind[uri.rpartition("/")[2]], "nobody answers")
         place = tmp_path / ("data/cache/x" if uri.startswith("s3:") else "elsewhere")
         place.mkdir(parents=True, exist_ok=True)
         (place / "model.onnx").write_text("fetched")
@@ -369,8 +369,11 @@ def test_logged_models_and_remote_ones(world: World, tmp_path: Path) -> None:
         assert made.folder == str(site.data / "cache" / "x")
         with refused(Kind.INTERNAL):
             await catalog.create_version("iris", "https://host/iris")
-        with refused(Kind.INVALID_INPUT, "source", "cannot be fetched: nobody answers"):
-            await catalog.create_version("iris", "gs://bucket/iris")
+        for kind in (Kind.UNAVAILABLE, Kind.FORBIDDEN, Kind.TIMEOUT, Kind.TOO_LARGE, Kind.NOT_FOUND):
+            with refused(Kind.INVALID_INPUT, "source", "cannot be fetched: nobody answers"):
+                await catalog.create_version("iris", f"gs://bucket/{kind.name}")
+        with refused(Kind.INTERNAL):
+            await catalog.create_version("iris", "gs://bucket/INTERNAL")
 
     world.run(body, logged=logged, fetch=fetch)
 

@@ -8,6 +8,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Policy, PolicyKind, State
 from dragoman.serving.deployments import Deployment
+from dragoman.store import StoredVersion
 from tests.fakes_store import FakeStore
 from tests.servables import ask, run, settle, spec
 from tests.workers import FakeWorker, reason_of, register, stages, until, with_worker
@@ -247,6 +248,54 @@ def test_all_who_ask_for_what_fails_hear_it() -> None:
         assert await stages(worker.store) == {"1": "Production", "2": "Staging"}
 
     with_worker(test)
+
+
+class Slow(FakeStore):
+    """A store that tells about versions how they were when its gate was shut, once it is open again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
+
+    async def versions(self, model: str = "") -> list[StoredVersion]:
+        found = await super().versions(model)
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
+        return found
+
+
+def test_the_stage_of_what_fails_is_the_one_before_all_who_asked() -> None:
+    """Also for who saw it while another one's create, which failed meanwhile, had changed it."""
+
+    async def whole() -> None:
+        store = Slow()
+        worker = FakeWorker(store)
+        await worker.start()
+        try:
+            await register(store, "1", stage="Staging")
+            worker.opener.fails["1"] = RuntimeError("no")
+            held = worker.opener.hold_version("1")
+            first = asyncio.ensure_future(worker.deployments.serve("iris", "1"))
+            await settle(lambda: worker.opener.running == 1)
+            assert await stages(store) == {"1": "Production"}
+            store.gate.clear()
+            second = asyncio.ensure_future(worker.deployments.serve("iris", "1"))
+            await settle(lambda: store.waiting == 1)
+            store.gate.set()  # it knows that there is such a version, and looks once more before it wishes
+            store.gate.clear()
+            await settle(lambda: store.waiting == 1)
+            held.set()
+            assert (await reason_of(first))[1] == "load"
+            store.gate.set()
+            assert (await reason_of(second))[1] == "load"
+            assert await stages(store) == {"1": "Staging"}
+        finally:
+            await worker.close()
+
+    run(whole)
 
 
 def test_a_stop_while_the_version_loads_ends_both_calls() -> None:

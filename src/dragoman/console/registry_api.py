@@ -22,6 +22,7 @@ from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.dialects import Access, Answer, Request, Route, Services
 from dragoman.dialects.documents import json_object
 from dragoman.serving.deployments import Deployment
+from dragoman.serving.words import check_alias
 from dragoman.store import RegisteredModel, StoredVersion
 
 PATHS = ("/dragoman/v1/registry", "/dragoman/v1/deployments")
@@ -97,6 +98,8 @@ class RegistryApi:
             raise invalid("'description' is no text", "description")
         if not isinstance(aliases, list) or not all(isinstance(each, str) for each in aliases):
             raise invalid("'aliases' is no list of texts", "aliases")
+        for alias in aliases:
+            check_alias(alias)  # before there is a version, which would stay without it
         try:
             await self._catalog.model(name)
         except ServingError as error:

@@ -173,8 +173,8 @@ class Catalog:
 
         A source is an absolute path, a `file:` URI, a path relative to the first model root or the server's artifacts, `mlflow-artifacts:`,
         `models:/NAME/VERSION`, `models:/NAME/STAGE`, `models:/NAME@ALIAS`, a logged model `models:/m-...`, or what `fetch` brings. `kind` stands
-        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source"), and what `fetch` raises; but
-        what is UNAVAILABLE there is a bad source here.
+        for the model type that its files say. Raises NOT_FOUND (what="model"), INVALID_INPUT (what="source"), and what is INTERNAL in `fetch`;
+        for whatever else it refuses or does not reach, the source is the bad one.
         """
         await self.model(model)
         check_source(source)
@@ -305,9 +305,10 @@ class Catalog:
             try:
                 fetched = await self.fetch(source)
             except ServingError as error:
-                if error.kind is not Kind.UNAVAILABLE:
+                if error.kind in (Kind.INVALID_INPUT, Kind.INTERNAL, Kind.CANCELLED):
                     raise
-                # This server is there; with a 503 clients would ask again for minutes (Submarine requirement R14: 4xx).
+                # Where it is not open, too large, late or not there, the source is the wrong one (Submarine requirement R11); with a 503
+                # clients would ask again for minutes.
                 raise invalid(f"the source {quoted(source)} cannot be fetched: {error.message}", "source") from error
             path = await asyncio.to_thread(fetched.resolve)
             if not await asyncio.to_thread(self.roots.open_to, path):

@@ -17,7 +17,7 @@ from dragoman.core.model import EMPTY
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.registry import Registry
-from dragoman.serving.wishes import Document, entry, failed_of, policy_json, policy_of, versions_of
+from dragoman.serving.wishes import Document, earlier_stages, entry, failed_of, policy_json, policy_of, versions_of
 from dragoman.store import StoredVersion, Wish
 
 log = logging.getLogger("dragoman.models")
@@ -245,7 +245,6 @@ class Deployments:
                 model,
                 partial(_rewritten, model, facts, facts.restaged(known), choice, frozenset(forget), over=bool(required)),
                 stages={(model, version): stage for version, stage in known.items()},
-                back={(model, version): facts.stages[version] for version in known},
                 required=required,
                 wished=wished,
             )
@@ -279,11 +278,16 @@ def _rewritten(
     before = {} if standing is None else dict(standing.document)
     if versions_of(before) and "policy" not in before and not over:
         return None
-    after = _composed(model, before, restaged, choice(before), forget)
+    # What others have asked for has its new stage only until it has failed: that it had another one, the document knows.
+    known = earlier_stages(before)
+    was = {v: stage if (stage := facts.stages[v]) != new else known.get(v) for v, new in restaged.stages.items()}
+    after = _composed(model, before, restaged, choice(before), forget, was)
     return None if after == before and restaged == facts else after
 
 
-def _composed(model: str, before: Document, facts: _Facts, policy: Policy, forget: Collection[str]) -> Document:
+def _composed(
+    model: str, before: Document, facts: _Facts, policy: Policy, forget: Collection[str], was: Mapping[str, str | None]
+) -> Document:
     """The document by which a policy is followed. A version that has failed is left out, until it is another, or named, or to be forgotten."""
     failed = {
         version: each
@@ -297,7 +301,7 @@ def _composed(model: str, before: Document, facts: _Facts, policy: Policy, forge
     stages = {version: "" if facts.stages[version] in _NO_STAGES else facts.stages[version] for version in chosen}
     labels = {stage: version for version, stage in sorted(stages.items(), key=lambda item: version_order(item[0])) if stage}
     return {
-        "versions": {v: entry(facts.revisions[v], {"model": model, "version": v}, stages[v]) for v in chosen},
+        "versions": {v: entry(facts.revisions[v], {"model": model, "version": v}, stages[v], was[v]) for v in chosen},
         "labels": labels | {alias: version for alias, version in facts.aliases.items() if version in stages},
         "policy": policy_json(policy),
         "failed": failed,

@@ -16,7 +16,18 @@ from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.members import Members
-from dragoman.serving.wishes import FIXED, Document, brought, failed_of, labels_of, standing_of, tried_again, wanted_of, withdrawn
+from dragoman.serving.wishes import (
+    FIXED,
+    Document,
+    brought,
+    earlier_stages,
+    failed_of,
+    labels_of,
+    standing_of,
+    tried_again,
+    wanted_of,
+    withdrawn,
+)
 from dragoman.serving.words import check_name
 from dragoman.store import Report, Rewrite, Wish
 
@@ -78,6 +89,8 @@ class Registry:
         """Told whenever a wish or a report of any worker may have changed."""
         self._fixed: dict[str, tuple[Mapping[str, Wanted], Mapping[str, str]]] = {}
         self._wishes: dict[tuple[str, str], Wish] = {}
+        self._fallen: dict[tuple[str, str, str], tuple[int, str]] = {}
+        """(model, run, version) -> the newest generation in which it stands as failed, and the reason."""
         self._desired: dict[str, Desired] = {}
         self._applied: dict[str, _Applied] = {}
         self._reports: dict[str, Report] = {}
@@ -136,7 +149,6 @@ class Registry:
         rewrite: Rewrite,
         *,
         stages: Stages = EMPTY,
-        back: Stages = EMPTY,
         required: Collection[str] = (),
         run: str = "",
         wished: asyncio.Event | None = None,
@@ -144,7 +156,7 @@ class Registry:
         """Wish, and wait until it is so in every worker. `wished` is set when only the second is left.
 
         Raises UNAVAILABLE (what="load") with the reason when a version that this wish brought failed to load, or one that is `required`. What it
-        brought is then withdrawn, so that the versions before go on and no restart tries it again; their stages become those in `back`. What
+        brought is then withdrawn, so that the versions before go on and no restart tries it again; their stages become what they were. What
         a later wish has taken away meanwhile is no error.
         """
         before: Wish | None = None
@@ -166,11 +178,12 @@ class Registry:
             failures = await self.settled(name, again.generation, run)
         mine: Failures = {version: reason for version, reason in failures.items() if version in new}
         if mine and not (run and not worked):  # what never worked is nothing to go back to, and is forgotten with the server
-            mine = await self._withdraw(name, wish, old, mine, back, run)
+            mine = await self._withdraw(name, wish, old, mine, run)
         desired = self._desired.get(name, _NOTHING)
         asked = {v: reason for v, reason in failures.items() if v in required and v not in new and v in desired.versions}
-        # Who asked for the same beside this call may have withdrawn it already: it has failed for both.
-        gone = {v: reason for v, reason in desired.failed.items() if v in required}
+        # Who asked for the same beside this call may have withdrawn it already, and others may have asked again: it has failed for this call.
+        fallen = {v: self._fallen.get((name, run, v), (0, "")) for v in required}
+        gone = {v: reason for v, (generation, reason) in fallen.items() if generation > wish.generation}
         for version, reason in {**mine, **asked, **gone}.items():
             raise ServingError(Kind.UNAVAILABLE, f"model '{name}' version {version} failed to load: {reason}", what="load")
         return wish
@@ -219,6 +232,7 @@ class Registry:
             known = self._wishes.get((wish.model, wish.run))
             if wish.generation and wish.run in ("", self.run) and (known is None or known.generation < wish.generation):
                 self._wishes[wish.model, wish.run] = wish
+                self._fallen |= {(wish.model, wish.run, v): (wish.generation, reason) for v, reason in failed_of(wish.document).items()}
                 names[wish.model] = None
         for name in names:
             self._compose(name)
@@ -292,7 +306,7 @@ class Registry:
         over = applied is not None and applied.count >= desired.generation
         return {*self.failures(name), *(desired.versions if over else ())}
 
-    async def _withdraw(self, name: str, wish: Wish, old: Document, failures: Failures, back: Stages, run: str) -> Failures:
+    async def _withdraw(self, name: str, wish: Wish, old: Document, failures: Failures, run: str) -> Failures:
         """Take what failed out of the wish, where it still is; returns what of it was still wished for."""
         still: set[str] = set()
 
@@ -304,7 +318,8 @@ class Registry:
             return withdrawn(standing, wish, old, {version: failures[version] for version in still})
 
         try:
-            after = await self.wish(name, taken_out, run=run, stages={key: stage for key, stage in back.items() if key[1] in failures})
+            stages = {(name, version): stage for version, stage in earlier_stages(wish.document).items() if version in failures}
+            after = await self.wish(name, taken_out, run=run, stages=stages)
             await self.settled(name, after.generation, run)
         except ServingError as error:  # the reason why it does not load matters more
             log.warning("the wish for model '%s' that failed could not be withdrawn: %s", name, error.message)

@@ -1,8 +1,9 @@
 """Documents of wishes: what is stored about the versions of one model that should be served. Pure; called by the registry and what deploys.
 
-    {"versions": {"3": {"revision": "..", "origin": {..}, "stage": ".."}}, "labels": {"champion": "3"},
-     "policy": {"kind": "latest", "count": 2, "versions": []}, "failed": {"4": {"revision": "..", "reason": ".."}}}
+    {"versions": {"3": {"revision": "..", "origin": {..}, "stage": "..", "was": ".."}}, "labels": {"champion": "3"},
+     "policy": {"kind": "latest", "count": 2, "versions": []}, "failed": {"4": {"revision": "..", "reason": "..", "was": ".."}}}
 
+`was` is the stage that a version gets again when it does not load.
 `{}` is nothing. `{"fixed": true}`, in wishes of one run of a server only, stands for its targets as its command line names them.
 """
 
@@ -18,9 +19,10 @@ Document: TypeAlias = Mapping[str, Any]
 FIXED: Document = {"fixed": True}
 
 
-def entry(revision: str, origin: Mapping[str, Any], stage: str = "") -> dict[str, Any]:
+def entry(revision: str, origin: Mapping[str, Any], stage: str = "", was: str | None = None) -> dict[str, Any]:
     """What a document says of one version."""
-    return {"revision": revision, "origin": dict(origin), **({"stage": stage} if stage else {})}
+    stages = {"stage": stage or None, "was": was}
+    return {"revision": revision, "origin": dict(origin), **{key: value for key, value in stages.items() if value is not None}}
 
 
 def versions_of(document: Document) -> Mapping[str, Mapping[str, Any]]:
@@ -39,6 +41,12 @@ def labels_of(document: Document) -> dict[str, str]:
 def failed_of(document: Document) -> dict[str, str]:
     """Version -> reason, of those that were withdrawn because they did not load."""
     return {version: each["reason"] for version, each in document.get("failed", {}).items()}
+
+
+def earlier_stages(document: Document) -> dict[str, str]:
+    """Version -> the stage that it had before somebody asked for it, of those that were asked for or have failed."""
+    known = {**document.get("failed", {}), **versions_of(document)}
+    return {version: each["was"] for version, each in known.items() if "was" in each}
 
 
 def policy_of(document: Document) -> Policy:
@@ -71,8 +79,10 @@ def withdrawn(standing: Wish, mine: Wish, before: Document, failures: Mapping[st
     It is the one before `mine`, as long as nobody has wished since. Otherwise the failed versions are taken out, and those that `mine` had
     left out are taken in again: what was wished since was made of `mine`, and must not be left with nothing. The reasons are kept.
     """
+    tried = versions_of(mine.document)
     failed = {
-        version: {"revision": versions_of(mine.document)[version]["revision"], "reason": reason} for version, reason in failures.items()
+        version: {"reason": reason, **{key: tried[version][key] for key in ("revision", "was") if key in tried[version]}}
+        for version, reason in failures.items()
     }
     if standing.generation == mine.generation:
         base = dict(before)
