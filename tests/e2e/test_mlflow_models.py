@@ -1,5 +1,6 @@
 """MLflow's model folders behind the real command, asked through every protocol that is there: columns by name, whoever asks."""
 
+import json
 from pathlib import Path
 
 import requests
@@ -35,6 +36,29 @@ def test_columns_through_every_protocol(tmp_path: Path) -> None:
         assert requests.post(predict, json=bare, timeout=30).json() == {"predictions": [2]}
         tungsten = requests.post(f"{server.url}/predict", json=[ROW, ROW], timeout=30).json()
         assert tungsten["outputs"] == [{"predict": 2}, {"predict": 2}]
+
+
+def test_in_an_mlserver_repository(tmp_path: Path) -> None:
+    """model-settings.json may stand beside the MLmodel or above its folder; the folder must be one, and code is refused as everywhere."""
+
+    def settings(folder: Path, uri: str) -> None:
+        told = {"name": folder.name, "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": uri, "version": "v2"}}
+        (folder / "model-settings.json").write_text(json.dumps(told))
+
+    root = tmp_path / "models"
+    settings(made.flowers(root / "beside"), "./")
+    made.flowers(root / "above" / "model")
+    settings(root / "above", "./model")
+    made.own_code(root / "code" / "model")
+    settings(root / "code", "./model")
+    (root / "none" / "model").mkdir(parents=True)
+    settings(root / "none", "./model")
+    with serving(tmp_path / "data", str(root)) as server:
+        for model in ("beside", "above"):
+            answer = v2(server.url, model, **{name: [value] for name, value in ROW.items()}).json()
+            assert (answer["model_version"], answer["outputs"][0]["data"]) == ("v2", [2])
+        assert "--trust-pickle" in server.output
+        assert "expected the folder of an MLflow model" in server.output
 
 
 def test_wrong_columns(tmp_path: Path) -> None:

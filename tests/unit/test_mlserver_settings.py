@@ -82,6 +82,8 @@ def test_the_least_that_one_can_write(folder: Path) -> None:
         ("mlserver_xgboost.XGBoostModel", "xgboost"),
         ("mlserver_xgboost.xgboost.XGBoostModel", "xgboost"),
         ("mlserver_lightgbm.LightGBMModel", "lightgbm"),
+        ("mlserver_mlflow.MLflowRuntime", "mlflow"),
+        ("mlserver_mlflow.runtime.MLflowRuntime", "mlflow"),
         ("mlserver_onnx.OnnxModel", "onnx"),
         ("my_runtimes.ONNXRuntime", "onnx"),
     ],
@@ -94,7 +96,6 @@ def test_implementations(folder: Path, implementation: str, runtime: str) -> Non
 @pytest.mark.parametrize(
     "implementation",
     [
-        "mlserver_mlflow.MLflowRuntime",
         "mlserver_huggingface.HuggingFaceRuntime",
         "mlserver_catboost.CatboostModel",
         "mlserver_sklearn.Other",

@@ -3,6 +3,7 @@
 Called by repository.py, which knows where the models lie; the files are read by triton/ and mlserver.py.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from dragoman.core.lifecycle import choose
 from dragoman.core.model import ModelSpec
 from dragoman.core.tensors import Signature
 from dragoman.serving import layouts
-from dragoman.serving.mlserver import read_settings
+from dragoman.serving.mlflow_models import is_mlflow
+from dragoman.serving.mlserver import MLFLOW, read_settings
 from dragoman.serving.paths import read_bounded
 from dragoman.serving.settings import LARGEST_FILE, Device, ModelSettings, quoted
 from dragoman.serving.triton import config_from_json, config_json, read_config, translate
@@ -45,8 +47,8 @@ def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
     return specs
 
 
-def mlserver_model(folder: Path, base: ModelSpec) -> tuple[str, Versions]:
-    """The name and the one spec of a folder with model-settings.json."""
+def mlserver_model(folder: Path, base: ModelSpec, logged: Callable[[ModelSpec, Path], ModelSpec]) -> tuple[str, Versions]:
+    """The name and the one spec of a folder with model-settings.json. `logged` makes the spec of an MLflow folder over another."""
     path = folder / layouts.MLSERVER_SETTINGS
     settings = read_settings(read_bounded(path, LARGEST_FILE, str(path)), folder)
     spec = replace(_applied(base, settings), name=settings.name, version=settings.version or base.version)
@@ -55,6 +57,10 @@ def mlserver_model(folder: Path, base: ModelSpec) -> tuple[str, Versions]:
         ignored = f"{settings.source}: inputs and outputs have no effect here: they are read from the model"
         spec = replace(spec, signature=None, warnings=(*spec.warnings, ignored))
     artifact = settings.artifact if settings.artifact is not None else layouts.one_artifact(folder)
+    if settings.runtime == MLFLOW:
+        if not is_mlflow(artifact):
+            raise invalid(f"{settings.source}: parameters.uri: expected the folder of an MLflow model, with its MLmodel", "model")
+        return settings.name, {spec.version: logged(spec, artifact)}
     if artifact.is_dir():
         artifact = layouts.one_artifact(artifact)
     return settings.name, {spec.version: complete(spec, artifact)}

@@ -19,10 +19,13 @@ from dragoman.serving.settings import LARGEST_FILE, ModelSettings, limited, quot
 
 FILE = "model-settings.json"
 
+MLFLOW = "mlflow"
+"""The runtime of folders with an MLmodel, which say themselves what loads them."""
 _RUNTIMES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mlserver_sklearn.SKLearnModel": ("sklearn", ("model.joblib", "model.pickle", "model.pkl", "model.skops")),
     "mlserver_xgboost.XGBoostModel": ("xgboost", ("model.bst", "model.json", "model.ubj")),
     "mlserver_lightgbm.LightGBMModel": ("lightgbm", ("model.bst", "model.txt")),
+    "mlserver_mlflow.MLflowRuntime": (MLFLOW, ()),
 }
 """Implementation -> our runtime, and the files that it looks for in a folder."""
 _ONNX = ("onnx", ("model.onnx",))

@@ -110,7 +110,7 @@ class Reader:
         if path.is_dir() and (config or (path / layouts.TRITON_CONFIG).is_file()):
             return Found(place.name, triton_model(path, base, config))
         if (path / layouts.MLSERVER_SETTINGS).is_file():
-            name, specs = mlserver_model(path, base)
+            name, specs = mlserver_model(path, base, lambda spec, folder: self._mlflow(spec, folder, place))
             if place.named:  # the user's name wins over the file's
                 name, specs = place.name, {v: replace(s, name=place.name) for v, s in specs.items()}
             return Found(name, specs)
