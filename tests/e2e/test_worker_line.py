@@ -35,6 +35,7 @@ def test_a_worker_leaves_with_its_supervisor(tmp_path: Path, unread: bool) -> No
             "serial": 1,
             "run_dir": str(tmp_path / "run"),
             "keeper": "",
+            "run": "one",
         }
         ours.sendall(json.dumps(order).encode() + b"\n")
         client = Plain(port.getsockname()[1])
