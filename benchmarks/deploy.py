@@ -27,6 +27,8 @@ _MANY = 200
 _AT_ONCE = 16
 _VERSIONS = 30
 _RATE = 200
+_STAY_S = 0.2
+"""That each of them serves, at least."""
 _ROW = [5.1, 3.5, 1.4, 0.2]
 _INFER = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": _ROW}]}
 
@@ -103,6 +105,7 @@ def _rolling(models: Models, workers: int) -> tuple[str, int]:
         for version in range(2, _VERSIONS + 1):
             _call(port, "POST", "/api/v1/serve", _spec("iris", version))
             _call(port, "DELETE", "/api/v1/serve", _spec("iris", version - 1))
+            time.sleep(_STAY_S)
         took_s = time.perf_counter() - begin
         load.end()
     text = (
