@@ -1,7 +1,9 @@
 """Predictions outlive their server: kill -9 of the server, of a worker, retention, time-outs, queue limits. Real processes throughout."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +40,14 @@ def reach(client: Plain, prediction: str, *statuses: str) -> dict[str, Any]:
         return now if now["status"] in statuses else None
 
     return until(ask, what=f"{prediction} {statuses}")
+
+
+def stored(place: Path, prediction: str) -> str:
+    """What the database says: that a run has started is there a moment after clients see it, so that quick runs cost no write."""
+    (path,) = (place / "data").rglob("dragoman.db")
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        ((progress,),) = connection.execute("SELECT progress FROM predictions WHERE id = ?", [prediction])
+    return str(progress)
 
 
 def kill(running: Running) -> None:
