@@ -100,27 +100,20 @@ def _versions(options: argparse.Namespace) -> int:
         models = [call(options, "GET", f"{_REGISTRY}/{quote(options.model, safe='')}")]
     else:
         models = call(options, "GET", _REGISTRY).get("models", [])
-    if not all("versions" in model for model in models):
-        raise foreign(options)
+    try:
+        rows = [_row(model["name"], each) for model in models for each in model["versions"]]
+    except (KeyError, TypeError) as error:  # some other server's JSON
+        raise foreign(options) from error
     if options.output == "json":
         print(json.dumps(models, indent=2))
         return 0
-    rows = [
-        [
-            model["name"],
-            each["version"],
-            each["kind"],
-            each["stage"],
-            " ".join(each["aliases"]),
-            each["state"],
-            moment(each["created"]),
-            each["source"],
-        ]
-        for model in models
-        for each in model["versions"]
-    ]
     table(("name", "version", "kind", "stage", "aliases", "state", "created", "source"), rows)
     return 0
+
+
+def _row(name: str, version: dict[str, Any]) -> list[str]:
+    aliases, created = " ".join(version["aliases"]), moment(version["created"])
+    return [name, version["version"], version["kind"], version["stage"], aliases, version["state"], created, version["source"]]
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.fetch import ACCESS, Downloaded, Fetched, Have, Resolver, media_type, shown, too_large
 from dragoman.serving.fetch_policy import Address, FetchPolicy, plain_host
+from dragoman.serving.threads import to_the_end
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRY_LATER = frozenset({408, 425, 429})
@@ -92,7 +93,7 @@ async def download_http(
                 break
             if place + len(piece) > policy.max_bytes:
                 raise too_large(url, policy)
-            await asyncio.to_thread(write, piece, place, whole)
+            await to_the_end(functools.partial(write, piece, place, whole))
             place += len(piece)
             have.size = place
         if whole and place != whole:

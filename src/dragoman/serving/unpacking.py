@@ -102,7 +102,5 @@ def _told(archive: Path) -> Iterator[None]:
         raise
     except FileExistsError:
         raise invalid(f"the archive '{archive.name}' holds two files of one name") from None
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, ValueError, EOFError, RuntimeError, NotImplementedError) as error:
-        raise invalid(f"the archive '{archive.name}' cannot be unpacked: {error}") from error
-    except Exception as error:  # zlib.error, lzma.LZMAError: each compression has its own
-        raise invalid(f"the archive '{archive.name}' cannot be unpacked: {type(error).__name__}: {error}") from error
+    except Exception as error:  # each reader and each compression has errors of its own
+        raise invalid(f"the archive '{archive.name}' cannot be unpacked: {str(error) or type(error).__name__}") from error
