@@ -19,12 +19,12 @@ MODULES = sorted(ROOT.rglob("*.py"))
 MAY_IMPORT = {
     "core": {"core"},
     "proto": {"core", "proto"},
-    "runtimes": {"core", "runtimes"},
+    "runtimes": {"core", "proto", "runtimes"},
     "hosting": {"core", "hosting"},
     "store": {"core", "store"},
     "engines": {"core", "hosting", "engines"},
     "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
-    "dialects": {"core", "serving", "dialects"},
+    "dialects": {"core", "proto", "serving", "dialects"},
     "console": {"core", "serving", "console"},
     "compat": {"core", "compat"},
 }
@@ -74,7 +74,7 @@ LATE = {
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
     "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
-    "proto/messages.py": {"google": "protobuf is an extra, for Triton repositories only"},
+    "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import"},
     "runtimes/estimator_files.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},

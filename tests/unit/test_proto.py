@@ -133,23 +133,6 @@ def test_protobuf_is_not_imported_until_asked() -> None:
     assert python(code) == "False"
 
 
-def test_without_protobuf_the_error_names_the_extra() -> None:
-    """UNSUPPORTED with the command that installs it, and no traceback of an import."""
-    code = """
-import sys
-sys.modules["google.protobuf"] = None
-from dragoman.core.errors import ServingError
-from dragoman.serving.triton import read_config
-try:
-    read_config("", "m")
-except ServingError as error:
-    print(error.kind.name, error.message)
-"""
-    answer = python(code)
-    assert answer.startswith("UNSUPPORTED")
-    assert "dragoman[triton]" in answer
-
-
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [

@@ -16,6 +16,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "torch": "dragoman.runtimes.torch:load",
         "python": "dragoman.runtimes.python:load",
         "mlflow": "dragoman.runtimes.mlflow:load",
+        "savedmodel": "dragoman.runtimes.savedmodel:load",
+        "litert": "dragoman.runtimes.litert:load",
     },
     "dialects": {
         "v2": "dragoman.dialects.v2.rest:V2",
@@ -26,6 +28,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "submarine": "dragoman.dialects.submarine.rest:Submarine",
         "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "console": "dragoman.console.routes:Console",
+    },
+    "services": {
+        "v2": "dragoman.dialects.v2.grpc:InferenceService",
+        "tfserving_prediction": "dragoman.dialects.tfserving.grpc:PredictionService",
+        "tfserving_model": "dragoman.dialects.tfserving.grpc_model:ModelService",
     },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }

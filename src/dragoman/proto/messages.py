@@ -1,15 +1,13 @@
 """Message classes of our .proto files, and their text and JSON parsers. The only place that imports protobuf, and only when asked.
 
 They live in a descriptor pool of their own: a client library that a model imports may register the same names in the process-wide one.
-Called by serving/triton; protobuf is the optional extra "triton".
+Called by serving/triton, and by whatever speaks gRPC or reads TensorFlow's files.
 """
 
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
-
-from dragoman.core.plugins import missing
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -29,19 +27,29 @@ class TextError(ValueError):
 
 @cache
 def _classes() -> dict[str, type["Message"]]:
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError as error:
-        raise missing("triton", "protobuf", error) from error
+    from google.protobuf import descriptor_pb2, message_factory
+
     described = descriptor_pb2.FileDescriptorSet.FromString(files(__package__).joinpath(_FILE).read_bytes())
-    pool = descriptor_pool.DescriptorPool()
     for file in described.file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClassesForFiles([file.name for file in described.file], pool)
+        pool().AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClassesForFiles([file.name for file in described.file], pool())
+
+
+@cache
+def pool() -> Any:
+    """The descriptor pool in which all of them are, for reflection."""
+    from google.protobuf import descriptor_pool
+
+    return descriptor_pool.DescriptorPool()
+
+
+def message_class(full_name: str) -> type["Message"]:
+    """The class of a message, by its full name such as "inference.ModelConfig"."""
+    return _classes()[full_name]
 
 
 def new(full_name: str) -> "Message":
-    """An empty message, by its full name such as "inference.ModelConfig". Raises UNSUPPORTED, naming the extra, without protobuf."""
+    """An empty message, by its full name."""
     return _classes()[full_name]()
 
 

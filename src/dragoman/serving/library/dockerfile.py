@@ -34,7 +34,9 @@ _FRAMEWORK_EXTRAS = {
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
     "torch": "torch",
-    "triton": "triton,onnx",
+    "triton": "onnx",
+    "savedmodel": "tensorflow",
+    "litert": "litert",
 }
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?(?:=[A-Za-z0-9.+:~-]+)?")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*")
