@@ -47,7 +47,7 @@ def batch_key(request: InferRequest, signature: Signature, *, padded: bool = Fal
 
 def _alike(tensor: Tensor, signature: Signature) -> tuple[int, ...]:
     """Equal for tensors that may be filled up to one size: each open one is within a factor of two, so that nobody's batch grows beyond reason."""
-    trailing = tensor.array.shape[1:]
+    trailing: tuple[int, ...] = tensor.array.shape[1:]
     if not tensor.array.size:  # it has no element to be filled up with
         return trailing
     declared = next((s.shape for s in signature.inputs if s.name == tensor.name), None)
