@@ -12,11 +12,12 @@ from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import Form, Rows, Signature, Tensors
+from dragoman.core.tensors import Form, Rows, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
-from dragoman.dialects.tfserving import answers, decode, encode, messages, rows
+from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, messages, rows
+from dragoman.dialects.tfserving.answers import find_signature
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -37,6 +38,7 @@ class TFServing:
     def __init__(self, services: Services) -> None:
         self._gateway = services.gateway
         self._max_inflated = services.max_inflated
+        self._check_methods = services.check_methods
 
     def route(self, request: Request) -> Route:
         """Match method and path; every pair that this protocol does not have is INVALID_INPUT, not NOT_FOUND."""
@@ -65,21 +67,22 @@ class TFServing:
                 return Route(self._metadata, Access.PUBLIC, where)
             case "POST", b":predict":
                 return Route(self._predict, Access.INFER, where)
-            case "POST", b":classify" | b":regress" as asked:
-                return Route(self._examples, Access.INFER, (*where, asked[1:].decode()))
+            case "POST", b":classify":
+                return Route(self._classify, Access.INFER, where)
+            case "POST", b":regress":
+                return Route(self._regress, Access.INFER, where)
         raise messages.malformed(method, path)
 
     # --- handlers ---
 
     async def _predict(self, request: Request, name: str, version: str, label: str) -> Answer:
-        body = await request.body()
-        encoding = request.header(b"content-encoding")
-        if encoding is not None:
-            body = await self._inflated(body, encoding)
+        body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
         entry = self._find(name, version, label)
-        key, signature = _signature(entry, wanted)
+        key, signature = find_signature(entry, wanted)
+        if self._check_methods:
+            classified.check_predict(signature)
         if signature.form is Form.ROWS:
             return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
         asked = decode.asked(tree, body, signature)
@@ -97,9 +100,29 @@ class TFServing:
         answered = output_rows(response.outputs, entry.signatures[key], entry.name)
         return Answer(body=rows.predictions(answered, entry.name) if in_rows else rows.columns(answered, entry.name))
 
-    async def _examples(self, request: Request, name: str, version: str, label: str, method: str) -> Answer:
-        await request.body()
-        raise messages.no_method(self._find(name, version, label).name, method)
+    async def _classify(self, request: Request, name: str, version: str, label: str) -> Answer:
+        entry, key, asked = await self._examples(request, name, version, label)
+        found = await classified.classify(
+            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-classify", check_method=self._check_methods
+        )
+        return _results(request, encode.classes(found))
+
+    async def _regress(self, request: Request, name: str, version: str, label: str) -> Answer:
+        entry, key, asked = await self._examples(request, name, version, label)
+        found = await classified.regress(
+            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-regress", check_method=self._check_methods
+        )
+        return _results(request, encode.numbers(found))
+
+    async def _examples(self, request: Request, name: str, version: str, label: str) -> tuple[Entry, str, list[bytes]]:
+        """Who answers a :classify or :regress request, by which signature, and its Examples. The entry is found last: see `_find`."""
+        body = await self._body(request)
+        tree = decode.document(body)
+        wanted = decode.signature_name(tree, body)
+        asked = examples.asked(tree, body)
+        entry = self._find(name, version, label)
+        key, _ = find_signature(entry, wanted, messages.no_signature_found)
+        return entry, key, asked
 
     async def _status(self, request: Request, name: str, version: str, label: str) -> Answer:
         known = self._gateway.statuses(name)
@@ -118,9 +141,11 @@ class TFServing:
 
     # --- what they share ---
 
-    async def _inflated(self, body: bytes, encoding: bytes) -> bytes:
+    async def _body(self, request: Request) -> bytes:
         """The body as its sender meant it. Other encodings than gzip are not looked at, as in TensorFlow Serving."""
-        if b"gzip" not in encoding.lower():
+        body = await request.body()
+        encoding = request.header(b"content-encoding")
+        if encoding is None or b"gzip" not in encoding.lower():
             return body
         try:
             return await inflated(body, b"gzip", self._max_inflated)
@@ -144,13 +169,10 @@ class TFServing:
             raise
 
 
-def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
-    """The key and the signature that a request names; "serving_default" is another name of the default."""
-    key = "" if wanted == answers.DEFAULT_SIGNATURE and wanted not in entry.signatures else wanted
-    signature = entry.signatures.get(key) if not key.startswith("@") else None
-    if signature is None:
-        raise messages.no_signature(wanted)
-    return key, signature
+def _results(request: Request, results: bytes) -> Answer:
+    """The answer of :classify and :regress. Gradient's documentation calls the key `result`, so that its clients may look there."""
+    again = b',"result":' + results if request.raw_path[:15].lower() == b"/model-serving/" else b""
+    return Answer(body=b'{"results":' + results + again + b"}")
 
 
 def _version(digits: str) -> str:
