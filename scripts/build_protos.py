@@ -10,6 +10,7 @@ messages in the process-wide pool, where the same names of a client library that
 import argparse
 import sys
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
@@ -20,11 +21,16 @@ OUTPUT = "descriptors.binpb"
 
 
 def compile_protos(folder: Path) -> descriptor_pb2.FileDescriptorSet:
-    """Every .proto of the folder, in the order of their names. Raises RuntimeError when the compiler refuses one; it says why on stderr."""
+    """Every .proto of the folder and what it imports of protobuf's own, each after its imports, else in the order of their names.
+
+    Raises RuntimeError when the compiler refuses one; it says why on stderr.
+    """
     sources = sorted(path.name for path in folder.glob("*.proto"))
+    well_known = files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / OUTPUT
-        arguments = ["protoc", f"--proto_path={folder}", f"--descriptor_set_out={target}", *sources]
+        paths = [f"--proto_path={folder}", f"--proto_path={well_known}"]
+        arguments = ["protoc", *paths, "--include_imports", f"--descriptor_set_out={target}", *sources]
         if protoc.main(arguments) != 0:
             raise RuntimeError(f"the compiler refused {', '.join(sources)}")
         return descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())

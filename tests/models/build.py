@@ -4,6 +4,7 @@ Parent folders are made. All files have IR version 9 and opset 18, which every s
 involved, so every build is the same.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,50 @@ def large(path: Path | str, megabytes: int = 100) -> Path:
         [value("y", "FP32", ["N", width])],
         [constant("weights", weights)],
     )
+
+
+def half_plus_two(folder: Path | str) -> Path:
+    """A model of three signatures in a folder, as `dragoman convert` writes it; returns its description file.
+
+    serving_default: x FP32 [N,1] -> y = x/2 + 2; twice, whose input and output are both called "x" there, FP32 [N]; table: index -> square,
+    as `lookup`.
+    """
+    root = Path(folder)
+    save(
+        root / "graphs" / "half.onnx",
+        [helper.make_node("Mul", ["x", "half"], ["halved"]), helper.make_node("Add", ["halved", "two"], ["y"])],
+        [value("x", "FP32", ["N", 1])],
+        [value("y", "FP32", ["N", 1])],
+        [constant("half", np.array(0.5, np.float32)), constant("two", np.array(2, np.float32))],
+    )
+    save(
+        root / "graphs" / "twice.onnx",
+        [helper.make_node("Add", ["in", "in"], ["out"]), helper.make_node("Neg", ["out"], ["minus"])],
+        [value("in", "FP32", ["N"])],
+        [value("out", "FP32", ["N"]), value("minus", "FP32", ["N"])],
+    )
+    lookup(root / "graphs" / "table.onnx")
+    described = {
+        "onnx_signatures": 1,
+        "default": "serving_default",
+        "signatures": {
+            "table": {"file": "graphs/table.onnx"},
+            "serving_default": {
+                "file": "graphs/half.onnx",
+                "method": "tensorflow/serving/predict",
+                "inputs": {"x": {"native": "serving_default_x:0"}},
+                "outputs": {"y": {"native": "StatefulPartitionedCall:0"}},
+            },
+            "twice": {
+                "file": "graphs/twice.onnx",
+                "inputs": {"x": {"tensor": "in"}},
+                "outputs": {"less": {"tensor": "minus"}, "x": {"tensor": "out"}, "again": {"tensor": "out"}},
+            },
+        },
+    }
+    path = root / "signatures.json"
+    path.write_text(json.dumps(described))
+    return path
 
 
 BUILDERS: Mapping[str, Callable[[Path | str], Path]] = {

@@ -50,7 +50,7 @@ under ours. Everywhere else a module's full name says where it is."""
 
 THIRD_PARTY = {
     "core": {"numpy"},
-    "proto": set(),
+    "proto": {"numpy"},
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),

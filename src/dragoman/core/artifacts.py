@@ -42,9 +42,13 @@ TRUST = (
 )
 """The ways out of a refusal of pickles and code, for messages."""
 
+SIGNATURES_KEY = "onnx_signatures"
+"""The first key of the file that describes a folder of ONNX graphs, one per signature (runtimes/onnx_signatures.py)."""
+
 _AMBIGUOUS = frozenset({".json", ".bst", ".model", ".txt"})
 _HEAD = 4096
 _LFS = b"version https://git-lfs"
+_SIGNATURES = re.compile(rb'\s*\{\s*"%b"\s*:' % SIGNATURES_KEY.encode())
 # JSON, or UBJSON where a key is a length (type and big-endian number) and its characters
 _XGBOOST = re.compile(rb'\s*\{\s*("version"\s*:\s*\[[\d\s,]*\]\s*,\s*)?"learner"\s*:|\{[iUIlL][\x00-\x07]{1,8}learner\{')
 
@@ -59,6 +63,8 @@ def detect(path: Path) -> str | None:
         head = read_head(path)
         if looks_like_xgboost(head):
             return "xgboost"
+        if _SIGNATURES.match(head) is not None:
+            return "onnx"
         return "lightgbm" if looks_like_lightgbm(head) else None
     return runtime
 

@@ -17,7 +17,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.plugins import missing
 from dragoman.core.tensors import BF16, BYTES, DATATYPES, FP32, FP64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
-from dragoman.runtimes import arrays, memory, onnx_errors, onnx_file
+from dragoman.runtimes import arrays, memory, onnx_errors, onnx_file, onnx_signatures
 from dragoman.runtimes.options import Options, processors
 from dragoman.runtimes.signatures import settle
 
@@ -56,6 +56,13 @@ def load(spec: ModelSpec) -> Model:
     except ImportError as error:
         raise missing("onnx", "onnxruntime", error) from error
     path = locate(spec.artifact, "onnx", spec.name)
+    if path.suffix.lower() == ".json":
+        return onnx_signatures.load(path, spec, lambda graph, part: _open(onnxruntime, part, graph))
+    return _open(onnxruntime, spec, path)
+
+
+def _open(onnxruntime: Any, spec: ModelSpec, path: Path) -> "OnnxModel":
+    """One graph."""
     options = Options(spec)
     providers = _providers(onnxruntime, options, spec.name)
     settings = _settings(onnxruntime, options, spec, quiet=not providers)

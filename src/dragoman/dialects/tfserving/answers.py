@@ -1,12 +1,10 @@
-"""Model status and model metadata, as the JSON forms of TensorFlow Serving's messages, and signatures by name. Called by rest.py."""
+"""Model status and model metadata, as the JSON forms of TensorFlow Serving's messages. Called by rest.py."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dragoman.core.errors import ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.tensors import Signature, TensorSpec
-from dragoman.dialects.tfserving import messages
 from dragoman.dialects.tfserving.messages import TYPE_NAMES
 from dragoman.serving.gateway import Entry, VersionStatus
 
@@ -22,15 +20,6 @@ STATES: Mapping[State, str] = {
 }
 if len(STATES) != len(State):
     raise TypeError("every state of a version has a name in TensorFlow Serving's terms")
-
-
-def find_signature(entry: Entry, wanted: str, refuse: Callable[[str], ServingError] = messages.no_signature) -> tuple[str, Signature]:
-    """The key and the signature that a request names; "serving_default" is another name of the default. Raises what `refuse` makes."""
-    key = "" if wanted == DEFAULT_SIGNATURE and wanted not in entry.signatures else wanted
-    signature = entry.signatures.get(key) if not key.startswith("@") else None
-    if signature is None:
-        raise refuse(wanted or DEFAULT_SIGNATURE)
-    return key, signature
 
 
 def status(versions: Iterable[VersionStatus]) -> dict[str, Any]:

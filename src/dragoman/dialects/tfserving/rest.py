@@ -10,14 +10,12 @@ import orjson
 
 from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Rows, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
-from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, messages, rows
-from dragoman.dialects.tfserving.answers import find_signature
+from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -79,8 +77,11 @@ class TFServing:
         body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
-        entry = self._find(name, version, label)
-        key, signature = find_signature(entry, wanted)
+        entry = finding.find(self._gateway, name, version, label)
+        found = finding.signature_of(entry, wanted)
+        if found is None:
+            raise messages.no_signature(wanted or answers.DEFAULT_SIGNATURE)
+        key, signature = found
         if self._check_methods:
             classified.check_predict(signature)
         if signature.form is Form.ROWS:
@@ -115,29 +116,23 @@ class TFServing:
         return _results(request, encode.numbers(found))
 
     async def _examples(self, request: Request, name: str, version: str, label: str) -> tuple[Entry, str, list[bytes]]:
-        """Who answers a :classify or :regress request, by which signature, and its Examples. The entry is found last: see `_find`."""
+        """Who answers a :classify or :regress request, by which signature, and its Examples. The entry is found last: nothing is awaited after."""
         body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
         asked = examples.asked(tree, body)
-        entry = self._find(name, version, label)
-        key, _ = find_signature(entry, wanted, messages.no_signature_found)
-        return entry, key, asked
+        entry = finding.find(self._gateway, name, version, label)
+        found = finding.signature_of(entry, wanted)
+        if found is None:
+            raise messages.no_signature_found(wanted or answers.DEFAULT_SIGNATURE)
+        return entry, found[0], asked
 
     async def _status(self, request: Request, name: str, version: str, label: str) -> Answer:
-        known = self._gateway.statuses(name)
-        if label and known:
-            version = self._gateway.labels(name).get(label, "")
-            if not version:
-                raise messages.no_label(label)
-        if version:
-            known = [each for each in known if each.version == version]
-        if not known:
-            raise messages.no_status(name, version)
+        known = finding.statuses(self._gateway, name, version, label)
         return Answer(body=orjson.dumps(answers.status(known)))
 
     async def _metadata(self, request: Request, name: str, version: str, label: str) -> Answer:
-        return Answer(body=orjson.dumps(answers.metadata(self._find(name, version, label))))
+        return Answer(body=orjson.dumps(answers.metadata(finding.find(self._gateway, name, version, label))))
 
     # --- what they share ---
 
@@ -153,20 +148,6 @@ class TFServing:
             if error.kind is Kind.TOO_LARGE:
                 raise
             raise messages.empty_document(error.message) from None
-
-    def _find(self, name: str, version: str, label: str) -> Entry:
-        """The entry that answers. No await may follow before `Gateway.infer`."""
-        try:
-            return self._gateway.find(name, version, label)
-        except ServingError as error:
-            known = self._gateway.statuses(name)
-            if label and error.what == "label":
-                raise messages.no_label(label) from None
-            if version:
-                known = [each for each in known if each.version == version]
-            if all(each.state is State.GONE for each in known):  # unloaded versions are no servables any more
-                raise messages.no_servable(name, version) from None
-            raise
 
 
 def _results(request: Request, results: bytes) -> Answer:
