@@ -67,6 +67,8 @@ class Wanted:
     revision: str
     spec: ModelSpec | None = None
     origin: Mapping[str, Any] = EMPTY
+    fault: str = ""
+    """Why there is nothing that could be loaded: the load fails with this, and the versions before go on."""
 
 
 @dataclass(frozen=True, slots=True)
