@@ -50,6 +50,15 @@ class Entry:
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the entry from being drained: for work that asks it several times."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.left()
+
     async def idle(self, timeout_s: float) -> bool:
         """Wait until no request is in flight. False when that took longer than the time-out."""
         if not self.in_flight:
@@ -303,22 +312,20 @@ class Gateway:
     @contextmanager
     def _failures(self, entry: Entry, meter: Meter, begin: int) -> Iterator[None]:
         """Hold an entry while one of its requests runs, and meter how that fails. `infer` has the same inline: it is the hot path."""
-        entry.in_flight += 1
-        try:
-            yield
-        except ServingError as error:
-            meter.failed(error.kind, time.monotonic_ns() - begin)
-            if error.trace:
-                log.warning("%s\n%s", error.message, error.trace.rstrip())
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
-            raise
-        except Exception:
-            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
-            raise
-        finally:
-            entry.left()
+        with entry.held():
+            try:
+                yield
+            except ServingError as error:
+                meter.failed(error.kind, time.monotonic_ns() - begin)
+                if error.trace:
+                    log.warning("%s\n%s", error.message, error.trace.rstrip())
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
+                raise
+            except Exception:
+                meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
+                raise
 
     def _meter(self, entry: Entry, dialect: str) -> Meter:
         meter = entry.meters.get(dialect)
