@@ -202,7 +202,8 @@ class GradientDeployments:
                 raise
             self._say(deployment, error.message)
         else:
-            self._say(deployment, "running")
+            if versions_of(self._registry.document(deployment)):  # it may have been stopped meanwhile
+                self._say(deployment, "running")
 
     async def _unwish(self, record: Record) -> Record:
         await self._registry.wish(record.id, lambda standing: None if standing is None else {})
