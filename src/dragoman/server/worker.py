@@ -36,9 +36,13 @@ from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
+from dragoman.serving.doors import Doors
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.gradient.logs import LogHandler, Logs, attach, detach
+from dragoman.serving.gradient.models import Models
+from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
@@ -128,6 +132,10 @@ class Worker:
             logged=tracking.location,
             fetch=artifacts_for_requests(settings, self.roots).fetch,
         )
+        self._deployment_logs = Logs(settings.data_path)
+        self.gradient = GradientDeployments(
+            self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
+        )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -146,14 +154,16 @@ class Worker:
             uploads=self.uploads,
             catalog=self.catalog,
             deployments=self.deployments,
+            gradient=self.gradient,
             artifacts=ArtifactFolder(self.roots.artifacts),
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self.app = App(self.dialects, Guard(settings, self.gateway, Doors(self.registry, self.gateway)), settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
+        self._log_handler: LogHandler | None = None
         self._servers: list[HttpServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
@@ -206,6 +216,7 @@ class Worker:
     async def load(self, progress: Progress = lambda _: None, *, deployed: bool = True) -> Loaded:
         """Load the targets and, with `deployed`, whatever is deployed in the store; one bad model does not stop the others."""
         self._progress = progress
+        self._log_handler = attach(self._deployment_logs)
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         if deployed:
@@ -258,12 +269,15 @@ class Worker:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
+        await self.gradient.close()
         await self.deployments.close()
         await self.reconciler.close()
         await self.watch.close()
         await self.engines.close()
         await self.store.close()
         self.repository.close()
+        if self._log_handler is not None:
+            detach(self._log_handler)
 
     async def _drain_http(self) -> int:
         return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
