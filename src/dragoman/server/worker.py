@@ -26,19 +26,23 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
-from dragoman.server.http import HttpLimits, HttpServer, Peers
+from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
-from dragoman.server.telemetry import Telemetry
+from dragoman.server.telemetry import MetricsOnly, Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
+from dragoman.serving.doors import Doors
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.gradient.logs import LogHandler, Logs, attach, detach
+from dragoman.serving.gradient.models import Models
+from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
@@ -95,6 +99,7 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
+        self.gateway.lenient = settings.lenient_readiness
         opener = partial(open_store, settings.store_url)
         self.store = LateStore(opener, partial(exists, settings.store_url))
         members = Members(settings.data_path / "owners", shared, alone=settings.alone)
@@ -113,7 +118,8 @@ class Worker:
         self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared)
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
-        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins)
+        named = settings.load_model if settings.load == "request" else None
+        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins, named)
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
         self.deployments = Deployments(self.store, self.registry, self.gateway)
         tracking = Tracking(self.store)
@@ -126,6 +132,10 @@ class Worker:
             logged=tracking.location,
             fetch=artifacts_for_requests(settings, self.roots).fetch,
         )
+        self._deployment_logs = Logs(settings.data_path)
+        self.gradient = GradientDeployments(
+            self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
+        )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -135,7 +145,7 @@ class Worker:
             registry=self.registry,
             operations=operations,
             meters=self.meters,
-            info=ServerInfo("dragoman", __version__),
+            info=ServerInfo(settings.server_name, __version__),
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
@@ -144,15 +154,17 @@ class Worker:
             uploads=self.uploads,
             catalog=self.catalog,
             deployments=self.deployments,
+            gradient=self.gradient,
             artifacts=ArtifactFolder(self.roots.artifacts),
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self.app = App(self.dialects, Guard(settings, self.gateway, Doors(self.registry, self.gateway)), settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
-        self._http: HttpServer | None = None
+        self._log_handler: LogHandler | None = None
+        self._servers: list[HttpServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -204,6 +216,7 @@ class Worker:
     async def load(self, progress: Progress = lambda _: None, *, deployed: bool = True) -> Loaded:
         """Load the targets and, with `deployed`, whatever is deployed in the store; one bad model does not stop the others."""
         self._progress = progress
+        self._log_handler = attach(self._deployment_logs)
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         if deployed:
@@ -211,7 +224,13 @@ class Worker:
         return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Answer on these sockets, every dialect on each."""
+        """Answer on these sockets (see listeners.py): every dialect on each, but for the one for metrics only."""
+        several = len(self.settings.port)
+        await self._answer(sockets[:several], self.asgi, self._peers)
+        if sockets[several:]:
+            await self._answer(sockets[several:], MetricsOnly(self.app), None)
+
+    async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
         limits = HttpLimits(
             buffer_bytes=min(_WHOLE_BODY, settings.max_body),
@@ -219,14 +238,15 @@ class Worker:
             max_connections=settings.max_connections,
             keep_alive_timeout_s=settings.keep_alive,
         )
-        self._http = HttpServer(
-            self.asgi,
+        server = HttpServer(
+            application,
             limits=limits,
             error_body=self._error_body,
             on_response=AccessLog() if settings.access_log else None,
-            peers=self._peers,
+            peers=peers,
         )
-        await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        self._servers.append(server)
+        await server.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
     def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
@@ -249,15 +269,18 @@ class Worker:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
+        await self.gradient.close()
         await self.deployments.close()
         await self.reconciler.close()
         await self.watch.close()
         await self.engines.close()
         await self.store.close()
         self.repository.close()
+        if self._log_handler is not None:
+            detach(self._log_handler)
 
     async def _drain_http(self) -> int:
-        return await self._http.drain(self.settings.drain_timeout) if self._http is not None else 0
+        return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
 
 
 async def _nothing() -> dict[str, Any]:
@@ -276,7 +299,10 @@ def defaults(settings: Settings) -> Defaults:
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
-            max_size=settings.batch_size or BatchPolicy().max_size,
+            max_size=settings.batch_size or (settings.batch_sizes or (BatchPolicy().max_size,))[-1],
+            allowed=settings.batch_sizes,
+            cut=settings.batch_cut,
+            pad=settings.batch_pad,
             max_delay_s=settings.batch_delay_ms / 1000,
             max_queue=settings.max_queue,
         ),

@@ -113,6 +113,22 @@ class Registry:
         wish = self._wishes.get((name, run))
         return EMPTY if wish is None else wish.document
 
+    def generation(self, name: str) -> int:
+        """The newest wish for a model, of those in the store, that this worker has taken in."""
+        stored = ("",) if self.members.whole else ("", self.run)
+        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
+
+    async def applied(self, name: str) -> bool:
+        """Whether every live worker has applied the wish that stands, or a later one, as `settled` means it; does not wait."""
+        desired, mine = self._desired.get(name), self._applied.get(name)
+        if desired is not None and (mine is None or mine.count < desired.generation):
+            return False
+        if self.members.alone or (generation := self.generation(name)) == 0:
+            return True
+        store = await self._store.get()
+        others = await self.members.others(store, uncounted=False)
+        return others <= {r.worker for r in await store.reports(name) if r.generation >= generation}
+
     def fixed(self, name: str) -> Collection[str]:
         """The versions of a target of the command line."""
         fixed = self._fixed.get(name)
@@ -195,7 +211,7 @@ class Registry:
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
         alone = self.members.alone or (bool(run) and self.members.whole)
-        await self._until(lambda: alone or self._generation(name) >= generation)
+        await self._until(lambda: alone or self.generation(name) >= generation)
         desired = self._desired.get(name)
         if desired is None:
             return EMPTY
@@ -210,7 +226,7 @@ class Registry:
 
     def report(self, name: str, failures: Failures) -> None:
         """What is desired now is applied, as far as it can be."""
-        applied = _Applied(self._desired[name].generation, self._generation(name), dict(failures))
+        applied = _Applied(self._desired[name].generation, self.generation(name), dict(failures))
         if self._applied.get(name) == applied:
             return
         self._applied[name] = applied
@@ -273,11 +289,6 @@ class Registry:
             for watcher in self._watchers:
                 watcher(name)
         self.changes.tell()
-
-    def _generation(self, name: str) -> int:
-        """The newest wish for a model, of those in the store, that this worker has taken in."""
-        stored = ("",) if self.members.whole else ("", self.run)
-        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
 
     def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
         standing = self._wishes.get((name, run))
