@@ -304,7 +304,6 @@ answer([
 
 
 class TestMlflow:
-    @pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # it says nothing of the store that the next does not
     def test_a_logged_model_is_deployable(self, running: Running) -> None:
         """`log_model(..., registered_model_name=...)` against our server, deployed by Submarine's client, called by name of column (R10)."""
         seen = mlflow(
@@ -349,7 +348,6 @@ answer([client.get_model_version("flowers", "1").current_stage,
         )
         assert loaded == ["Production", expected]
 
-    @pytest.mark.parametrize("store", ["sqlite"], indirect=True)
     def test_the_registry(self, running: Running, root: Path) -> None:
         """Create, get, search, update, rename, alias, stage, tag and delete, as the client's calls do them (R10, R14)."""
         seen = mlflow(

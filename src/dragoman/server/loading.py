@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import ServingError
 from dragoman.core.lifecycle import State, Wanted
 from dragoman.core.model import EMPTY, ModelSpec, Servable
 from dragoman.core.samples import instances, row_example, v2_inputs
@@ -17,7 +17,7 @@ from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.origins import Origins
 from dragoman.serving.polling import Polling
-from dragoman.serving.reading import Lack
+from dragoman.serving.reading import Lack, broken
 from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading, unavailable_label
 from dragoman.serving.repository import Found
@@ -50,7 +50,8 @@ class Loaded:
 class Loading:
     """The opener of the reconciler, and the first loads of a worker.
 
-    With `waits` the start takes as long as there are targets that are not there yet; with `strict` it fails when one of them does.
+    With `waits` the start takes as long as there are targets that are not there yet; with `strict` it fails when one of them does. `named` are
+    the models that are loaded at start, None for everything.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Loading:
         origins: Origins,
         polling: Polling,
         reloading: Reloading,
+        named: Sequence[str] | None = None,
         *,
         waits: bool = False,
         strict: bool = False,
     ) -> None:
+        self._named = named
         self._registry = registry
         self._polling = polling
         self._reloading = reloading
@@ -76,8 +79,8 @@ class Loading:
 
     async def open(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, Servable]:
         """The spec under the settings of now, loaded by its engine. Composed models are made of what this worker serves."""
-        if wanted.fault:
-            raise invalid(wanted.fault)
+        if wanted.fault is not None:
+            raise ServingError(wanted.fault.kind, wanted.fault.message, what=wanted.fault.what)
         spec = wanted.spec or await self._origins.open_spec(name, version, wanted.origin)
         spec = replace(spec, name=name, version=version, revision=wanted.revision)
         if not spec.steps:
@@ -98,7 +101,7 @@ class Loading:
 
     async def load(self, progress: Progress) -> Loaded:
         """Load everything side by side; one bad model does not stop the others. Composed targets come after their members."""
-        found = await self._polling.first()
+        found = self._chosen(await self._polling.first())
         self._gateway.named = tuple(f.name for f in found)
         named = set(self._gateway.named)
         deployed = [name for name in self._registry.names() if name not in named and self._registry.document(name).get("versions")]
@@ -129,6 +132,23 @@ class Loading:
             else bool(found) and len(reasons) == len(found) and all(reasons.values()) and not deployed,
         )
 
+    def _chosen(self, found: Sequence[Found]) -> list[Found]:
+        """What of the targets is loaded now: all, or with --load request what is named, with the members of what is composed."""
+        if self._named is None:
+            return list(found)
+        by_name = {f.name: f for f in reversed(found)}
+        chosen: dict[str, Found] = {}
+        names = list(self._named)
+        while names:
+            name = names.pop(0)
+            each = by_name.get(name)
+            if each is None and name in self._named:
+                each = broken(name, f"there is no model '{name}' among the targets")
+            if each is not None and name not in chosen:
+                chosen[name] = each
+                names += [step.model for spec in each.versions.values() for step in spec.steps]
+        return list(chosen.values())
+
     async def _load_target(self, found: Found, progress: Progress) -> str:
         """Serve one target; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
         if not found.error or found.faults:
@@ -144,7 +164,7 @@ class Loading:
 
     def _may_come(self, found: Found) -> bool:
         """Whether a target that is not there may be served as soon as it is."""
-        looked_after = bool(self._polling.every_s) and found.lack is not Lack.NOTHING
+        looked_after = self._polling.follows(found.name) and found.lack is not Lack.NOTHING
         return looked_after and (self._waits or found.lack is Lack.VERSIONS)
 
     async def _await_target(self, found: Found, progress: Progress) -> str | None:

@@ -26,19 +26,23 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
-from dragoman.server.http import HttpLimits, HttpServer, Peers
+from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
-from dragoman.server.telemetry import Telemetry
+from dragoman.server.telemetry import MetricsOnly, Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
+from dragoman.serving.doors import Doors
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.files import FileLimits, admit, resolve
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.gradient.logs import LogHandler, Logs, attach, detach
+from dragoman.serving.gradient.models import Models
+from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
@@ -98,6 +102,7 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
+        self.gateway.lenient = settings.lenient_readiness
         opener = partial(open_store, settings.store_url)
         self.store = LateStore(opener, partial(exists, settings.store_url))
         members = Members(settings.data_path / "owners", shared, alone=settings.alone)
@@ -115,7 +120,6 @@ class Worker:
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
         listed = read_models(settings.model_config_file) if settings.model_config_file else ()
         self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed)
-        self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll)
         self.reloading = Reloading(
             self.registry,
             self.repository,
@@ -127,6 +131,8 @@ class Worker:
         )
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
+        named = settings.load_model if settings.load == "request" else None
+        self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
         self.loading = Loading(
             self.registry,
             self.gateway,
@@ -134,6 +140,7 @@ class Worker:
             origins,
             self.polling,
             self.reloading,
+            named,
             waits=settings.wait_for_models,
             strict=settings.exit_on_error,
         )
@@ -156,6 +163,10 @@ class Worker:
             logged=tracking.location,
             fetch=artifacts_for_requests(settings, self.roots).fetch,
         )
+        self._deployment_logs = Logs(settings.data_path)
+        self.gradient = GradientDeployments(
+            self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
+        )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
@@ -165,7 +176,7 @@ class Worker:
             registry=self.registry,
             operations=operations,
             meters=self.meters,
-            info=ServerInfo("dragoman", __version__),
+            info=ServerInfo(settings.server_name, __version__),
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
@@ -174,15 +185,17 @@ class Worker:
             uploads=self.uploads,
             catalog=self.catalog,
             deployments=self.deployments,
+            gradient=self.gradient,
             artifacts=ArtifactFolder(self.roots.artifacts),
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self.app = App(self.dialects, Guard(settings, self.gateway, Doors(self.registry, self.gateway)), settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
-        self._http: HttpServer | None = None
+        self._log_handler: LogHandler | None = None
+        self._servers: list[HttpServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -234,6 +247,7 @@ class Worker:
     async def load(self, progress: Progress = lambda _: None, *, deployed: bool = True) -> Loaded:
         """Load the targets and, with `deployed`, whatever is deployed in the store; one bad model does not stop the others."""
         self._progress = progress
+        self._log_handler = attach(self._deployment_logs)
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         await self.predictions.start()
         if deployed:
@@ -241,7 +255,13 @@ class Worker:
         return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Answer on these sockets, every dialect on each."""
+        """Answer on these sockets (see listeners.py): every dialect on each, but for the one for metrics only."""
+        several = len(self.settings.port)
+        await self._answer(sockets[:several], self.asgi, self._peers)
+        if sockets[several:]:
+            await self._answer(sockets[several:], MetricsOnly(self.app), None)
+
+    async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
         limits = HttpLimits(
             buffer_bytes=min(_WHOLE_BODY, settings.max_body),
@@ -249,14 +269,15 @@ class Worker:
             max_connections=settings.max_connections,
             keep_alive_timeout_s=settings.keep_alive,
         )
-        self._http = HttpServer(
-            self.asgi,
+        server = HttpServer(
+            application,
             limits=limits,
             error_body=self._error_body,
             on_response=AccessLog() if settings.access_log else None,
-            peers=self._peers,
+            peers=peers,
         )
-        await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        self._servers.append(server)
+        await server.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
     def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
@@ -281,15 +302,18 @@ class Worker:
         await self.telemetry.close()
         await self.reloading.close()
         await self.polling.close()
+        await self.gradient.close()
         await self.deployments.close()
         await self.reconciler.close()
         await self.watch.close()
         await self.engines.close()
         await self.store.close()
         self.repository.close()
+        if self._log_handler is not None:
+            detach(self._log_handler)
 
     async def _drain_http(self) -> int:
-        return await self._http.drain(self.settings.drain_timeout) if self._http is not None else 0
+        return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
 
 
 async def _nothing() -> dict[str, Any]:
@@ -308,12 +332,15 @@ def defaults(settings: Settings) -> Defaults:
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
-            max_size=settings.batch_size or BatchPolicy().max_size,
+            max_size=settings.batch_size or (settings.batch_sizes or (BatchPolicy().max_size,))[-1],
+            allowed=settings.batch_sizes,
+            cut=settings.batch_cut,
+            pad=settings.batch_pad,
             max_delay_s=settings.batch_delay_ms / 1000,
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
-        engine=settings.engine,
+        engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
         policy=policy_of(settings.version_policy),

@@ -19,7 +19,7 @@ from dragoman.serving.polling import Polling
 from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Found, Repository
-from dragoman.serving.wishes import FIXED, Document, entry, model_of, tried_again, versions_of
+from dragoman.serving.wishes import FIXED, Document, entry, tried_again, versions_of
 from dragoman.store import Wish
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Operations:
         if found.error:
             raise invalid(f"model '{found.name}' cannot be loaded: {found.error}", "model")
         await self._load_members(found, depth)
-        if not config and not folder and (self._polling.every_s or model_of(self._registry.document(found.name, self._registry.run))):
+        if not config and not folder and self._polling.follows(found.name):
             await self._follow(found)
             return
         origin = {"target": found.name, "config": config, "files": folder}

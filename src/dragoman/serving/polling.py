@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import EMPTY
 from dragoman.serving.gateway import Gateway, VersionStatus
@@ -36,23 +36,27 @@ class _Looks:
 
     @classmethod
     def of(cls, found: Found) -> "_Looks":
-        return cls({v: spec.revision for v, spec in found.versions.items()}, dict(found.labels), dict(found.faults))
+        revisions = {v: spec.revision for v, spec in found.versions.items()}
+        return cls(revisions, dict(found.labels), {v: error.message for v, error in found.faults.items()})
 
 
 _NOTHING = _Looks({}, {}, {})
 
 
 class Polling:
-    """`every_s` is how often to look, 0 for only when a wish says where to look.
+    """`every_s` is how often to look, 0 for only when a wish says where to look. With `on_request` models that are new are left alone.
 
     Call `first`, `serve` what it found, then `start`; `close` ends it.
     """
 
-    def __init__(self, registry: Registry, repository: Repository, gateway: Gateway, every_s: float = 0.0) -> None:
+    def __init__(
+        self, registry: Registry, repository: Repository, gateway: Gateway, every_s: float = 0.0, *, on_request: bool = False
+    ) -> None:
+        self._on_request = on_request
         self._registry = registry
         self._repository = repository
         self._gateway = gateway
-        self.every_s = every_s
+        self._every_s = every_s
         self._models: Mapping[str, Mapping[str, Any]] = {}
         """What wishes said of where to look, at the last look."""
         self._served: dict[str, _Looks] = {}
@@ -78,6 +82,10 @@ class Polling:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def follows(self, name: str) -> bool:
+        """Whether a model is looked at again and again, and served as it then is."""
+        return name in self._registry.models() or (bool(self._every_s) and (not self._on_request or name in self._served))
+
     def serve(self, found: Found) -> None:
         """Serve a model as it was found, or nothing of it when there is nothing. Raises ServingError for a name that cannot be served."""
         self._registry.fix(found.name, found.versions, found.labels, found.faults, self._models.get(found.name))
@@ -96,9 +104,11 @@ class Polling:
             there = found.lack is Lack.NOTHING
             log.log(logging.ERROR if there else logging.WARNING, "model '%s' cannot be read: %s", found.name, found.error)
         if self._registry.desired(found.name) is None:  # else it was unloaded, or brought by a request, before this worker came
-            waits = found.lack is not Lack.NOTHING and bool(self.every_s)
-            state, reason = (State.LOADING, "it has no version yet") if waits else (State.FAILED, found.error)
-            self._gateway.publish(found.name, [VersionStatus(found.name, "", state, reason, since=time.time())], {})
+            waits = found.lack is not Lack.NOTHING and bool(self._every_s)
+            status = VersionStatus(found.name, "", State.FAILED, found.error, since=time.time(), kind=Kind.INVALID_INPUT)
+            if waits:
+                status = VersionStatus(found.name, "", State.LOADING, "it has no version yet", since=time.time(), waiting=True)
+            self._gateway.publish(found.name, [status], {})
 
     async def look(self, *, at_once: str = "") -> None:
         """Look at everything now, and serve what is different, if it was so at the last look already, or if it is the model `at_once`."""
@@ -128,6 +138,8 @@ class Polling:
         """Serve what has changed. A place that cannot be reached, or a file that cannot be read, is no reason to unload what works."""
         name, looks = found.name, _Looks.of(found)
         before, news = self._served.get(name, _NOTHING), name in self._registry.unread()
+        if self._on_request and not news and not self.follows(name):
+            return
         if found.error and not found.faults and found.lack is not Lack.VERSIONS:
             self.refuse(found)
             if news:  # who waits for the wish must hear that there is nothing to wait for
@@ -152,7 +164,7 @@ class Polling:
 
     async def _go_on(self) -> None:
         while True:
-            pause_s = min(self.every_s, _AGAIN_S) if self._seen else self.every_s
+            pause_s = min(self._every_s, _AGAIN_S) if self._seen else self._every_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s or None):
                     await self._registry.news.wait()

@@ -50,7 +50,7 @@ class Found:
     versions: Mapping[str, ModelSpec] = EMPTY
     labels: Mapping[str, str] = EMPTY
     error: str = ""
-    faults: Mapping[str, str] = EMPTY
+    faults: Mapping[str, ServingError] = EMPTY
     """Version -> reason, of those that the policy serves and that cannot be read. With no other, `error` is one of them."""
     lack: Lack = Lack.NOTHING
     notes: tuple[str, ...] = ()
@@ -66,7 +66,8 @@ class Defaults:
     name: str = ""
     batch: BatchPolicy = _NO_BATCH_POLICY
     instances: int = 1
-    engine: str = "local"
+    engine: str = ""
+    """The operator's word; without one a model's runtime chooses."""
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
     batch_size: int = 0
@@ -168,19 +169,19 @@ class Reader:
                 raise invalid(missing)
             return replace(broken(place.name, missing, Lack.VERSIONS), notes=notes)
         specs: dict[str, ModelSpec] = {}
-        faults: dict[str, str] = {}
+        faults: dict[str, ServingError] = {}
         for version in chosen:
             try:
                 specs[version] = self._version(place, replace(base, version=version), folders[version])
             except ServingError as error:
                 if strict and version == chosen[-1] and not specs:
                     raise
-                faults[version] = readable(error.message)
+                faults[version] = ServingError(error.kind, readable(error.message), what=error.what)
             except OSError as error:
                 if strict and version == chosen[-1] and not specs:
                     raise
-                faults[version] = readable(f"{folders[version]} cannot be read: {error.strerror or error}")
-        first = "" if specs else next(iter(faults.values()))
+                faults[version] = invalid(readable(f"{folders[version]} cannot be read: {error.strerror or error}"))
+        first = "" if specs else next(iter(faults.values())).message
         return Found(place.name, specs, error=first, faults=faults, notes=notes)
 
     def _version(self, place: Place, base: ModelSpec, folder: Path) -> ModelSpec:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.serving.changes import Changes
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.members import Members
 from dragoman.serving.wishes import (
@@ -43,28 +44,6 @@ Failures: TypeAlias = Mapping[str, str]
 """Version -> reason."""
 Stages: TypeAlias = Mapping[tuple[str, str], str]
 """(model, version) -> stage."""
-
-
-class Changes:
-    """Counts what happens, for those who wait until something is so: look at `count`, look at the world, then wait for more than that."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._event = asyncio.Event()
-
-    def tell(self) -> None:
-        self.count += 1
-        self._event.set()
-        self._event.clear()
-
-    async def after(self, count: int, timeout_s: float | None = None) -> None:
-        """Return when something has happened since `count`, or after the time-out."""
-        if self.count == count:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._event.wait()
-            except TimeoutError:
-                pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +99,22 @@ class Registry:
         wish = self._wishes.get((name, run))
         return EMPTY if wish is None else wish.document
 
+    def generation(self, name: str) -> int:
+        """The newest wish for a model, of those in the store, that this worker has taken in."""
+        stored = ("",) if self.members.whole else ("", self.run)
+        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
+
+    async def applied(self, name: str) -> bool:
+        """Whether every live worker has applied the wish that stands, or a later one, as `settled` means it; does not wait."""
+        desired, mine = self._desired.get(name), self._applied.get(name)
+        if desired is not None and (mine is None or mine.count < desired.generation):
+            return False
+        if self.members.alone or (generation := self.generation(name)) == 0:
+            return True
+        store = await self._store.get()
+        others = await self.members.others(store, uncounted=False)
+        return others <= {r.worker for r in await store.reports(name) if r.generation >= generation}
+
     def fixed(self, name: str) -> Collection[str]:
         """The versions of a target of the command line."""
         fixed = self._fixed.get(name)
@@ -135,7 +130,7 @@ class Registry:
         name: str,
         versions: Mapping[str, ModelSpec],
         labels: Mapping[str, str] = EMPTY,
-        faults: Mapping[str, str] = EMPTY,
+        faults: Mapping[str, ServingError] = EMPTY,
         model: Mapping[str, Any] | None = None,
     ) -> None:
         """Serve a target of the command line, in this worker and as long as it lives. `settled` waits for it.
@@ -145,7 +140,7 @@ class Registry:
         """
         check_name(name)
         wanted = {v: Wanted(spec.revision, spec) for v, spec in versions.items()}
-        wanted |= {v: Wanted(f"unreadable: {reason}", fault=reason) for v, reason in faults.items()}
+        wanted |= {v: Wanted(f"unreadable: {error.message}", fault=error) for v, error in faults.items()}
         self._fixed[name] = (wanted, dict(labels))
         wish = self._unread.get(name)
         if wish is not None and model is not None and model_of(wish.document) == model:
@@ -229,7 +224,7 @@ class Registry:
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
         alone = self.members.alone or (bool(run) and self.members.whole)
-        await self._until(lambda: name not in self._unread and (alone or self._generation(name) >= generation))
+        await self._until(lambda: name not in self._unread and (alone or self.generation(name) >= generation))
         desired = self._desired.get(name)
         if desired is None:
             return EMPTY
@@ -244,7 +239,7 @@ class Registry:
 
     def report(self, name: str, failures: Failures) -> None:
         """What is desired now is applied, as far as it can be."""
-        applied = _Applied(self._desired[name].generation, self._generation(name), dict(failures))
+        applied = _Applied(self._desired[name].generation, self.generation(name), dict(failures))
         if self._applied.get(name) == applied:
             return
         self._applied[name] = applied
@@ -323,11 +318,6 @@ class Registry:
             for watcher in self._watchers:
                 watcher(name)
         self.changes.tell()
-
-    def _generation(self, name: str) -> int:
-        """The newest wish for a model, of those in the store, that this worker has taken in."""
-        stored = ("",) if self.members.whole else ("", self.run)
-        return max((w.generation for run in stored if (w := self._wishes.get((name, run)))), default=0)
 
     def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
         standing = self._unread.get(name) or self._wishes.get((name, run))

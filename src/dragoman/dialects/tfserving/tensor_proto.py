@@ -83,20 +83,18 @@ _MAX_RANK: Final = 32
 
 
 class Room:
-    """Bytes that one request may still have for elements which it does not send: a single value that stands for all of a large shape."""
+    """Bytes that one request may still take for what it does not send: one value that stands for all of a shape, a context for every example."""
 
     __slots__ = ("left", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = self.left = limit
 
-    def take(self, size: int, name: str) -> None:
+    def take(self, size: int, what: str) -> None:
         """Raises TOO_LARGE when it is used up."""
         self.left -= size
         if self.left < 0:
-            raise ServingError(
-                Kind.TOO_LARGE, f"{_where(name)}: a value that stands for all would fill more than {self.limit} bytes", what="body"
-            )
+            raise ServingError(Kind.TOO_LARGE, f"{what} would fill more than {self.limit} bytes", what="body")
 
 
 # --- reading ---
@@ -185,7 +183,7 @@ def _values(name: str, datatype: Datatype, pieces: Mapping[int, Sequence[Any]], 
         return array
     if size > count:
         raise ValueError(f"{_FIELDS[field][0]} has {size} elements, expected {count}")
-    room.take(count * (datatype.size or _POINTER), name)
+    room.take(count * (datatype.size or _POINTER), f"{_where(name)}: a value that stands for all")
     whole: Array = np.empty(count, datatype.numpy)
     whole[:size] = array
     whole[size:] = array[-1] if size else b"" if datatype is t.BYTES else 0
@@ -209,7 +207,8 @@ def _elements(datatype: Datatype, given: Sequence[Any]) -> Array:
 def _integers(datatype: Datatype, numbers: "np.ndarray[Any, np.dtype[np.uint64]]") -> Array:
     """What varints are as elements of a datatype: cut to the width of their field as protobuf does, then checked against narrower types."""
     if datatype is t.BOOL:
-        return numbers != 0
+        truth: Array = numbers != 0
+        return truth
     if datatype is t.UINT64:
         return numbers
     if datatype is t.INT64:
