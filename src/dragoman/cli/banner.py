@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, TextIO
 from urllib.parse import quote
 
@@ -28,12 +29,15 @@ def addresses(settings: Settings, ports: Iterable[int]) -> list[str]:
     return [f"{scheme}://{host}:{port}" for port in ports]
 
 
-def banner(settings: Settings, ports: list[int], loaded: Loaded | None) -> str:
+def banner(settings: Settings, ports: list[int], loaded: Loaded | None, metrics_port: int | None = None) -> str:
     """The start banner: addresses, models, and a ready-made request per protocol for the model with the smallest sample."""
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
     lines = ["", f"Dragoman is listening on {', '.join(addresses(settings, ports))} (Press CTRL+C to quit)"]
+    if metrics_port is not None:
+        only = replace(settings, host=settings.metrics_host or settings.host)
+        lines.append(f"Metrics, and nothing else: {addresses(only, [metrics_port])[0]}/metrics")
     if loaded is None:
         lines.append(f"The models load in the background; see {base}/v2/health/ready")
         return "\n".join([*lines, "", ""])

@@ -104,6 +104,8 @@ class Gateway:
         self.draining = False
         self.starting = False
         """Whether what `serve` was told is still being loaded for the first time."""
+        self.lenient = False
+        """Whether the server is ready while models are not."""
         self.named: tuple[str, ...] = ()
         """The models that `serve` was told, in that order; the first is the default one (see root_model.py)."""
 
@@ -135,8 +137,11 @@ class Gateway:
         return self._labels.get(name, {})
 
     def ready(self) -> bool:
-        """Whether every model that should be served is, and nothing has failed; false while the server starts or drains."""
-        return not self.draining and not self.starting and not self.unready()
+        """Whether every model that should be served is, and nothing has failed; false while the server starts or drains.
+
+        Of a lenient one: whether it answers.
+        """
+        return not self.draining and (self.lenient or (not self.starting and not self.unready()))
 
     def unready(self) -> list[VersionStatus]:
         """What keeps the server from being ready: versions that have failed, and those that load while no other of their model is ready."""
