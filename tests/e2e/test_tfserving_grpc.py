@@ -4,6 +4,8 @@ TensorFlow takes seconds to import, so one client process asks everything, once;
 """
 
 import base64
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from dragoman.dialects.tfserving.tensor_proto import Room, decode, encode
 from dragoman.proto import messages
 from tests import clients
 from tests.e2e.running import Running, serving
-from tests.models import build, documented, learned, snippets
+from tests.models import build, documented, learned, savedmodels, snippets
 from tests.tensor_protos import ALL, VALUES, array_of
 
 SCRIPT = """
@@ -29,7 +31,7 @@ from google.protobuf import descriptor_pool
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2, predict_pb2
-from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc, prediction_service_pb2_grpc, regression_pb2
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_log_pb2, prediction_service_pb2_grpc, regression_pb2
 
 heard = {}
 
@@ -47,7 +49,7 @@ heard["services"] = {name: {m.name: [m.input_type.full_name, m.output_type.full_
 
 # --- tensors ---
 
-heard["written"], heard["read"] = {}, {}
+heard["written"], heard["read"], arrays = {}, {}, {}
 def b64(message):
     return base64.b64encode(message.SerializeToString()).decode()
 for name, (dtype, content, ours) in given["tensors"].items():
@@ -58,6 +60,7 @@ for name, (dtype, content, ours) in given["tensors"].items():
         array = np.frombuffer(base64.b64decode(content), dtype.as_numpy_dtype).reshape(2, 3)
     heard["written"][name] = [b64(tf.make_tensor_proto(array, dtype)), b64(tf.make_tensor_proto(array[0, 1], dtype, shape=(2, 3)))]
     read = tf.make_ndarray(TensorProto.FromString(base64.b64decode(ours)))
+    arrays[dtype.name] = array.reshape(6)
     heard["read"][name] = [list(read.shape), bool(read.dtype == dtype.as_numpy_dtype), bool((read == array).all())]
 
 # --- calls ---
@@ -120,30 +123,51 @@ predict("wrong type", "half_plus_two", {"x": [b"a"]})
 predict("broken", "broken", {"x": three})
 predict("bomb", "half_plus_two", {"x": tf.make_tensor_proto(1.0, shape=(1 << 20, 1 << 20))})
 
+for name, array in arrays.items():
+    request = spec(predict_pb2.PredictRequest(), "identities", "half" if name == "float16" else name)
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(array))
+    ask("same " + name, predictions.Predict, request, lambda answer: bool((tf.make_ndarray(answer.outputs["y"]) == array).all()))
+
 image = np.random.default_rng(0).random((8, 224, 224, 3), np.float32)
 request = spec(predict_pb2.PredictRequest(), "images")
 request.inputs["x"].CopyFrom(tf.make_tensor_proto(image))
 ask("images", predictions.Predict, request, lambda answer: bool((tf.make_ndarray(answer.outputs["y"]) == image).all()))
 
-request = spec(regression_pb2.RegressionRequest(), "half_plus_two")
-request.input.example_list.examples.extend([example(x=[80.0]), example(x=[1.0])])
-ask("regress", predictions.Regress, request, lambda answer: [each.value for each in answer.result.regressions])
-request = spec(classification_pb2.ClassificationRequest(), "chosen")
-given_examples = request.input.example_list_with_context
-given_examples.examples.extend([example(scores=[0.25, 0.75]), example()])
-given_examples.context.CopyFrom(example(scores=[1.0, 0.0]))
-ask("classify", predictions.Classify, request, lambda answer: [[[c.label, c.score] for c in each.classes] for each in answer.result.classifications])
-request = inference_pb2.MultiInferenceRequest()
-spec(request.tasks.add(method_name="tensorflow/serving/regress"), "half_plus_two")
-request.input.example_list.examples.append(example(x=[80.0]))
-ask("multi", predictions.MultiInference, request, lambda answer: [each.value for each in answer.results[0].regression_result.regressions])
+def examples(request, given, context=None):
+    if context is None:
+        request.input.example_list.examples.extend(given)
+    else:
+        request.input.example_list_with_context.examples.extend(given)
+        request.input.example_list_with_context.context.CopyFrom(context)
+    return request
+def numbers(result):
+    return [each.value for each in result.regressions]
+def classes(result):
+    return [[[each.label, each.score] for each in one.classes] for one in result.classifications]
+two = [example(x=[80.0]), example(x=[1.0])]
+for what, name, signature in (("regress", "half_plus_two", "regress_x_to_y"), ("regress an onnx", "half_plus", ""), ("no kind", "half_plus_two", "")):
+    request = examples(spec(regression_pb2.RegressionRequest(), name, signature), two)
+    ask(what, predictions.Regress, request, lambda answer: [numbers(answer.result), answer.model_spec.signature_name])
+request = spec(classification_pb2.ClassificationRequest(), "half_plus_two", "classify_x_to_y")
+examples(request, [example(), example(x=[1.0])], example(x=[80.0]))
+ask("classify", predictions.Classify, request, lambda answer: classes(answer.result))
+request = examples(spec(classification_pb2.ClassificationRequest(), "chosen"), [example(x=[0.25, 0.75])])
+ask("classify an onnx", predictions.Classify, request, lambda answer: classes(answer.result))
+request = examples(spec(classification_pb2.ClassificationRequest(), "half_plus_two", "classify_x_to_y"), [example(y=[80.0])])
+ask("no feature", predictions.Classify, request, lambda answer: classes(answer.result))
+request = examples(inference_pb2.MultiInferenceRequest(), two)
+spec(request.tasks.add(method_name="tensorflow/serving/regress"), "half_plus_two", "regress_x_to_y2")
+spec(request.tasks.add(method_name="tensorflow/serving/classify"), "half_plus_two", "classify_x_to_y")
+ask("multi", predictions.MultiInference, request, lambda answer: [
+    numbers(answer.results[0].regression_result), classes(answer.results[1].classification_result),
+    [each.model_spec.signature_name for each in answer.results]])
 
 def described(answer):
     signatures = get_model_metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(signatures)
     default = signatures.signature_def["serving_default"]
     inputs = {key: [info.dtype, [dim.size for dim in info.tensor_shape.dim]] for key, info in default.inputs.items()}
-    return [answer.model_spec.version.value, default.method_name, inputs]
+    return [answer.model_spec.version.value, sorted(signatures.signature_def), default.method_name, inputs]
 request = spec(get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"]), "half_plus_two")
 ask("metadata", predictions.GetModelMetadata, request, described)
 request = spec(get_model_status_pb2.GetModelStatusRequest(), "half_plus")
@@ -157,6 +181,8 @@ def predict(name: str) -> dict:
     return {"text": f"Hello {name}"}
 """
 PACKAGES = ("tensorflow", "tensorflow.serving", "tensorflow.error")
+OTHERS = ("tfserving_files.proto",)
+"""What a model server reads and its clients do not know."""
 
 
 def schema() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -175,13 +201,16 @@ def schema() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
     messages.new("tensorflow.Example")  # fills the pool
     for each in descriptor_pb2.FileDescriptorSet.FromString(content).file:
-        if each.package in PACKAGES:
+        if each.package in PACKAGES and each.name not in OTHERS:
             file = pool.FindFileByName(each.name)
             for message in file.message_types_by_name.values():
                 add(message)
             found[1].update({e.full_name: {v.name: v.number for v in e.values} for e in file.enum_types_by_name.values()})
             found[2].update(
-                {s.full_name: {m.name: [m.input_type.full_name, m.output_type.full_name] for m in s.methods} for s in file.services_by_name.values()}
+                {
+                    s.full_name: {m.name: [m.input_type.full_name, m.output_type.full_name] for m in s.methods}
+                    for s in file.services_by_name.values()
+                }
             )
     return found
 
@@ -204,7 +233,8 @@ def tensors() -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("grpc")
     models = folder / "models"
-    documented.half_plus_two(models / "half_plus_two" / "00000123" / "model.onnx")
+    savedmodels.copy("half_plus_two", models / "half_plus_two" / "00000123")
+    savedmodels.copy("identities", models / "identities" / "1")
     for version in (1, 3):
         documented.half_plus(models / "half_plus" / str(version) / "model.onnx", version)
     (models / "half_plus" / "config.pbtxt").write_text('name: "half_plus"\nbackend: "onnxruntime"\nversion_policy { all { } }\n')
@@ -213,17 +243,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     build.identity(models / "chosen" / "1" / "model.onnx", "FP32", ("N", 2))
     learned.write(models / "broken" / "1" / "model.onnx", b"no model")
     flowers = learned.write(folder / "flowers.skops", learned.skops_of(learned.classifier()))
-    greet = snippets.model_of(folder / "greet", GREET)
+    greet = snippets.write(folder / "greet", GREET).parent
     with serving(folder, str(models), str(flowers), str(greet), "--grpc-port", "0") as running:
         yield running
+
+
+def grpc_address(server: Running) -> str:
+    """Where the banner says that gRPC is."""
+    deadline = time.monotonic() + 30
+    while (found := re.search(r"^gRPC: (\S+)$", server.output, re.MULTILINE)) is None:
+        assert time.monotonic() < deadline, server.output
+        time.sleep(0.01)
+    return found[1]
 
 
 @pytest.fixture(scope="module")
 def heard(server: Running) -> dict[str, Any]:
     described, enums, services = schema()
     asked = {"messages": list(described), "enums": list(enums), "services": list(services), "tensors": tensors()}
-    flowers = ["input", [[5.1, 3.5, 1.4, 0.2]], "float64"]
-    answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, address=server.grpc, flowers=flowers, **asked)
+    flowers = ["x", [[5.1, 3.5, 1.4, 0.2]], "float64"]
+    answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, address=grpc_address(server), flowers=flowers, **asked)
     return answered
 
 
@@ -235,3 +274,74 @@ def test_every_message_is_the_clients(heard: dict[str, Any]) -> None:
     for name, values in enums.items():
         assert {value: heard["enums"][name].get(value) for value in values} == values, name
     assert heard["services"] == services
+
+
+@pytest.mark.parametrize("datatype", ALL)
+def test_tensors_cross_both_ways(heard: dict[str, Any], datatype: Datatype) -> None:
+    """What TensorFlow writes, we read, in full and as one value for all; what we write, it reads."""
+    array = array_of(datatype)
+    for content, expected in zip(heard["written"][datatype.name], (array, np.full((2, 3), array[0, 1], datatype.numpy)), strict=True):
+        tensor = decode("x", base64.b64decode(content), Room(1 << 10))
+        assert tensor.datatype is datatype
+        assert tensor.array.tolist() == expected.tolist()
+    assert heard["read"][datatype.name] == [[2, 3], True, True]
+
+
+def test_predict(heard: dict[str, Any]) -> None:
+    """Every runtime answers: TensorFlow, ONNX, scikit-learn, Python; versions, several inputs, an output filter, five megabytes."""
+    assert heard["rows"] == {"spec": ["half_plus_two", 123, "serving_default"], "outputs": {"y": [[2.5], [3.0], [4.5]]}}
+    assert heard["flat"]["outputs"] == {"y": [2.5, 3.0, 4.5]}
+    assert heard["old"] == {"spec": ["half_plus", 1, "serving_default"], "outputs": {"y": [[1.5], [2.0], [3.5]]}}
+    assert heard["latest"]["outputs"] == {"y": [[3.5], [4.0], [5.5]]}
+    assert heard["several"]["outputs"] == {"total": [5], "mean": [1.0], "tag_bytes": ["foo"]}
+    assert heard["filtered"]["outputs"] == {"total": [5]}
+    assert heard["flowers"]["spec"][0] == "flowers"
+    assert heard["greet"]["outputs"] == {"text": ["Hello Ann", "Hello Bob"]}
+    assert heard["images"] is True
+
+
+@pytest.mark.parametrize("datatype", ALL)
+def test_every_datatype_goes_through_tensorflow(heard: dict[str, Any], datatype: Datatype) -> None:
+    """In and out of a SavedModel that answers what it is given."""
+    name = TYPE_NAMES[datatype].replace("half", "float16")
+    assert heard[f"same {dict(float='float32', double='float64').get(name, name)}"] is True
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "text"),
+    [
+        ("no model", "NOT_FOUND", "Servable not found for request: Latest(nobody)"),
+        ("no version", "NOT_FOUND", "Servable not found for request: Specific(half_plus, 9)"),
+        ("no label", "INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
+        ("no signature", "FAILED_PRECONDITION", 'Serving signature key "other" not found.'),
+        ("no input", "INVALID_ARGUMENT", "Sent extra: {y}. Missing but required: {x}."),
+        ("no output", "INVALID_ARGUMENT", "output tensor alias not found in signature: z"),
+        ("wrong type", "INVALID_ARGUMENT", "BYTES"),
+        ("broken", "UNAVAILABLE", "failed to load"),
+        ("bomb", "RESOURCE_EXHAUSTED", "would fill more than"),
+        ("no kind", "INVALID_ARGUMENT", "No regression inputs found in SignatureDef"),
+        ("no feature", "INVALID_ARGUMENT", "x"),
+    ],
+)
+def test_refusals(heard: dict[str, Any], what: str, code: str, text: str) -> None:
+    """As a client sees them."""
+    assert heard[what][0] == code
+    assert text in heard[what][1]
+
+
+def test_examples(heard: dict[str, Any]) -> None:
+    """A SavedModel parses them; of any other model the features are its inputs. A context is part of each, and the example's own value wins."""
+    assert heard["regress"] == [[42.0, 2.5], "regress_x_to_y"]
+    assert heard["regress an onnx"] == [[43.0, 3.5], "serving_default"]
+    assert heard["classify"] == [[["", 42.0]], [["", 2.5]]]
+    assert heard["classify an onnx"] == [[["", 0.25], ["", 0.75]]]
+    assert heard["multi"] == [[43.0, 3.5], [[["", 42.0]], [["", 2.5]]], ["regress_x_to_y2", "classify_x_to_y"]]
+
+
+def test_metadata_and_status(heard: dict[str, Any]) -> None:
+    """The signatures of a SavedModel under their names, and the state of every version."""
+    version, names, method, inputs = heard["metadata"]
+    assert (version, method, inputs) == (123, "tensorflow/serving/predict", {"x": [1, [-1, 1]]})
+    assert names == ["classify_x_to_y", "regress_x2_to_y3", "regress_x_to_y", "regress_x_to_y2", "serving_default"]
+    assert heard["status"] == [[3, 30, 0], [1, 30, 0]]
+    assert heard["failed"] == [[1, 50, True]]
