@@ -31,7 +31,7 @@ from google.protobuf import descriptor_pool
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2, predict_pb2
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_log_pb2, prediction_service_pb2_grpc, regression_pb2
+from tensorflow_serving.apis import model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc, regression_pb2
 
 heard = {}
 
@@ -180,9 +180,11 @@ GREET = """
 def predict(name: str) -> dict:
     return {"text": f"Hello {name}"}
 """
-PACKAGES = ("tensorflow", "tensorflow.serving", "tensorflow.error")
-OTHERS = ("tfserving_files.proto",)
-"""What a model server reads and its clients do not know."""
+FILES = (
+    *(f"tensorflow_{part}.proto" for part in ("example", "signature", "status", "tensor")),
+    *(f"tfserving_{part}.proto" for part in ("config", "inference", "metadata", "models", "services")),
+)
+"""Ours that describe what goes over the wire."""
 
 
 def schema() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -201,7 +203,7 @@ def schema() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
     messages.new("tensorflow.Example")  # fills the pool
     for each in descriptor_pb2.FileDescriptorSet.FromString(content).file:
-        if each.package in PACKAGES and each.name not in OTHERS:
+        if each.name in FILES:
             file = pool.FindFileByName(each.name)
             for message in file.message_types_by_name.values():
                 add(message)
@@ -261,7 +263,7 @@ def grpc_address(server: Running) -> str:
 def heard(server: Running) -> dict[str, Any]:
     described, enums, services = schema()
     asked = {"messages": list(described), "enums": list(enums), "services": list(services), "tensors": tensors()}
-    flowers = ["x", [[5.1, 3.5, 1.4, 0.2]], "float64"]
+    flowers = ["X", [[5.1, 3.5, 1.4, 0.2]], "float32"]
     answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, address=grpc_address(server), flowers=flowers, **asked)
     return answered
 
