@@ -262,6 +262,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = whole
         elif isinstance(default, float):
             drawn[spec.name] = st.floats(0.1, 3600)
+        elif spec.name == "version_policy":
+            drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
@@ -345,3 +347,9 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/you")
     assert Settings().data_path == Path("/home/you/.local/share/dragoman")
+
+
+@pytest.mark.parametrize("policy", ["newest", "latest:0", "1,,2", ""])
+def test_what_is_no_version_policy(policy: str) -> None:
+    """It is refused with the forms that there are."""
+    assert refused({"version_policy": policy}).endswith("expected latest, latest:N, all, or version numbers such as 1,3")

@@ -30,7 +30,8 @@ SIGNATURE = Signature(
 SPEC = ModelSpec(
     name="m", version="7", runtime="python", artifact="/models/m", revision="abc", engine="process", instances=3,
     batch=BatchPolicy(
-        8, True, 0.5, (2, 4), 100, 3, 2, 1.5, True, timeout_override=False, level_max_queue={1: 5, 2: 6}, level_timeout_s={1: math.inf, 2: 0.5}
+        8, True, 0.5, (2, 4), 100, 3, 2, 1.5, True, timeout_override=False, level_max_queue={1: 5, 2: 6}, level_timeout_s={1: math.inf, 2: 0.5},
+        allowed=(4, 8), cut=True, pad=True,
     ),
     arguments={"module": "tungsten_model", "nested": {"a": [1, 2.5, None, True, math.nan]}, "$dragoman": ["float", "1"]},
     signature=SIGNATURE, input_reshapes={"x": (-1, 2, 1)}, output_reshapes={"y": ()},

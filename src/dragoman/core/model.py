@@ -42,6 +42,11 @@ class BatchPolicy:
     waits. `preferred` sizes, when given, end the wait early. `max_queue` bounds waiting requests; one more is OVERLOADED. `levels` > 0
     turns priorities on: 1 is first, a request without one gets `default_level`. `queue_timeout_s` is the deadline of requests that name none;
     with `timeout_delays` an expired request goes behind the others instead of failing (Triton's DELAY).
+
+    `allowed` sizes, ascending and ending with `max_size`, are the only ones that tensors of a batching model are run with (TensorFlow Serving's
+    allowed_batch_sizes): what is between them is filled up, and the filling cut off the answers. `cut` runs a request above `max_size` in
+    pieces of at most that many rows, as `allowed` does, too. With `pad`, requests whose tensors differ in the sizes that the signature
+    leaves open are joined, too, the shorter ones filled up with their first element.
     """
 
     max_size: int = 32
@@ -58,6 +63,9 @@ class BatchPolicy:
     level_max_queue: Mapping[int, int] = EMPTY
     """Per priority level, its own bound on waiting requests."""
     level_timeout_s: Mapping[int, float] = EMPTY
+    allowed: tuple[int, ...] = ()
+    cut: bool = False
+    pad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

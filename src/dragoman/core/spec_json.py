@@ -178,7 +178,7 @@ _SIGNATURE: Mapping[str, _Pair] = {
     "options": _TUPLE,
     "reads": (_reads_out, _reads_in),
 }
-_BATCH: Mapping[str, _Pair] = {"preferred": _TUPLE, "level_max_queue": _VALUE, "level_timeout_s": _VALUE}
+_BATCH: Mapping[str, _Pair] = {"preferred": _TUPLE, "allowed": _TUPLE, "level_max_queue": _VALUE, "level_timeout_s": _VALUE}
 _SPEC: Mapping[str, _Pair] = {
     "batch": _of(BatchPolicy, _BATCH),
     "arguments": _VALUE,

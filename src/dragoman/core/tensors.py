@@ -207,7 +207,10 @@ def batch_length(payload: Tensors | Rows, signature: Signature) -> int | None:
 
 
 def concat(payloads: Sequence[Tensors | Rows]) -> Tensors | Rows:
-    """Join payloads of one batch key along the batch axis, in order. The result shares no memory with its parts when there are several."""
+    """Join payloads of one batch key along the batch axis, in order. The result shares no memory with its parts when there are several.
+
+    Where a policy joins tensors of different trailing sizes (BatchPolicy.pad), the shorter ones are filled up with their first element.
+    """
     first = payloads[0]
     if len(payloads) == 1:
         return first
@@ -221,8 +224,23 @@ def concat(payloads: Sequence[Tensors | Rows]) -> Tensors | Rows:
             items[index].array if items[index].name == tensor.name else next(t.array for t in items if t.name == tensor.name)
             for items in parts
         ]
-        joined.append(Tensor(tensor.name, tensor.datatype, np.concatenate(arrays)))
+        trailing = arrays[0].shape[1:]
+        alike = all(array.shape[1:] == trailing for array in arrays)
+        joined.append(Tensor(tensor.name, tensor.datatype, np.concatenate(arrays) if alike else _filled_up(arrays)))
     return Tensors(joined)
+
+
+def _filled_up(arrays: Sequence[Array]) -> Array:
+    """Arrays of one rank, none of them empty, joined along axis 0, each filled up to the largest size of every other axis."""
+    longest = [max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
+    joined: Array = np.empty((sum(len(array) for array in arrays), *longest), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        share = joined[start : start + len(array)]
+        share[...] = array.flat[0]
+        share[tuple(slice(size) for size in array.shape)] = array
+        start += len(array)
+    return joined
 
 
 def split(payload: Tensors | Rows, lengths: Sequence[int]) -> list[Tensors | Rows]:

@@ -137,7 +137,7 @@ class RemoteServable:
         if most and self._queued >= most:
             text = f"the queue of model '{name}' is full: {self._queued} requests wait, at most {most} may"
             raise ServingError(Kind.OVERLOADED, text, what="model", retry_after_s=1.0)
-        key, length = place(request, self.signatures[request.signature], self._spec.batch.max_size)
+        key, length = place(request, self.signatures[request.signature], self._spec.batch)
         self._numbers += 1
         pending = Pending(self._numbers, request, None if key is None else repr(key), length, self._loop.create_future())
         if request.deadline != math.inf:

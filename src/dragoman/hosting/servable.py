@@ -14,12 +14,13 @@ from queue import SimpleQueue
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.keys import batch_key
-from dragoman.core.model import Call, InferRequest, InferResponse, Model, ModelSpec, Timings
+from dragoman.core.model import BatchPolicy, Call, InferRequest, InferResponse, Model, ModelSpec, Timings
 from dragoman.core.plugins import find
 from dragoman.core.tensors import Rows, Signature, batch_length
 from dragoman.hosting.batch import Batch, Outcome, Payload, as_serving_error, check_rows, execute, outcome_of, rows_of
 from dragoman.hosting.batcher import ALONE, Batcher
 from dragoman.hosting.reshaped import inner_spec, outer_model
+from dragoman.hosting.sized import sized
 from dragoman.hosting.streaming import Parts, run
 from dragoman.hosting.warmup import warm_up
 
@@ -111,7 +112,7 @@ class LocalServable:
             and (expected_ns < DIRECT_BOUND_NS or not self._joins or not signature.batch)
         ):
             return self._run_inline(request, signature, elements)
-        key, length = place(request, signature, self._spec.batch.max_size)
+        key, length = place(request, signature, self._spec.batch)
         if self._batcher is None:
             self._batcher = Batcher(self._spec.name, self._spec.batch, len(self._models), self._start)
         return await self._batcher.submit(request, key, length)
@@ -231,9 +232,9 @@ def load_models(spec: ModelSpec, record: Callable[[int, int], None]) -> list[Mod
     runtime = find("runtimes", spec.runtime)
     models: list[Model] = []
     try:
-        models.append(outer_model(runtime(inner_spec(spec)), spec))
+        models.append(_made(runtime, spec))
         while len(models) < spec.instances:
-            models.append(models[0] if models[0].concurrent else outer_model(runtime(inner_spec(spec)), spec))
+            models.append(models[0] if models[0].concurrent else _made(runtime, spec))
         for model in dict.fromkeys(models):
             warm_up(model, spec, record)
     except BaseException:
@@ -242,12 +243,17 @@ def load_models(spec: ModelSpec, record: Callable[[int, int], None]) -> list[Mod
     return models
 
 
-def place(request: InferRequest, signature: Signature, max_size: int) -> tuple[Hashable, int]:
+def _made(runtime: Callable[[ModelSpec], Model], spec: ModelSpec) -> Model:
+    return sized(outer_model(runtime(inner_spec(spec)), spec), spec.batch)
+
+
+def place(request: InferRequest, signature: Signature, policy: BatchPolicy) -> tuple[Hashable, int]:
     """With whom a request may run, and how much of a batch it takes: its batch key, or ALONE, and its length."""
+    max_size = policy.max_size
     length = batch_length(request.inputs, signature) if max_size > 1 and request.part is None else None
     if length is None or length >= max_size:
         return ALONE, length or 1
-    return batch_key(request, signature), length
+    return batch_key(request, signature, padded=policy.pad), length
 
 
 def _close(models: Sequence[Model]) -> None:

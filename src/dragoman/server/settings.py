@@ -14,6 +14,7 @@ from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.library.opening import Place
+from dragoman.serving.model_config import policy_of
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
@@ -34,6 +35,10 @@ _RANGES = (
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
+    ("poll", 0, _YEAR_S),
+    ("model_config_poll", 0, _YEAR_S),
+    ("load_retries", 0, 1_000_000_000),
+    ("load_retry_interval", 0.001, _YEAR_S),
 )
 """Least and most of settings whose values reach timers and thread pools, which take no number for granted."""
 
@@ -113,6 +118,26 @@ class Settings:
     load: str = setting(
         "wait", "'wait' opens the port when every target has loaded or failed, 'background' at once", choices=("wait", "background")
     )
+    exit_on_error: bool = setting(False, "end with exit code 1 when any target cannot be loaded at start, not only when none can")
+    wait_for_models: bool = setting(
+        False, "wait at start for targets that are not there yet, or have no version yet: with --load wait no port is open before"
+    )
+    poll: float = setting(
+        0.0,
+        "look at the targets' files every so many seconds: load what is new, replace what has changed, unload what has gone (0: only at start)",
+    )
+    version_policy: str = setting(
+        "latest",
+        "which numeric folders of a model are served, where its own files do not say: latest, latest:N, all, or numbers as 1,3",
+        metavar="POLICY",
+    )
+    model_config_file: str = setting(
+        "", "TensorFlow Serving's list of models as text: model_config_list { config { name: ... base_path: ... } }", metavar="FILE"
+    )
+    model_config_poll: float = setting(0.0, "read --model-config-file again every so many seconds (0: only at start)")
+    unavailable_labels: bool = setting(False, "let the list of models give a new label to a version that is not loaded yet")
+    load_retries: int = setting(0, "try so often again what could not be loaded, each after --load-retry-interval")
+    load_retry_interval: float = setting(60.0, "seconds between such tries")
     threads: int = setting(0, "threads per model inside its framework (0: what suits the framework, at most cores divided by workers)")
     instances: int = setting(1, "copies of each model that run at the same time in one worker")
     environments: str = setting(
@@ -303,6 +328,10 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for name, least, most in _RANGES:
         if not least <= getattr(settings, name) <= most:
             raise refuse(name, f"expected {least} to {most}")
+    try:
+        policy_of(settings.version_policy)
+    except ValueError:
+        raise refuse("version_policy", "expected latest, latest:N, all, or version numbers such as 1,3") from None
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if settings.store:

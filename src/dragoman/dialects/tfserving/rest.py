@@ -10,13 +10,12 @@ import orjson
 
 from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Rows, Signature, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
-from dragoman.dialects.tfserving import answers, decode, encode, messages, rows
+from dragoman.dialects.tfserving import answers, decode, encode, finding, messages, rows
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -102,15 +101,7 @@ class TFServing:
         raise messages.no_method(self._find(name, version, label).name, method)
 
     async def _status(self, request: Request, name: str, version: str, label: str) -> Answer:
-        known = self._gateway.statuses(name)
-        if label and known:
-            version = self._gateway.labels(name).get(label, "")
-            if not version:
-                raise messages.no_label(label)
-        if version:
-            known = [each for each in known if each.version == version]
-        if not known:
-            raise messages.no_status(name, version)
+        known = finding.statuses(self._gateway, name, version, label)
         return Answer(body=orjson.dumps(answers.status(known)))
 
     async def _metadata(self, request: Request, name: str, version: str, label: str) -> Answer:
@@ -130,27 +121,14 @@ class TFServing:
             raise messages.empty_document(error.message) from None
 
     def _find(self, name: str, version: str, label: str) -> Entry:
-        """The entry that answers. No await may follow before `Gateway.infer`."""
-        try:
-            return self._gateway.find(name, version, label)
-        except ServingError as error:
-            known = self._gateway.statuses(name)
-            if label and error.what == "label":
-                raise messages.no_label(label) from None
-            if version:
-                known = [each for each in known if each.version == version]
-            if all(each.state is State.GONE for each in known):  # unloaded versions are no servables any more
-                raise messages.no_servable(name, version) from None
-            raise
+        return finding.find(self._gateway, name, version, label)
 
 
 def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
-    """The key and the signature that a request names; "serving_default" is another name of the default."""
-    key = "" if wanted == answers.DEFAULT_SIGNATURE and wanted not in entry.signatures else wanted
-    signature = entry.signatures.get(key) if not key.startswith("@") else None
-    if signature is None:
+    found = finding.signature_of(entry, wanted)
+    if found is None:
         raise messages.no_signature(wanted)
-    return key, signature
+    return found
 
 
 def _version(digits: str) -> str:

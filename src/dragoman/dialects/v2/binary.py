@@ -9,7 +9,6 @@ import numpy as np
 
 from dragoman.core.errors import invalid
 from dragoman.core.tensors import (
-    BOOL,
     BYTES,
     Array,
     Datatype,
@@ -21,14 +20,12 @@ from dragoman.core.tensors import (
     pack_bytes,
     unpack_bytes,
 )
+from dragoman.dialects.buffers import owned, raw
 from dragoman.dialects.v2.parameters import text
 
 LENGTH_HEADER: Final = b"inference-header-content-length"
 _HEADER_NAME: Final = "Inference-Header-Content-Length"
 
-_ALIGNMENT = 64
-_ALIGN_FROM = 1 << 12
-"""Bytes from which a cache line of alignment is worth the 2 us that it costs; below, malloc's 16 bytes do."""
 _DIGITS = 19
 
 
@@ -77,18 +74,7 @@ def array_from(part: memoryview, datatype: Datatype, shape: Shape, count: int) -
     size = len(part)
     if size != count * datatype.size:
         raise ValueError(f"{size} bytes came, but shape {list(shape)} of {datatype} takes {count * datatype.size}")
-    if datatype is BOOL:
-        # Any byte but 0 is true, as for Triton; a numpy bool must not hold anything but 0 and 1.
-        truth: Array = np.frombuffer(part, np.uint8) != 0
-        return truth.reshape(shape)
-    if size < _ALIGN_FROM:
-        return np.frombuffer(part, datatype.numpy).copy().reshape(shape)
-    store = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -store.__array_interface__["data"][0] % _ALIGNMENT
-    target = store[start : start + size]
-    target[:] = np.frombuffer(part, np.uint8)
-    array: Array = target.view(datatype.numpy)
-    return array.reshape(shape)
+    return owned(part, datatype).reshape(shape)
 
 
 def raw_input(body: bytes, signature: Signature, model: str) -> Tensor:
@@ -136,4 +122,4 @@ def raw_bytes(tensor: Tensor) -> bytes | memoryview:
     """A tensor's data as they go over the wire; a view of the array itself where it is laid out so. `len` counts bytes."""
     if tensor.datatype is BYTES:
         return pack_bytes(tensor.array)
-    return np.ascontiguousarray(tensor.array, tensor.datatype.numpy).reshape(-1).view(np.uint8).data
+    return raw(tensor.array, tensor.datatype)

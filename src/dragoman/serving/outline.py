@@ -2,7 +2,7 @@
 
 The parser could skip unknown fields itself, but says nothing about them, and needs minutes for a long line full of them; it also recurses as
 deep as the text does. This walk is a loop over tokens with its own stack. It is no validator: what it does not understand, it leaves for the
-parser to refuse. Called by serving/triton/text.py.
+parser to refuse. Called by proto_text.py.
 """
 
 import re
