@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import CALLER, Access, Answer, Request, Route
-from dragoman.server.access import Rules, cors_headers, preflight, refusal
+from dragoman.server.access import Headers, Rules, cors_headers, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, ensure_admin_key, tokens_from
 from dragoman.server.settings import Settings
 
@@ -29,15 +29,20 @@ class Guard:
         """The key that the call was made with, None for one without; raises UNAUTHENTICATED or FORBIDDEN for a call that is not allowed."""
         scope = request.scope
         scope[_ACCESS] = access
-        if access is Access.PUBLIC:
-            return None
-        token = tokens_from(scope["headers"])
-        key = self._ring.verify(token) if token is not None else None
-        error = refusal(self._rules, access, request.method, scope["headers"], token, key)
-        if error is not None:
-            raise error
+        key = self.allow(access, scope["headers"], request.method)
         if key is not None:
             scope[CALLER] = key.name
+        return key
+
+    def allow(self, access: Access, headers: Headers, method: str = "POST") -> Key | None:
+        """As `admit`, by the headers of a call, or the metadata of one over gRPC."""
+        if access is Access.PUBLIC:
+            return None
+        token = tokens_from(headers)
+        key = self._ring.verify(token) if token is not None else None
+        error = refusal(self._rules, access, method, headers, token, key)
+        if error is not None:
+            raise error
         return key
 
     def decorate(self, request: Request, answer: Answer) -> None:

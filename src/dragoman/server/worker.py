@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dragoman import __version__
@@ -57,6 +57,9 @@ from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import exists, open_store
+
+if TYPE_CHECKING:
+    from dragoman.server.grpc import GrpcServer
 
 log = logging.getLogger("dragoman")
 
@@ -148,11 +151,13 @@ class Worker:
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings), settings.max_body)
+        self._guard = Guard(settings)
+        self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
+        self._grpc: GrpcServer | None = None
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -227,6 +232,14 @@ class Worker:
             peers=self._peers,
         )
         await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        if settings.grpc_port:
+            self._grpc = await self._listen_grpc()
+
+    async def _listen_grpc(self) -> "GrpcServer":
+        """Answer gRPC on its ports, every service on each."""
+        from dragoman.server import grpc_listener
+
+        return await grpc_listener.listen(self.settings, self.services, self._guard)
 
     def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
@@ -242,9 +255,11 @@ class Worker:
         Predictions that run have that time, too; those that wait stay in the store for the next start.
         """
         self.gateway.draining = True
-        drained, _ = await asyncio.gather(self._drain_http(), self.predictions.close(self.settings.drain_timeout))
-        if drained:
-            log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
+        http, rpc, _ = await asyncio.gather(
+            self._drain(self._http), self._drain(self._grpc), self.predictions.close(self.settings.drain_timeout)
+        )
+        if http or rpc:
+            log.warning("%d requests were still running after %g s and were broken off", http + rpc, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
@@ -256,8 +271,8 @@ class Worker:
         await self.store.close()
         self.repository.close()
 
-    async def _drain_http(self) -> int:
-        return await self._http.drain(self.settings.drain_timeout) if self._http is not None else 0
+    async def _drain(self, server: "HttpServer | GrpcServer | None") -> int:
+        return await server.drain(self.settings.drain_timeout) if server is not None else 0
 
 
 async def _nothing() -> dict[str, Any]:
