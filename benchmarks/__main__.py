@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import deploy, engines, image, installed, iris, memory, slow, start, store, tungsten
+from benchmarks import deploy, engines, image, installed, iris, memory, slow, start, store, tensorflow, tungsten
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -25,6 +25,7 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "tungsten": tungsten.run,
     "store": store.run,
     "deploy": deploy.run,
+    "tensorflow": tensorflow.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

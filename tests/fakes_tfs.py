@@ -14,10 +14,12 @@ from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
 from dragoman.dialects import Dialect, Request, Services
 from dragoman.dialects.tfserving.rest import TFServing
+from dragoman.proto import messages
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.meters import Meters
 from tests.services import services
 
+PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{method}" for method in ("predict", "classify", "regress"))
 Run = Callable[[Tensors, str], list[Tensor]]
 
 
@@ -130,6 +132,66 @@ def digits() -> Toy:
     return Toy({"": signature([TensorSpec("image", t.FP32, (-1, 784))], outputs)}, run)
 
 
+def parsing() -> Toy:
+    """Stands for the SavedModel half_plus_two: signatures of every method, a graph that parses Examples of `x` and, where it is there, `x2`."""
+
+    def feature(example: bytes, name: str, default: float | None) -> float:
+        parsed: Any = messages.parse("tensorflow.Example", example)
+        kind = parsed.features.feature[name].WhichOneof("kind") if name in parsed.features.feature else None
+        if kind is None and default is None:
+            raise invalid(f"Name: <unknown>, Feature: {name} (data type: float) is required but could not be found.")
+        if kind not in (None, "float_list"):
+            raise invalid(f"Name: <unknown>, Key: {name}, Index: 0.  Data types don't match. Data type: {kind} but expected type: float")
+        return default or 0.0 if kind is None else float(parsed.features.feature[name].float_list.value[0])
+
+    def run(inputs: Tensors, name: str) -> list[Tensor]:
+        (given,) = inputs.items
+        if name == "":
+            return [Tensor("y", t.FP32, given.array / np.float32(2) + np.float32(2))]
+        source, plus = {"regress_x2_to_y3": ("x2", 3), "regress_x_to_y2": ("x", 3)}.get(name, ("x", 2))
+        x = array([[feature(each, source, 0.0 if source == "x2" else None)] for each in given.array.tolist()])
+        return [Tensor("scores" if "classify" in name else "outputs", t.FP32, x / np.float32(2) + np.float32(plus))]
+
+    x, y = TensorSpec("x", t.FP32, (-1, 1), native="x:0"), TensorSpec("y", t.FP32, (-1, 1), native="y:0")
+    examples = TensorSpec("inputs", t.BYTES, (-1,), native="tf_example:0")
+    made = {"": signature([x], [y], PREDICT)}
+    for name in ("regress_x_to_y", "regress_x_to_y2", "regress_x2_to_y3"):
+        made[name] = signature([examples], [TensorSpec("outputs", t.FP32, (-1, 1), native="y:0")], REGRESS)
+    made["classify_x_to_y"] = signature([examples], [TensorSpec("scores", t.FP32, (-1, 1), native="y:0")], CLASSIFY)
+    return Toy(made, run)
+
+
+def examined(*outputs: Tensor, method: str = "", inputs: str = "inputs") -> Toy:
+    """Answers the same tensors to whatever Examples it is fed."""
+    specs = [TensorSpec(each.name, each.datatype, None) for each in outputs]
+    return Toy({"": signature([TensorSpec(inputs, t.BYTES, (-1,))], specs, method)}, lambda _, __: list(outputs))
+
+
+def flowers() -> Toy:
+    """No SavedModel: four numbers and a colour by name to three scores whose labels the model knows, and the best class."""
+
+    def run(inputs: Tensors, _: str) -> list[Tensor]:
+        by_name = {each.name: each.array for each in inputs.items}
+        size, colour = by_name["size"], by_name["colour"]
+        scores = np.zeros((len(size), 3), "f8")
+        scores[:, 0] = size[:, 0] / 8
+        scores[:, 1] = [each == b"blue" for each in colour]
+        scores[:, 2] = 1 - scores[:, 0]
+        return [Tensor("class", t.INT64, scores.argmax(axis=1)), Tensor("probability", t.FP64, scores)]
+
+    labels = ("setosa", "versicolor", "virginica")
+    return Toy(
+        {
+            "": Signature(
+                inputs=(TensorSpec("size", t.FP64, (-1, 4)), TensorSpec("colour", t.BYTES, (-1,))),
+                outputs=(TensorSpec("class", t.INT64, (-1,)), TensorSpec("probability", t.FP64, (-1, 3), labels=labels)),
+                batch=True,
+            )
+        },
+        run,
+    )
+
+
 class Reply:
     """What came back: the status, the body as it was sent, and that body read by Python's own JSON module."""
 
@@ -163,6 +225,7 @@ class Client:
         labels: Mapping[str, Mapping[str, str]] | None = None,
         max_body: int = 1 << 26,
         dialect: Callable[[Services], Dialect] = TFServing,
+        check_methods: bool = False,
     ) -> None:
         meters = Meters()
         self.gateway = Gateway(meters)
@@ -182,7 +245,7 @@ class Client:
         self.gateway.swap(table)
         for name, statuses in self.statuses.items():
             self.gateway.publish(name, statuses, self.labels.get(name, {}))
-        self.dialect = dialect(services(self.gateway, meters))
+        self.dialect = dialect(services(self.gateway, meters, check_methods=check_methods))
 
     def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
         """Publish one more version of a model, which does not answer."""

@@ -16,7 +16,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.holder import Holder, TakenError
-from dragoman.server.http import bind
+from dragoman.server.listeners import bound, ports
 from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, read
@@ -53,14 +53,14 @@ class Server:
             loop = _Loop()
             undo.callback(loop.close)
             settings, holder = _held(settings, undo)
-            sockets = [undo.enter_context(bind(settings.host, port)) for port in settings.port]
-            self.ports: list[int] = [s.getsockname()[1] for s in sockets]
+            sockets = bound(settings, undo)
+            self.ports: list[int] = ports(sockets, settings)
             self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}"
             holder.say([self.url])
             worker = loop.run(_make(settings))
             undo.callback(lambda: loop.run(worker.close()))
             self.loaded: Loaded = loop.run(worker.serve(sockets))
-            if self.loaded.hopeless and settings.load == "wait":
+            if self.loaded.hopeless and settings.load != "background":
                 raise ServingError(Kind.UNAVAILABLE, "; ".join(f"{name}: {reason}" for name, reason in self.loaded.failed))
             self._undo = undo.pop_all()
 

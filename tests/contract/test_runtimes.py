@@ -20,7 +20,7 @@ from dragoman.core.model import Call, InferRequest, Model, ModelSpec
 from dragoman.core.plugins import BUILT_IN
 from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.hosting.servable import LocalServable
-from tests.models import build, learned
+from tests.models import build, learned, lite
 from tests.models.calls import ask, call, load, tensor
 from tests.models.snippets import same_process
 
@@ -178,6 +178,17 @@ CASES = [
         (TensorSpec("x", None, None, native="x"),),
         (TensorSpec("output", None, None),),
         batch=False,
+    ),
+    Case(
+        "litert",
+        "model.tflite",
+        lite.iris,
+        "litert",
+        (tensor("X", X),),
+        (tensor("X", X[:, :3]),),
+        "label",
+        (TensorSpec("X", FP32, (-1, 4), native="features:0"),),
+        (TensorSpec("label", INT64, (-1,), native="Partitioned:0"), TensorSpec("probabilities", FP32, (-1, 3), native="Partitioned:1")),
     ),
     Case(
         "python",
@@ -421,7 +432,7 @@ def test_served_with_warm_up(case: Case, path: Path) -> None:
 def test_threads_share_a_concurrent_model(case: Case, model: Model) -> None:
     """Models that say that they may be called at once give every caller his own answer."""
     if not model.concurrent:
-        assert case.runtime in ("sklearn", "torch", "python", "mlflow")
+        assert case.runtime in ("sklearn", "torch", "litert", "python", "mlflow")
         return
     expected = ask(model, *fresh(case.good))
     wrong: list[str] = []

@@ -16,7 +16,7 @@ from tests.e2e import tungsten_models
 from tests.e2e.running import Running, serving
 from tests.fuzz.models import make
 
-EXAMPLES = 6
+EXAMPLES = 3
 MODELS = ("iris", "flowers", "sums", "shout", "twice", "optional_input", "scalar", "id_INT8", "id_BOOL", "id_FP16", "id_UINT16", "any")
 
 

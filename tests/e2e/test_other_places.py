@@ -159,14 +159,15 @@ class TestAnotherServer:
                 do(tmp_path, "register", "flowers", str(logged), "--key", key, "--alias", "champion", extra={"DRAGOMAN_URL": server.url})
             yield server, key
 
-    @pytest.mark.parametrize("uri", ["models:/flowers/1", "models:/flowers@champion", "models:/flowers/latest"])
-    def test_served(self, registry: tuple[Running, str], tmp_path: Path, uri: str) -> None:
+    def test_served(self, registry: tuple[Running, str], tmp_path: Path) -> None:
         """By number, alias and as the newest, with the key that MLflow's client takes too."""
         server, key = registry
         extra = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_TRACKING_TOKEN": key}
-        with serving(tmp_path / "mine", uri, extra=extra) as mine:
-            reply = Plain(mine.port).post("/invocations", FLOWER)
-            assert (reply.status, reply.json()) == (200, {"predictions": [2]})
+        uris = {"number": "models:/flowers/1", "alias": "models:/flowers@champion", "newest": "models:/flowers/latest"}
+        with serving(tmp_path / "mine", *(f"{name}={uri}" for name, uri in uris.items()), extra=extra) as mine:
+            for name in uris:
+                reply = Plain(mine.port).post(f"/serve/{name}-1/invocations", FLOWER)
+                assert (reply.status, reply.json()) == (200, {"predictions": [2]})
 
     def test_the_key(self, registry: tuple[Running, str], tmp_path: Path) -> None:
         """Without one, or with a wrong one, the line says what is asked for; it never shows the key."""

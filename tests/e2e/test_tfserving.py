@@ -303,8 +303,8 @@ def test_a_wrong_body_is_400(server: Running, model: str, body: Any, text: str) 
         ("POST", "/v1/models/nothing:predict", 404, "Servable not found for request: Latest(nothing)"),
         ("GET", "/v1/models/nothing/metadata", 404, "Servable not found for request: Latest(nothing)"),
         ("POST", "/v1/models/broken:predict", 503, "broken"),
-        ("POST", "/v1/models/floats:classify", 501, "use :predict"),
-        ("POST", "/model-serving/floats:regress", 501, "use :predict"),
+        ("POST", "/v1/models/floats:classify", 400, "key 'examples' is expected and was not found"),
+        ("POST", "/model-serving/floats:regress", 400, "key 'examples' is expected and was not found"),
     ],
 )
 def test_paths_that_are_refused(server: Running, method: str, path: str, status: int, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dragoman.core import tensors as t
-from tests.fakes_tfs import Client, beacon, digits, echo, half_plus
+from tests.fakes_tfs import Client, beacon, digits, echo, flowers, half_plus, parsing
 
 FILES = sorted((Path(__file__).parent / "tfserving").glob("*.json"))
 
@@ -17,6 +17,8 @@ def client() -> Client:
         "half_plus_two/123": half_plus(2),
         "beacon": beacon(),
         "mnist": digits(),
+        "saved": parsing(),
+        "flowers": flowers(),
         "floats": echo(t.FP32),
         "integers": echo(t.INT64),
         "words": echo(t.BYTES),

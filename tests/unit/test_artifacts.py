@@ -19,6 +19,7 @@ LIGHTGBM = b"tree\nversion=v4\n"
         ("model.onnx", b"x", "onnx"),
         ("MODEL.ONNX", b"x", "onnx"),
         ("model.ort", b"x", "onnx"),
+        ("model.tflite", b"x", "litert"),
         ("model.skops", b"x", "sklearn"),
         ("model.joblib", b"x", "sklearn"),
         ("model.pkl", b"x", "sklearn"),

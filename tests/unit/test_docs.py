@@ -58,6 +58,7 @@ RUNTIME_PAGES = {
     "xgboost": "estimators.md",
     "lightgbm": "estimators.md",
     "torch": "torch.md",
+    "litert": "litert.md",
     "python": "python.md",
     "mlflow": "mlflow.md",
 }

@@ -75,6 +75,7 @@ LATE = {
     "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
+    "runtimes/litert.py": {"ai_edge_litert": "an extra"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import"},
     "runtimes/estimator_files.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},

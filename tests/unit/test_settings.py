@@ -134,7 +134,7 @@ def test_values(name: str, value: Any, expected: Any) -> None:
         ("targets", [["a"]], "text"),
         ("port", "http", "a whole number"),
         ("port", [8000.5], "a whole number"),
-        ("load", "later", "one of wait, background"),
+        ("load", "later", "one of wait, background, request"),
         ("log_level", "verbose", "one of trace, debug, info, warning, error"),
         ("max_body", "64 apples", "a size such as 64MB"),
         ("max_body", "-1", "a size such as 64MB"),
@@ -252,6 +252,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["port"] = st.lists(st.integers(0, 65535), min_size=1, max_size=3).map(tuple)
         elif spec.name == "store":
             drawn["store"] = text.map(lambda name: "sqlite:////" + name.replace("\0", "") if name else "")
+        elif spec.name == "batch_sizes":  # must go with the batch size
+            drawn["batch_sizes"] = st.just(())
         elif isinstance(default, tuple):
             drawn[spec.name] = st.lists(text, max_size=1).map(tuple)
         elif choices:
@@ -270,6 +272,26 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)
     return same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+
+
+@pytest.mark.parametrize("size", [0, 8])
+def test_allowed_batch_sizes(size: int) -> None:
+    """Ascending, up to the batch size, which need not be said again."""
+    settings = read({"batch_sizes": ["4", "8"], "batch_size": size}, environ={})
+    assert settings.batch_sizes == (4, 8)
+    assert read({}, environ={"DRAGOMAN_BATCH_SIZES": "1,2,4"}).batch_sizes == (1, 2, 4)
+
+
+@pytest.mark.parametrize(("sizes", "size"), [((8, 4), 0), ((0, 4), 0), ((4, 4), 0), ((4, 8), 16)])
+def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> None:
+    """They would leave batches without a size."""
+    assert "--batch-sizes is" in refused({"batch_sizes": sizes, "batch_size": size})
+
+
+@pytest.mark.parametrize("port", [-2, 65536])
+def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
+    """Like any other port."""
+    assert refused({"metrics_port": port}).endswith("expected 0 to 65535, or -1 for none")
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])

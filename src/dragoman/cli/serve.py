@@ -18,7 +18,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
-from dragoman.server.http import bind
+from dragoman.server.listeners import bound, metrics_port, ports
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
@@ -91,10 +91,10 @@ def run(options: argparse.Namespace) -> int:
         progress = Progress(sys.stderr)
         share_the_interpreter()
         try:
-            sockets = [stack.enter_context(bind(settings.host, port)) for port in settings.port]
+            sockets = bound(settings, stack)
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
-        holder.say(addresses(settings, [s.getsockname()[1] for s in sockets]))
+        holder.say(addresses(settings, ports(sockets, settings)))
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             if settings.workers == 1:
                 return runner.run(_one(settings, sockets, progress))
@@ -162,16 +162,16 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.hopeless and settings.load == "wait":
+    if loaded.hopeless and settings.load != "background":
         log.error("no model could be loaded, so there is nothing to serve")
         return False
-    if settings.load == "wait":
+    if settings.load != "background":
         _announce(settings, sockets, loaded)
     return True
 
 
 def _announce(settings: Settings, sockets: list[socket.socket], loaded: Loaded | None) -> None:
-    sys.stderr.write(banner(settings, [s.getsockname()[1] for s in sockets], loaded))
+    sys.stderr.write(banner(settings, ports(sockets, settings), loaded, metrics_port(sockets, settings)))
     sys.stderr.flush()
 
 

@@ -12,6 +12,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 SUFFIXES: Mapping[str, str] = {
     ".onnx": "onnx",
     ".ort": "onnx",
+    ".tflite": "litert",
     ".skops": "sklearn",
     ".joblib": "sklearn",
     ".pkl": "sklearn",
@@ -33,6 +34,7 @@ CONVENTIONAL: Mapping[str, tuple[str, ...]] = {
     "xgboost": ("model.ubj", "model.json", "xgboost.json", "model.bst"),
     "lightgbm": ("model.txt", "model.bst"),
     "torch": ("model.pt2", "model.pt"),
+    "litert": ("model.tflite",),
 }
 """Runtime -> the file names that model repositories of other servers use, the preferred one first."""
 

@@ -163,6 +163,8 @@ class Services:
     """Open Inference Protocol extensions that this server has, as its metadata lists them."""
     max_inflated: int = 100 << 20
     """Bytes that a compressed request body may inflate to."""
+    check_methods: bool = False
+    """Whether TensorFlow Serving's calls refuse signatures that name another method than theirs."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
     public_url: str = ""

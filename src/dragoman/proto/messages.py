@@ -58,6 +58,16 @@ def new(full_name: str) -> "Message":
     return _classes()[full_name]()
 
 
+def parse(full_name: str, data: bytes) -> "Message":
+    """A message from its serialized form. Raises ValueError for bytes that are none."""
+    from google.protobuf import message
+
+    try:
+        return _classes()[full_name].FromString(data)
+    except message.DecodeError:
+        raise ValueError(f"{len(data)} bytes that are no {full_name}") from None
+
+
 def parse_text(text: str, message: "Message") -> None:
     """Fill the message from text format. Raises TextError, also for fields that it does not have."""
     from google.protobuf import text_format

@@ -56,7 +56,9 @@ class GrpcServer:
         self._open = 0
         self._changing: set[asyncio.Future[bytes]] = set()
         handlers = {
-            f"/{service.name}/{name}": self._handler(service, name, method) for service in services for name, method in service.methods.items()
+            f"/{service.name}/{name}": self._handler(service, name, method)
+            for service in services
+            for name, method in service.methods.items()
         }
         self._server = grpc.aio.server(
             handlers=[_Handlers(handlers)],
@@ -74,9 +76,7 @@ class GrpcServer:
         for address in addresses:
             try:
                 port = (
-                    self._server.add_insecure_port(address)
-                    if credentials is None
-                    else self._server.add_secure_port(address, credentials)
+                    self._server.add_insecure_port(address) if credentials is None else self._server.add_secure_port(address, credentials)
                 )
             except RuntimeError as error:
                 raise ServingError(Kind.UNAVAILABLE, f"cannot listen for gRPC on {address}: {error}") from error

@@ -17,6 +17,7 @@ from dragoman.engines import Engines
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.origins import Origins
+from dragoman.serving.reading import broken
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Found, Repository
 
@@ -48,7 +49,17 @@ class Loaded:
 class Loading:
     """The opener of the reconciler, and the first loads of a worker."""
 
-    def __init__(self, registry: Registry, repository: Repository, gateway: Gateway, engines: Engines, origins: Origins) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        repository: Repository,
+        gateway: Gateway,
+        engines: Engines,
+        origins: Origins,
+        named: Sequence[str] | None = None,
+    ) -> None:
+        """`named` are the models that are loaded at start, None for everything."""
+        self._named = named
         self._registry = registry
         self._repository = repository
         self._gateway = gateway
@@ -77,7 +88,7 @@ class Loading:
 
     async def load(self, progress: Progress) -> Loaded:
         """Load everything side by side; one bad model does not stop the others. Composed targets come after their members."""
-        found = await asyncio.to_thread(self._repository.discover)
+        found = self._chosen(await asyncio.to_thread(self._repository.discover))
         self._gateway.named = tuple(f.name for f in found)
         named = set(self._gateway.named)
         deployed = [name for name in self._registry.names() if name not in named and self._registry.document(name).get("versions")]
@@ -98,6 +109,23 @@ class Loading:
             tuple(self._samples()),
             hopeless=bool(found) and all(reasons.values()) and not deployed,
         )
+
+    def _chosen(self, found: Sequence[Found]) -> list[Found]:
+        """What of the targets is loaded now: all, or with --load request what is named, with the members of what is composed."""
+        if self._named is None:
+            return list(found)
+        by_name = {f.name: f for f in reversed(found)}
+        chosen: dict[str, Found] = {}
+        names = list(self._named)
+        while names:
+            name = names.pop(0)
+            each = by_name.get(name)
+            if each is None and name in self._named:
+                each = broken(name, f"there is no model '{name}' among the targets")
+            if each is not None and name not in chosen:
+                chosen[name] = each
+                names += [step.model for spec in each.versions.values() for step in spec.steps]
+        return list(chosen.values())
 
     async def _load_target(self, found: Found, progress: Progress) -> str:
         """Serve one target; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,16 @@ def setting(
     choices: tuple[str, ...] = (),
     short: str = "",
     metavar: str = "",
+    of: type = str,
     shown: Callable[[str], str] | None = None,
 ) -> Any:
-    """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags.
+    """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags, their items `of` one type.
 
     `shown` makes of a value that may hold a password what may be printed.
     """
     meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown}
     if isinstance(default, list):
-        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": str})
+        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of})
     if default is dict:
         return field(default_factory=dict, metadata=meta)
     return field(default=default, metadata=meta, repr=shown is None)
@@ -77,6 +79,13 @@ class Settings:
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
+    )  # fmt: skip
+    metrics_port: int = setting(-1, "port that answers /metrics and nothing else, beside the others (0: any free one; -1: none)")
+    metrics_host: str = setting("", "address of --metrics-port (default: that of --host)")
+    grpc_port: tuple[int, ...] = field(
+        default=(),
+        metadata={"help": "port for gRPC: the Open Inference Protocol and TensorFlow Serving; 0 takes a free one (default: none)",
+                  "many": True, "of": int, "short": "", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
     public_url: str = setting(
@@ -97,6 +106,19 @@ class Settings:
         " over what they declare",
     )
     batch_delay_ms: float = setting(0.0, "let the oldest request wait this long for company while the model is free")
+    batch_sizes: tuple[int, ...] = setting(
+        [],
+        "run tensors only in batches of this many rows, filled up to the next such number; ascending, the last is the batch size",
+        of=int,
+    )
+    batch_cut: bool = setting(
+        False, "run requests with more rows than --batch-size in pieces; without, such a request runs alone and whole"
+    )
+    batch_pad: bool = setting(False, "join tensors of different lengths, too: the shorter are filled up with their first element")
+    batch_files: bool = setting(
+        False,
+        "TensorFlow Serving's batching_params.pbtxt in a version's folder says how its requests are joined; without that file they are not",
+    )
     max_queue: int = setting(4096, "requests that may wait for one model; one more is refused at once")
     timeout: float = setting(300.0, "seconds after which a request that names no time-out is given up (0: never)")
     max_body: int = setting(256 << 20, "largest request body, for example 64MB", unit="size")
@@ -116,8 +138,14 @@ class Settings:
     keep_alive: float = setting(75.0, "seconds that an idle connection stays open")
     drain_timeout: float = setting(30.0, "seconds that requests in flight may take to finish at shutdown and unload")
     load: str = setting(
-        "wait", "'wait' opens the port when every target has loaded or failed, 'background' at once", choices=("wait", "background")
+        "wait",
+        "'wait' opens the port when every target has loaded or failed, 'background' at once, 'request' when --load-model has: everything else is"
+        " loaded when a client asks for it by name",
+        choices=("wait", "background", "request"),
     )
+    load_model: tuple[str, ...] = setting([], "model that is loaded at start with --load request", metavar="NAME")
+    lenient_readiness: bool = setting(False, "say ready while models load or have failed, as soon as the server answers")
+    server_name: str = setting("dragoman", "what the server calls itself in the Open Inference Protocol", metavar="NAME")
     exit_on_error: bool = setting(False, "end with exit code 1 when any target cannot be loaded at start, not only when none can")
     wait_for_models: bool = setting(
         False, "wait at start for targets that are not there yet, or have no version yet: with --load wait no port is open before"
@@ -317,6 +345,11 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
 
     if not settings.port or not all(0 <= port <= 65535 for port in settings.port):
         raise refuse("port", "expected one or more numbers from 0 to 65535")
+    if not all(0 <= port <= 65535 for port in settings.grpc_port):
+        raise refuse("grpc_port", "expected numbers from 0 to 65535")
+    both = next((port for port in settings.grpc_port if port and port in settings.port), None)
+    if both is not None:
+        raise invalid(f"{sources.get('grpc_port', '--grpc-port')} is {both}, which is the port of HTTP: gRPC needs one of its own")
     if settings.workers < 1 or settings.workers > 512:
         raise refuse("workers", "expected 1 to 512")
     for name in ("batch_size", "max_queue"):
@@ -332,6 +365,11 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         policy_of(settings.version_policy)
     except ValueError:
         raise refuse("version_policy", "expected latest, latest:N, all, or version numbers such as 1,3") from None
+    if not -1 <= settings.metrics_port <= 65535:
+        raise refuse("metrics_port", "expected 0 to 65535, or -1 for none")
+    sizes = settings.batch_sizes
+    if sizes and (sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)) or settings.batch_size not in (0, sizes[-1])):
+        raise refuse("batch_sizes", "expected ascending numbers from 1, the last of them that of --batch-size")
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if settings.store:

@@ -8,8 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, method_error, path_error
+from dragoman.dialects import USUAL_STATUS, Access, Answer, Receive, Request, Route, Scope, method_error, path_error
 from dragoman.server import vitals
+from dragoman.server.app import App, Send
 from dragoman.server.exposition import MEDIA_TYPE
 from dragoman.server.metrics import Unfinished, exposition
 from dragoman.serving.gateway import Gateway
@@ -107,3 +108,19 @@ class Telemetry:
 
     def _refresh(self) -> None:
         self._meters.refresh(self._gateway.gauges(), vitals.of_process())
+
+
+class MetricsOnly:
+    """The application of a port that only scrapers reach: the pages of metrics, and 404 for everything else."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app.dialect_of(scope["path"]).name == Telemetry.name:
+            await self._app(scope, receive, send)
+            return
+        text = b"this port has metrics and nothing else\n"
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": text})

@@ -26,11 +26,11 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
-from dragoman.server.http import HttpLimits, HttpServer, Peers
+from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.settings import Settings
-from dragoman.server.telemetry import Telemetry
+from dragoman.server.telemetry import MetricsOnly, Telemetry
 from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
@@ -98,6 +98,7 @@ class Worker:
         self.meters = Meters(shared, serial)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
         self.gateway.starting = True
+        self.gateway.lenient = settings.lenient_readiness
         opener = partial(open_store, settings.store_url)
         self.store = LateStore(opener, partial(exists, settings.store_url))
         members = Members(settings.data_path / "owners", shared, alone=settings.alone)
@@ -116,7 +117,8 @@ class Worker:
         self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared)
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
-        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins)
+        named = settings.load_model if settings.load == "request" else None
+        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins, named)
         self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
         self.deployments = Deployments(self.store, self.registry, self.gateway)
         tracking = Tracking(self.store)
@@ -138,7 +140,7 @@ class Worker:
             registry=self.registry,
             operations=operations,
             meters=self.meters,
-            info=ServerInfo("dragoman", __version__),
+            info=ServerInfo(settings.server_name, __version__),
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
@@ -156,8 +158,7 @@ class Worker:
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
-        self._http: HttpServer | None = None
-        self._grpc: GrpcServer | None = None
+        self._servers: "list[HttpServer | GrpcServer]" = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -216,7 +217,17 @@ class Worker:
         return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Answer on these sockets, every dialect on each."""
+        """Answer on these sockets (see listeners.py): every dialect on each, but for the one for metrics only."""
+        several = len(self.settings.port)
+        await self._answer(sockets[:several], self.asgi, self._peers)
+        if sockets[several:]:
+            await self._answer(sockets[several:], MetricsOnly(self.app), None)
+        if self.settings.grpc_port:
+            from dragoman.server import grpc_listener
+
+            self._servers.append(await grpc_listener.listen(self.settings, self.services, self._guard))
+
+    async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
         limits = HttpLimits(
             buffer_bytes=min(_WHOLE_BODY, settings.max_body),
@@ -224,22 +235,15 @@ class Worker:
             max_connections=settings.max_connections,
             keep_alive_timeout_s=settings.keep_alive,
         )
-        self._http = HttpServer(
-            self.asgi,
+        server = HttpServer(
+            application,
             limits=limits,
             error_body=self._error_body,
             on_response=AccessLog() if settings.access_log else None,
-            peers=self._peers,
+            peers=peers,
         )
-        await self._http.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
-        if settings.grpc_port:
-            self._grpc = await self._listen_grpc()
-
-    async def _listen_grpc(self) -> "GrpcServer":
-        """Answer gRPC on its ports, every service on each."""
-        from dragoman.server import grpc_listener
-
-        return await grpc_listener.listen(self.settings, self.services, self._guard)
+        self._servers.append(server)
+        await server.start(sockets, server_context(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
     def _error_body(self, status: int, text: str, path: str) -> tuple[bytes, bytes]:
         """An error that the HTTP server found itself, in the words of whoever owns the path."""
@@ -255,11 +259,9 @@ class Worker:
         Predictions that run have that time, too; those that wait stay in the store for the next start.
         """
         self.gateway.draining = True
-        http, rpc, _ = await asyncio.gather(
-            self._drain(self._http), self._drain(self._grpc), self.predictions.close(self.settings.drain_timeout)
-        )
-        if http or rpc:
-            log.warning("%d requests were still running after %g s and were broken off", http + rpc, self.settings.drain_timeout)
+        drained, _ = await asyncio.gather(self._drain(), self.predictions.close(self.settings.drain_timeout))
+        if drained:
+            log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
@@ -271,8 +273,8 @@ class Worker:
         await self.store.close()
         self.repository.close()
 
-    async def _drain(self, server: "HttpServer | GrpcServer | None") -> int:
-        return await server.drain(self.settings.drain_timeout) if server is not None else 0
+    async def _drain(self) -> int:
+        return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
 
 
 async def _nothing() -> dict[str, Any]:
@@ -291,7 +293,10 @@ def defaults(settings: Settings) -> Defaults:
     return Defaults(
         name=settings.name,
         batch=BatchPolicy(
-            max_size=settings.batch_size or BatchPolicy().max_size,
+            max_size=settings.batch_size or (settings.batch_sizes or (BatchPolicy().max_size,))[-1],
+            allowed=settings.batch_sizes,
+            cut=settings.batch_cut,
+            pad=settings.batch_pad,
             max_delay_s=settings.batch_delay_ms / 1000,
             max_queue=settings.max_queue,
         ),

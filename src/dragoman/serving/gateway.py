@@ -46,6 +46,15 @@ class Entry:
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the entry from being drained: for work that asks it several times."""
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.left()
+
     async def idle(self, timeout_s: float) -> bool:
         """Wait until no request is in flight. False when that took longer than the time-out."""
         if not self.in_flight:
@@ -95,6 +104,8 @@ class Gateway:
         self.draining = False
         self.starting = False
         """Whether what `serve` was told is still being loaded for the first time."""
+        self.lenient = False
+        """Whether the server is ready while models are not."""
         self.named: tuple[str, ...] = ()
         """The models that `serve` was told, in that order; the first is the default one (see root_model.py)."""
 
@@ -126,8 +137,11 @@ class Gateway:
         return self._labels.get(name, {})
 
     def ready(self) -> bool:
-        """Whether every model that should be served is, and nothing has failed; false while the server starts or drains."""
-        return not self.draining and not self.starting and not self.unready()
+        """Whether every model that should be served is, and nothing has failed; false while the server starts or drains.
+
+        Of a lenient one: whether it answers.
+        """
+        return not self.draining and (self.lenient or (not self.starting and not self.unready()))
 
     def unready(self) -> list[VersionStatus]:
         """What keeps the server from being ready: versions that have failed, and those that load while no other of their model is ready."""
@@ -281,22 +295,20 @@ class Gateway:
     @contextmanager
     def _failures(self, entry: Entry, meter: Meter, begin: int) -> Iterator[None]:
         """Hold an entry while one of its requests runs, and meter how that fails. `infer` has the same inline: it is the hot path."""
-        entry.in_flight += 1
-        try:
-            yield
-        except ServingError as error:
-            meter.failed(error.kind, time.monotonic_ns() - begin)
-            if error.trace:
-                log.warning("%s\n%s", error.message, error.trace.rstrip())
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
-            raise
-        except Exception:
-            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
-            raise
-        finally:
-            entry.left()
+        with entry.held():
+            try:
+                yield
+            except ServingError as error:
+                meter.failed(error.kind, time.monotonic_ns() - begin)
+                if error.trace:
+                    log.warning("%s\n%s", error.message, error.trace.rstrip())
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
+                raise
+            except Exception:
+                meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
+                raise
 
     def _meter(self, entry: Entry, dialect: str) -> Meter:
         meter = entry.meters.get(dialect)

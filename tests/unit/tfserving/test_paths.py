@@ -175,18 +175,10 @@ def test_model_that_does_not_answer(state: State, status: int, part: str) -> Non
         assert part in reply.error
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-@pytest.mark.parametrize("path", ["/v1/models/half", "/model-serving/half/versions/1"])
-def test_methods_without_signature(path: str, verb: str) -> None:
-    """classify and regress need signatures that these models lack; the text says so."""
-    reply = client().send("POST", f"{path}:{verb}", {"examples": [{"x": 1.0}]})
-    assert reply.status == 501
-    assert f"Model half has no {verb} signature" in reply.error
-
-
 def test_methods_without_model() -> None:
-    """The model is looked for first."""
-    assert client().send("POST", "/v1/models/nope:regress", {}).status == 404
+    """The examples are read first, then the model is looked for."""
+    assert client().send("POST", "/v1/models/nope:regress", {}).status == 400
+    assert client().send("POST", "/v1/models/nope:regress", {"examples": [{"x": 1.0}]}).status == 404
 
 
 @pytest.mark.parametrize(

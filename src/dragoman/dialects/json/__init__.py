@@ -20,7 +20,7 @@ Writing. `fragment` gives a value for `orjson.dumps`:
 """
 
 from dragoman.dialects.json.arrays import array_of, guess
-from dragoman.dialects.json.errors import EXPECTED, RAGGED, Fault, JsonSyntaxError, NumbersError
+from dragoman.dialects.json.errors import EXPECTED, RAGGED, Fault, JsonSyntaxError, NumbersError, json_type
 from dragoman.dialects.json.packed import MAX_DEPTH, NumberList, is_list
 from dragoman.dialects.json.reading import loads
 from dragoman.dialects.json.writing import NotJsonError, array_json, cells_json, fragment
@@ -40,5 +40,6 @@ __all__ = [
     "fragment",
     "guess",
     "is_list",
+    "json_type",
     "loads",
 ]

@@ -87,7 +87,7 @@ class NumbersError(ValueError):
         self.datatype = datatype
         self.path = path
         self.value = _text(value)
-        self.json_type = _json_type(value)
+        self.json_type = json_type(value)
         self.expected = expected
         self.got = got
 
@@ -113,7 +113,8 @@ class NumbersError(ValueError):
         return f"{self.value}{' at ' if place else ''}{place} is not valid for {self.datatype}, which takes {EXPECTED[self.datatype.kind]}"
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What a value is in JSON: Null, False, True, Object, Array, String or Number."""
     if isinstance(value, bool):
         return "True" if value else "False"
     return _JSON_TYPES.get(type(value), "Array")

@@ -27,7 +27,7 @@ class Asked:
     tensors: list[Tensor]
     rows: bool
     widened: frozenset[int]
-    """Declared ranks of the inputs that got a last dimension of 1 (see `_widen`)."""
+    """Declared ranks of the inputs that got a last dimension of 1 (see `widen`)."""
 
 
 def document(body: bytes) -> dict[str, Any]:
@@ -73,14 +73,14 @@ def asked(tree: Mapping[str, Any], body: bytes, signature: Signature) -> Asked:
     tensors = _rows(tree["instances"], signature) if rows else _columns(tree["inputs"], signature)
     if not tensors:
         raise messages.document_error(body, "names no input")
-    return Asked(tensors, rows, _widen(tensors, signature))
+    return Asked(tensors, rows, widen(tensors, signature))
 
 
-def _widen(tensors: list[Tensor], signature: Signature) -> frozenset[int]:
+def widen(tensors: list[Tensor], signature: Signature) -> frozenset[int]:
     """Give every input that lacks only a last dimension of 1 that dimension; returns the declared ranks of those.
 
     A TensorFlow graph takes [3] where its signature says [-1, 1], and the protocol's best known example relies on it. Other runtimes insist
-    on the rank, so the dimension is added here, and taken from the outputs again by encode.py.
+    on the rank, so the dimension is added here, and taken from the outputs again by encode.narrow.
     """
     ranks: frozenset[int] = frozenset()
     declared = signature.input_by_name

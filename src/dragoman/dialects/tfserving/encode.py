@@ -1,4 +1,6 @@
-"""Tensors to the body of a :predict answer: "predictions" row by row, or "outputs" column by column. Called by rest.py.
+"""Tensors to the body of a :predict answer: "predictions" row by row, or "outputs" column by column; the results of :classify and :regress.
+
+Called by rest.py.
 
 Numbers are written from their own width, so a float32 of 0.2 is 0.2; whole floats keep their point; NaN and the infinities are bare tokens,
 as TensorFlow Serving writes them. Strings are text, except under output names that end in "_bytes" and where they are not UTF-8: those are
@@ -15,6 +17,7 @@ from dragoman.core import tensors
 from dragoman.core.errors import invalid
 from dragoman.core.tensors import BYTES, Array, Signature, Tensor
 from dragoman.dialects.json import array_json, cells_json
+from dragoman.dialects.tfserving.classified import Classes
 from dragoman.dialects.tfserving.messages import TYPE_NAMES
 
 _NEVER = frozenset({tensors.FP16, tensors.BF16, tensors.COMPLEX64, tensors.COMPLEX128})
@@ -44,6 +47,22 @@ def columns(outputs: list[Tensor]) -> bytes:
     if len(outputs) == 1:
         return b'{"outputs":' + _value(outputs[0]) + b"}"
     return b'{"outputs":{' + b",".join([_key(tensor.name) + _value(tensor) for tensor in outputs]) + b"}}"
+
+
+def classes(found: list[Classes]) -> bytes:
+    """The results of :classify: per example its classes, each as a label and a score."""
+    scores = iter(_float32([score for example in found for _, score in example]))
+    lists = [b",".join([b"[" + orjson.dumps(label) + b"," + next(scores) + b"]" for label, _ in example]) for example in found]
+    return b"[" + b",".join([b"[" + each + b"]" for each in lists]) + b"]"
+
+
+def numbers(found: list[float]) -> bytes:
+    """The results of :regress."""
+    return b"[" + b",".join(_float32(found)) + b"]"
+
+
+def _float32(values: list[float]) -> list[bytes]:
+    return cells_json(np.array(values, np.float32), tensors.FP32, nonfinite="tokens")
 
 
 def narrow(outputs: list[Tensor], signature: Signature, ranks: frozenset[int]) -> None:

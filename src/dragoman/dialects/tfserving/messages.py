@@ -100,10 +100,9 @@ def no_signature(name: str) -> ServingError:
     return invalid(f'Serving signature name: "{cut(name)}" not found in signature def', "signature")
 
 
-def no_method(model: str, method: str) -> ServingError:
-    return ServingError(
-        Kind.UNSUPPORTED, f"Model {model} has no {method} signature that this server can run; use :predict", what="operation"
-    )
+def no_signature_found(name: str) -> ServingError:
+    """Of classify and regress, which have other words for it than predict."""
+    return invalid(f"No signature was found with the name: {cut(name)}", "signature")
 
 
 # --- the request as a whole ---
@@ -144,7 +143,7 @@ def other_shape(first: Shape, other: Shape) -> str:
     want, got = tensors.element_count(first), tensors.element_count(other)
     if want != got:
         return f"Expecting tensor size: {want} but got: {got}"
-    return f"Expecting shape {_shape(first)} but got: {_shape(other)}"
+    return f"Expecting shape {shape_text(first)} but got: {shape_text(other)}"
 
 
 def value_fault(error: NumbersError, offender: object) -> str:
@@ -200,5 +199,5 @@ def _stand_in(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
 
 
-def _shape(shape: Shape) -> str:
+def shape_text(shape: Shape) -> str:
     return f"[{','.join(map(str, shape))}]"

@@ -11,11 +11,11 @@ import orjson
 from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import Form, Rows, Signature, Tensors
+from dragoman.core.tensors import Form, Rows, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
-from dragoman.dialects.tfserving import answers, decode, encode, finding, messages, rows
+from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -36,6 +36,7 @@ class TFServing:
     def __init__(self, services: Services) -> None:
         self._gateway = services.gateway
         self._max_inflated = services.max_inflated
+        self._check_methods = services.check_methods
 
     def route(self, request: Request) -> Route:
         """Match method and path; every pair that this protocol does not have is INVALID_INPUT, not NOT_FOUND."""
@@ -64,21 +65,25 @@ class TFServing:
                 return Route(self._metadata, Access.PUBLIC, where)
             case "POST", b":predict":
                 return Route(self._predict, Access.INFER, where)
-            case "POST", b":classify" | b":regress" as asked:
-                return Route(self._examples, Access.INFER, (*where, asked[1:].decode()))
+            case "POST", b":classify":
+                return Route(self._classify, Access.INFER, where)
+            case "POST", b":regress":
+                return Route(self._regress, Access.INFER, where)
         raise messages.malformed(method, path)
 
     # --- handlers ---
 
     async def _predict(self, request: Request, name: str, version: str, label: str) -> Answer:
-        body = await request.body()
-        encoding = request.header(b"content-encoding")
-        if encoding is not None:
-            body = await self._inflated(body, encoding)
+        body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
-        entry = self._find(name, version, label)
-        key, signature = _signature(entry, wanted)
+        entry = finding.find(self._gateway, name, version, label)
+        found = finding.signature_of(entry, wanted)
+        if found is None:
+            raise messages.no_signature(wanted or answers.DEFAULT_SIGNATURE)
+        key, signature = found
+        if self._check_methods:
+            classified.check_predict(signature)
         if signature.form is Form.ROWS:
             return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
         asked = decode.asked(tree, body, signature)
@@ -96,22 +101,46 @@ class TFServing:
         answered = output_rows(response.outputs, entry.signatures[key], entry.name)
         return Answer(body=rows.predictions(answered, entry.name) if in_rows else rows.columns(answered, entry.name))
 
-    async def _examples(self, request: Request, name: str, version: str, label: str, method: str) -> Answer:
-        await request.body()
-        raise messages.no_method(self._find(name, version, label).name, method)
+    async def _classify(self, request: Request, name: str, version: str, label: str) -> Answer:
+        entry, key, asked = await self._examples(request, name, version, label)
+        found = await classified.classify(
+            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-classify", check_method=self._check_methods
+        )
+        return _results(request, encode.classes(found))
+
+    async def _regress(self, request: Request, name: str, version: str, label: str) -> Answer:
+        entry, key, asked = await self._examples(request, name, version, label)
+        found = await classified.regress(
+            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-regress", check_method=self._check_methods
+        )
+        return _results(request, encode.numbers(found))
+
+    async def _examples(self, request: Request, name: str, version: str, label: str) -> tuple[Entry, str, list[bytes]]:
+        """Who answers a :classify or :regress request, by which signature, and its Examples. The entry is found last: nothing is awaited after."""
+        body = await self._body(request)
+        tree = decode.document(body)
+        wanted = decode.signature_name(tree, body)
+        asked = examples.asked(tree, body)
+        entry = finding.find(self._gateway, name, version, label)
+        found = finding.signature_of(entry, wanted)
+        if found is None:
+            raise messages.no_signature_found(wanted or answers.DEFAULT_SIGNATURE)
+        return entry, found[0], asked
 
     async def _status(self, request: Request, name: str, version: str, label: str) -> Answer:
         known = finding.statuses(self._gateway, name, version, label)
         return Answer(body=orjson.dumps(answers.status(known)))
 
     async def _metadata(self, request: Request, name: str, version: str, label: str) -> Answer:
-        return Answer(body=orjson.dumps(answers.metadata(self._find(name, version, label))))
+        return Answer(body=orjson.dumps(answers.metadata(finding.find(self._gateway, name, version, label))))
 
     # --- what they share ---
 
-    async def _inflated(self, body: bytes, encoding: bytes) -> bytes:
+    async def _body(self, request: Request) -> bytes:
         """The body as its sender meant it. Other encodings than gzip are not looked at, as in TensorFlow Serving."""
-        if b"gzip" not in encoding.lower():
+        body = await request.body()
+        encoding = request.header(b"content-encoding")
+        if encoding is None or b"gzip" not in encoding.lower():
             return body
         try:
             return await inflated(body, b"gzip", self._max_inflated)
@@ -120,15 +149,11 @@ class TFServing:
                 raise
             raise messages.empty_document(error.message) from None
 
-    def _find(self, name: str, version: str, label: str) -> Entry:
-        return finding.find(self._gateway, name, version, label)
 
-
-def _signature(entry: Entry, wanted: str) -> tuple[str, Signature]:
-    found = finding.signature_of(entry, wanted)
-    if found is None:
-        raise messages.no_signature(wanted)
-    return found
+def _results(request: Request, results: bytes) -> Answer:
+    """The answer of :classify and :regress. Gradient's documentation calls the key `result`, so that its clients may look there."""
+    again = b',"result":' + results if request.raw_path[:15].lower() == b"/model-serving/" else b""
+    return Answer(body=b'{"results":' + results + again + b"}")
 
 
 def _version(digits: str) -> str:
