@@ -26,7 +26,8 @@ from dragoman.server.trace import CURRENT, IDS_KEY, Ids, identify
 
 log = logging.getLogger("dragoman.grpc")
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Context: TypeAlias = grpc.aio.ServicerContext
+RpcHandler: TypeAlias = grpc.RpcMethodHandler
 OnCall: TypeAlias = Callable[[Scope, str, int, int], None]
 """Called after each call: what it was, the name of its status, the bytes of its answer, and when it began (performance counter, ns)."""
 
@@ -101,12 +102,12 @@ class GrpcServer:
 
     # --- one call ---
 
-    def _handler(self, service: RpcService, name: str, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+    def _handler(self, service: RpcService, name: str, method: Method) -> RpcHandler:
         path = f"/{service.name}/{name}"
         if method.unary is not None:
-            return grpc.unary_unary_method_handler(self._unary(service, path, method.access, method.unary))
+            return grpc.unary_unary_rpc_method_handler(self._unary(service, path, method.access, method.unary))
         assert method.stream is not None
-        return grpc.stream_stream_method_handler(self._stream(service, path, method.access, method.stream))
+        return grpc.stream_stream_rpc_method_handler(self._stream(service, path, method.access, method.stream))
 
     def _unary(
         self, service: RpcService, path: str, access: Access, method: Unary
@@ -192,7 +193,7 @@ class GrpcServer:
         try:
             while True:
                 # Not cancelled when the server drains: the library's own reading would not survive it, and ends with the call.
-                reading = asyncio.ensure_future(anext(messages, None))  # type: ignore[arg-type] # an awaitable, which is all that it takes
+                reading = asyncio.ensure_future(anext(messages, None))
                 await asyncio.wait([reading, draining], return_when=asyncio.FIRST_COMPLETED)
                 if not reading.done():
                     reading.add_done_callback(_forgotten)
@@ -216,13 +217,13 @@ class GrpcServer:
         self._on_call(scope, code.name, sent, began)
 
 
-class _Handlers(grpc.GenericRpcHandler[bytes, bytes]):
+class _Handlers:
     """One look-up by path; nothing else of the library's routing is needed."""
 
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]]) -> None:
+    def __init__(self, handlers: dict[str, RpcHandler]) -> None:
         self._handlers = handlers
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+    def service(self, details: grpc.HandlerCallDetails) -> RpcHandler | None:
         return self._handlers.get(details.method)
 
 

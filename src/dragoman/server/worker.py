@@ -158,7 +158,7 @@ class Worker:
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
-        self._servers: "list[HttpServer | GrpcServer]" = []
+        self._servers: list[HttpServer | GrpcServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -223,9 +223,9 @@ class Worker:
         if sockets[several:]:
             await self._answer(sockets[several:], MetricsOnly(self.app), None)
         if self.settings.grpc_port:
-            from dragoman.server import grpc_listener
+            from dragoman.server.grpc_listener import listen
 
-            self._servers.append(await grpc_listener.listen(self.settings, self.services, self._guard))
+            self._servers.append(await listen(self.settings, self.services, self._guard))
 
     async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
