@@ -12,12 +12,17 @@ from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch import FetchPolicy
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.gradient.logs import Logs
+from dragoman.serving.gradient.models import Models
+from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
 from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.tracking import Tracking
@@ -61,5 +66,8 @@ def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), *,
     registry, repository = Registry(store), Repository(targets, Defaults())
     deployments = fields.setdefault("deployments", Deployments(store, registry, gateway))
     origins = Origins(store, roots, repository, NOWHERE)
-    operations = Operations(registry, repository, gateway, deployments, origins)
+    models = Models(fields["catalog"], deployments, origins)
+    fields.setdefault("gradient", GradientDeployments(store, registry, gateway, models, Logs(NOWHERE)))
+    polling, reloading = Polling(registry, repository, gateway), Reloading(registry, repository, gateway)
+    operations = Operations(registry, repository, gateway, deployments, origins, polling, reloading)
     return Services(gateway, registry, operations, meters, info, **fields)

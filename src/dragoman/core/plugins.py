@@ -27,6 +27,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "scoring": "dragoman.dialects.mlflow.scoring:MLflowScoring",
         "submarine": "dragoman.dialects.submarine.rest:Submarine",
         "seldon": "dragoman.dialects.seldon.rest:Seldon",
+        "gradient": "dragoman.dialects.gradient.rest:Gradient",
         "console": "dragoman.console.routes:Console",
     },
     "services": {

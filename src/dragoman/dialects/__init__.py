@@ -14,6 +14,7 @@ from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -173,6 +174,7 @@ class Services:
     uploads: Uploads = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
     deployments: Deployments = field(kw_only=True)
+    gradient: GradientDeployments = field(kw_only=True)
     artifacts: ArtifactFolder = field(kw_only=True)
     tracking: Tracking = field(kw_only=True)
 

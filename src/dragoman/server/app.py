@@ -79,6 +79,8 @@ class App:
                 answer = preflight
             else:
                 route = dialect.route(request)
+                if self._guard.locked:
+                    await self._guard.unlock(request)
                 if self._guard.active or route.access is Access.ADMIN:
                     self._guard.admit(request, route.access)
                 answer = await route.handler(request, *route.args)
@@ -126,7 +128,7 @@ class App:
         if error.retry_after_s is not None:
             answer.headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
         if error.kind is Kind.UNAUTHENTICATED:
-            answer.headers.append((b"www-authenticate", b"Bearer"))
+            answer.headers.append((b"www-authenticate", b'Basic realm="deployment"' if error.what == "deployment" else b"Bearer"))
         return answer
 
 

@@ -117,7 +117,7 @@ class GrpcServer:
             self._open += 1
             answer, code, text = b"", Code.OK, ""
             try:
-                call = self._admitted(context, access, path)
+                call = await self._admitted(context, access)
                 # What changes the server goes on when its caller leaves, as over HTTP.
                 answer = await (method(message, call) if access is not Access.ADMIN else self._kept(method(message, call)))
             except ServingError as error:
@@ -143,7 +143,7 @@ class GrpcServer:
             self._open += 1
             sent, code, text = 0, Code.OK, ""
             try:
-                call = self._admitted(context, access, path)
+                call = await self._admitted(context, access)
                 async with aclosing(method(self._until_drain(messages), call)) as answers:
                     async for answer in answers:
                         sent += len(answer)
@@ -162,13 +162,15 @@ class GrpcServer:
 
         return handle
 
-    def _admitted(self, context: Context, access: Access, path: str) -> RpcCall:
+    async def _admitted(self, context: Context, access: Access) -> RpcCall:
         """Who calls and until when. Raises UNAUTHENTICATED or FORBIDDEN."""
         headers = tuple(_header(key, value) for key, value in context.invocation_metadata() or ())
         ids = identify(headers, always=self._identified)
         if ids is not None:
             CURRENT.set(ids)  # every call has a task of its own, and its context ends with it
             context.set_trailing_metadata([(name.decode(), value.decode()) for name, value in ids.headers()])
+        if self._guard.locked:
+            await self._guard.open(headers)
         caller = ""
         if self._guard.active or access is Access.ADMIN:
             key = self._guard.allow(access, headers)

@@ -148,14 +148,21 @@ def tokens_from(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """
     listed = list(headers)
     token = explicit_token(listed)
-    if token is None:
-        scheme, rest = _authorization(listed)
-        if scheme == "basic":
-            try:
-                token = _token(base64.b64decode(rest, validate=True).partition(b":")[2])
-            except binascii.Error:
-                return None
+    if token is None and (basic := basic_credentials(listed)) is not None:
+        token = _token(basic[1])
     return token
+
+
+def basic_credentials(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, bytes] | None:
+    """User name and password of Basic authorization; None without it, or for what is none."""
+    scheme, rest = _authorization(list(headers))
+    if scheme != "basic":
+        return None
+    try:
+        user, _, password = base64.b64decode(rest, validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return user, password
 
 
 def explicit_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

@@ -25,6 +25,7 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.keeper import Keeper
 from dragoman.engines.keeping import KeeperService
 from dragoman.server.settings import Settings
+from dragoman.serving.gradient.logs import Logs, attach, detach
 from dragoman.serving.meters import Meters, Tally
 from dragoman.serving.owners import Owner
 
@@ -93,6 +94,7 @@ class Supervisor:
         keeping = KeeperService(keeper, Path(self._keeper))
         await keeping.start()
         owner = self._owner()
+        printed = attach(Logs(self._settings.data_path))  # models' processes print here
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(self._settings.workers):
@@ -100,6 +102,7 @@ class Supervisor:
                 group.create_task(self._kill_the_late())
         finally:
             await keeping.close()
+            detach(printed)
             if owner is not None:
                 owner.close()
         return self._code

@@ -202,11 +202,15 @@ class Deployments:
         return found
 
     def serving(self, model: str, version: str = "") -> bool:
-        """Whether a version of a model, or any, is wanted here or still answers: then its files are needed."""
+        """Whether a version of a model, or any, is wanted here or still answers, under whatever name: then its files are needed."""
         desired = self._registry.desired(model)
         wanted: Collection[str] = desired.versions if desired is not None else ()
         answering = {e.version for e in self._gateway.entries() if e.name == model}
-        return bool(wanted or answering) if not version else version in wanted or version in answering
+        if bool(wanted or answering) if not version else version in wanted or version in answering:
+            return True
+        documents = (self._registry.document(name) for name in self._registry.names())
+        origins = (each["origin"] for document in documents for each in versions_of(document).values())
+        return any(origin.get("model") == model and version in ("", origin.get("version")) for origin in origins)
 
     # --- how ---
 

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from dragoman.core.checks import check
@@ -22,6 +23,9 @@ from dragoman.serving.meters import Gauge, Meter, Meters
 from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman.models")
+
+OPENED: ContextVar[frozenset[str]] = ContextVar("dragoman-opened", default=frozenset())
+"""The locked models whose password the request that is being answered has brought (see doors.py)."""
 
 
 class Entry:
@@ -76,12 +80,16 @@ class VersionStatus:
     name: str
     version: str
     state: State
-    reason: str
+    reason: str = ""
     platform: str = ""
     since: float = 0.0
     """Wall clock, seconds since the epoch, of the last change of state."""
     served: bool = False
     """Of a FAILED one: whether it was READY before."""
+    kind: Kind | None = None
+    """Of one that failed, or could not be loaded: what kind of error it was; None where that is not known."""
+    waiting: bool = False
+    """Of a LOADING one: it is wanted, and nothing has been done for it yet."""
 
 
 Table = Mapping[tuple[str, str], Entry]
@@ -108,6 +116,10 @@ class Gateway:
         """Whether the server is ready while models are not."""
         self.named: tuple[str, ...] = ()
         """The models that `serve` was told, in that order; the first is the default one (see root_model.py)."""
+        self.locked: Collection[str] = ()
+        """Models that nobody may call without their password, in whatever protocol."""
+        self.aliases: Mapping[str, str] = EMPTY
+        """Other names of models, for names that no model has itself."""
 
     # --- lookup ---
 
@@ -115,6 +127,8 @@ class Gateway:
         """The entry that answers for a model. Raises NOT_FOUND, NOT_READY or UNAVAILABLE with the reason (what="unloaded": on purpose)."""
         entry = self._table.get((name, f"@{label}" if label else version))
         if entry is None:
+            if name in self.aliases and name not in self._statuses:
+                return self.find(self.aliases[name], version, label)
             raise self._absent(name, version, label)
         return entry
 
@@ -129,7 +143,8 @@ class Gateway:
         A version that is ready but cannot answer just now (its process starts again) shows as LOADING, with the reason.
         """
         if name:
-            return [self._now(s) for s in self._statuses.get(name, ())]
+            known = name if name in self._statuses else self.aliases.get(name, "")
+            return [self._now(s) for s in self._statuses.get(known, ())]
         return [self._now(s) for each in sorted(self._statuses) for s in self._statuses[each]]
 
     def labels(self, name: str) -> Mapping[str, str]:
@@ -188,6 +203,8 @@ class Gateway:
 
     def admit(self, entry: Entry, rows: Sequence[Value], operation: str = "predict") -> None:
         """Raise what infer_rows would raise before anything has run: no rows or too many, or an operation that the model lacks."""
+        if self.locked:
+            self.refuse_locked(entry.name)
         admit_rows(rows, self._max_inputs, entry.name)
         if operation != "predict" and operation not in entry.servable.operations:
             raise unknown_operation(entry, operation)
@@ -258,6 +275,13 @@ class Gateway:
         if timings is not None:
             meter.succeeded(begin, time.monotonic_ns(), timings)
 
+    def refuse_locked(self, name: str) -> None:
+        """Raise UNAUTHENTICATED (what="deployment") for a locked model whose password the request that is being answered has not brought."""
+        if name in self.locked and name not in OPENED.get():
+            raise ServingError(
+                Kind.UNAUTHENTICATED, f"deployment '{name}' asks for its user name and password: Authorization: Basic", what="deployment"
+            )
+
     # --- what the reconciler tells ---
 
     def swap(self, table: Table) -> None:
@@ -283,6 +307,8 @@ class Gateway:
 
     def _admit(self, entry: Entry, request: InferRequest, begin_ns: int) -> None:
         """Refuse what this model cannot be asked, and set the deadline of a request that brings none."""
+        if self.locked:
+            self.refuse_locked(entry.name)
         signature = entry.signatures.get(request.signature)
         if signature is None:
             raise unknown_signature(entry, request.signature)

@@ -27,7 +27,7 @@ from dragoman.serving.words import check_name
 Origin = Mapping[str, Any]
 """JSON, one of: {"model": name, "version": number} a registered version; {"path": path, "config": JSON} a folder or file below a root;
 {"target": name, "config": JSON, "files": folder} a target of the command line, or what a load request brought.
-`config` is a Triton model configuration, and may be left out."""
+`config` is a Triton model configuration, and may be left out, as may "instances", how many of the model are to be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ class Origins:
             spec = found.versions[version]
         else:
             raise ServingError(Kind.NOT_FOUND, f"model '{name}' has no version {version} where it lies", what="version")
-        return replace(spec, name=name, version=version)
+        instances = origin.get("instances")
+        return replace(spec, name=name, version=version, instances=instances if isinstance(instances, int) else spec.instances)
 
     async def below(self, name: str, config: str = "") -> Below | None:
         """The model of this name in one of the roots, as a load request names it; None when there is none.
@@ -73,6 +74,12 @@ class Origins:
         """
         check_name(name)
         return await asyncio.to_thread(self._find, name, config)
+
+    async def at(self, name: str, path: str) -> Below:
+        """What lies at a path below a root, to be served under a name. Raises INVALID_INPUT or UNSUPPORTED, as `below`."""
+        check_name(name)
+        found = await asyncio.to_thread(self._below, name, path, "")
+        return Below({version: {"path": path} for version in found.versions}, found.labels)
 
     async def names(self, limit: int) -> list[str]:
         """What could be named to `below`: models directly in a root, up to so many."""

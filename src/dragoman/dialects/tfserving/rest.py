@@ -19,9 +19,11 @@ from dragoman.dialects.tfserving import answers, classified, decode, encode, exa
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
-    rb"/(?:v1/models|model-serving)/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata|:predict|:classify|:regress)?",
+    rb"/(?:v1/models/([^/:]+)|model-serving/([^/:]+)(?:/v1/models/[^/:]+)?)"
+    rb"(?:/versions/([0-9]+)|/labels/([^/:]+))?(/metadata|:predict|:classify|:regress)?",
     re.IGNORECASE,
 )
+"""Below a deployment's id whatever the model was called in its container is that deployment's."""
 _NAMELESS = re.compile(rb"/(?:v1/models|model-serving)", re.IGNORECASE)
 _HOT_START, _HOT_END = b"/v1/models/", b":predict"
 _INT64 = 2**63 - 1
@@ -56,8 +58,8 @@ class TFServing:
             if method == "GET" and _NAMELESS.fullmatch(path):
                 raise messages.no_model_name()
             raise messages.malformed(method, path)
-        name, version, label, verb = found.groups(b"")
-        where = (path_text(name), _version(version.decode()), path_text(label))
+        name, deployment, version, label, verb = found.groups(b"")
+        where = (path_text(name or deployment), _version(version.decode()), path_text(label))
         match method, verb.lower():
             case "GET", b"":
                 return Route(self._status, Access.PUBLIC, where)
