@@ -268,6 +268,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = st.floats(0.1, 3600)
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
+        elif spec.name == "monitoring_path":
+            drawn["monitoring_path"] = st.sampled_from(["", "/m", "/a/b"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
@@ -294,6 +296,12 @@ def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> No
 def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
     """Like any other port."""
     assert refused({"metrics_port": port}).endswith("expected 0 to 65535, or -1 for none")
+
+
+def test_the_path_of_the_metrics() -> None:
+    """It is a path, or nothing."""
+    assert read({"monitoring_path": ""}, environ={}).monitoring_path == ""
+    assert "expected a path that begins with /" in refused({"monitoring_path": "metrics"})
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])

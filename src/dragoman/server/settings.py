@@ -201,6 +201,12 @@ class Settings:
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
     allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    monitoring_path: str = setting(
+        "/monitoring/prometheus/metrics", "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
+    )
+    check_signature_methods: bool = setting(
+        False, "refuse calls of TensorFlow Serving's protocol to signatures whose method name is not that of the call"
+    )
     tls_cert: str = setting("", "certificate chain in PEM; turns TLS on", metavar="FILE")
     tls_key: str = setting("", "private key in PEM", metavar="FILE")
     tls_client_ca: str = setting("", "certificates that clients must be signed by", metavar="FILE")
@@ -379,6 +385,8 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
+    if not settings.monitoring_path.startswith("/") and settings.monitoring_path:
+        raise refuse("monitoring_path", "expected a path that begins with /, or nothing")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     return settings

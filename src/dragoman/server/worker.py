@@ -173,7 +173,9 @@ class Worker:
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
-        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
+        self.telemetry = Telemetry(
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+        )
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -184,6 +186,7 @@ class Worker:
             log_settings=logs,
             trace_settings=traces,
             public_url=settings.public_url.rstrip("/"),
+            check_methods=settings.check_signature_methods,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
