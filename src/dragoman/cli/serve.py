@@ -18,7 +18,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
-from dragoman.server.listeners import bound, metrics_port, ports
+from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
@@ -26,6 +26,7 @@ from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import newest
+from dragoman.serving.model_config import read_models
 from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
@@ -83,7 +84,9 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))
-        if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
+        if settings.model_config_file:
+            read_models(settings.model_config_file)  # before anything is started: what is wrong with it ends the command
+        elif not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
             settings = _newest(settings)
         token = first_key(settings)
         if token is not None:
@@ -92,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         share_the_interpreter()
         try:
             sockets = bound(settings, stack)
+            settings = reserved(settings, stack)
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         holder.say(addresses(settings, ports(sockets, settings)))
@@ -162,8 +166,9 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.hopeless and settings.load != "background":
-        log.error("no model could be loaded, so there is nothing to serve")
+    if loaded.hopeless and (settings.load != "background" or settings.exit_on_error):
+        strict = settings.exit_on_error
+        log.error("a model could not be loaded (--exit-on-error)" if strict else "no model could be loaded, so there is nothing to serve")
         return False
     if settings.load != "background":
         _announce(settings, sockets, loaded)
