@@ -31,7 +31,8 @@ from google.protobuf import descriptor_pool
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2, predict_pb2
-from tensorflow_serving.apis import model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc, regression_pb2
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2, model_service_pb2_grpc, regression_pb2
+from tensorflow_serving.apis import prediction_service_pb2, prediction_service_pb2_grpc
 
 heard = {}
 
@@ -174,6 +175,27 @@ request = spec(get_model_status_pb2.GetModelStatusRequest(), "half_plus")
 ask("status", models.GetModelStatus, request, lambda answer: [[v.version, v.state, v.status.error_code] for v in answer.model_version_status])
 request = spec(get_model_status_pb2.GetModelStatusRequest(), "broken")
 ask("failed", models.GetModelStatus, request, lambda answer: [[v.version, v.state, v.status.error_code > 0] for v in answer.model_version_status])
+
+# --- another list of models, at last: it replaces all others ---
+
+def reload(what, labels, **fields):
+    request = model_management_pb2.ReloadConfigRequest()
+    listed = request.config.model_config_list.config.add(name="half_plus", base_path=given["base_path"], model_platform="tensorflow", **fields)
+    listed.model_version_policy.specific.versions.extend([1, 3])
+    for label, version in labels.items():
+        listed.version_labels[label] = version
+    ask(what, models.HandleReloadConfigRequest, request, lambda answer: [answer.status.error_code, answer.status.error_message])
+reload("reload", {"stable": 1})
+predict("labelled", "half_plus", {"x": three}, label="stable")
+predict("no longer", "beacon", beacon)
+reload("early", {"stable": 1, "canary": 9})
+request = model_management_pb2.ReloadConfigRequest()
+request.config.custom_model_config.type_url = "example.com/x"
+ask("custom", models.HandleReloadConfigRequest, request, lambda answer: "served")
+request = model_management_pb2.ReloadConfigRequest()
+for _ in range(2):
+    request.config.model_config_list.config.add(name="a", base_path="/a")
+ask("twice", models.HandleReloadConfigRequest, request, lambda answer: "served")
 answer(heard)
 """
 GREET = """
@@ -232,9 +254,9 @@ def tensors() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("grpc")
-    models = folder / "models"
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of TensorFlow and ONNX, of several versions, and one that is broken."""
+    models = tmp_path_factory.mktemp("models")
     savedmodels.copy("half_plus_two", models / "half_plus_two" / "00000123")
     savedmodels.copy("identities", models / "identities" / "1")
     for version in (1, 3):
@@ -244,6 +266,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     build.identity(models / "images" / "1" / "model.onnx", "FP32", ("N", None, None, None))
     build.identity(models / "chosen" / "1" / "model.onnx", "FP32", ("N", 2))
     learned.write(models / "broken" / "1" / "model.onnx", b"no model")
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("grpc")
     flowers = learned.write(folder / "flowers.skops", learned.skops_of(learned.classifier()))
     greet = snippets.write(folder / "greet", GREET).parent
     with serving(folder, str(models), str(flowers), str(greet), "--grpc-port", "0") as running:
@@ -260,11 +288,12 @@ def grpc_address(server: Running) -> str:
 
 
 @pytest.fixture(scope="module")
-def heard(server: Running) -> dict[str, Any]:
+def heard(server: Running, models: Path) -> dict[str, Any]:
     described, enums, services = schema()
     asked = {"messages": list(described), "enums": list(enums), "services": list(services), "tensors": tensors()}
     flowers = ["X", [[5.1, 3.5, 1.4, 0.2]], "float32"]
-    answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, address=grpc_address(server), flowers=flowers, **asked)
+    asked |= {"address": grpc_address(server), "base_path": str(models / "half_plus")}
+    answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, flowers=flowers, **asked)
     return answered
 
 
@@ -346,3 +375,14 @@ def test_metadata_and_status(heard: dict[str, Any]) -> None:
     assert names == ["classify_x_to_y", "regress_x2_to_y3", "regress_x_to_y", "regress_x_to_y2", "serving_default"]
     assert heard["status"] == [[3, 30, 0], [1, 30, 0]]
     assert heard["failed"] == [[1, 50, True]]
+
+
+def test_another_list_of_models(heard: dict[str, Any]) -> None:
+    """What it names is served, with its labels, when the call returns; what it does not name is not. A list that cannot be is refused whole."""
+    assert heard["reload"] == [0, ""]
+    assert heard["labelled"]["spec"] == ["half_plus", 1, "serving_default"]
+    assert heard["no longer"][0] == "NOT_FOUND"
+    assert heard["early"][0] == "FAILED_PRECONDITION"
+    assert "assign label to version 9 of model half_plus, which is not currently available for inference" in heard["early"][1]
+    assert heard["custom"][0] == "UNIMPLEMENTED"
+    assert heard["twice"] == ["INVALID_ARGUMENT", "Illegal to list model a multiple times in config list"]
