@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dragoman.core import tensors as t
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import State
 from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import Array, Datatype, Shape, Signature, Tensor, Tensors, TensorSpec
@@ -247,10 +247,10 @@ class Client:
             self.gateway.publish(name, statuses, self.labels.get(name, {}))
         self.dialect = dialect(services(self.gateway, meters, check_methods=check_methods))
 
-    def tell(self, name: str, version: str, state: State, reason: str = "") -> None:
+    def tell(self, name: str, version: str, state: State, reason: str = "", kind: Kind | None = None, *, waiting: bool = False) -> None:
         """Publish one more version of a model, which does not answer."""
         statuses = [s for s in self.statuses.setdefault(name, []) if s.version != version]
-        self.statuses[name] = [*statuses, VersionStatus(name, version, state, reason)]
+        self.statuses[name] = [*statuses, VersionStatus(name, version, state, reason, kind=kind, waiting=waiting)]
         self.gateway.publish(name, self.statuses[name], self.labels.get(name, {}))
 
     def request(

@@ -65,7 +65,7 @@ def test_folders_are_no_models(tmp_path: Path) -> None:
 
 def test_the_tables_name_only_runtimes_that_exist() -> None:
     """Every suffix and every conventional name belongs to a built-in runtime, and every runtime of files with a format has both."""
-    runtimes = set(BUILT_IN["runtimes"]) - {"python", "mlflow"}  # folders and code
+    runtimes = set(BUILT_IN["runtimes"]) - {"python", "mlflow", "savedmodel"}  # folders and code
     assert set(SUFFIXES.values()) == runtimes
     assert set(CONVENTIONAL) == runtimes
     for runtime, names in CONVENTIONAL.items():

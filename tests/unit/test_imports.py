@@ -77,6 +77,10 @@ LATE = {
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
+    "runtimes/savedmodel.py": {"tensorflow": "an extra; seconds to import"},
+    "runtimes/savedmodel_files.py": {"tensorflow": "the same", "google": "comes with it"},
+    "runtimes/savedmodel_signatures.py": {"tensorflow": "the same"},
+    "runtimes/savedmodel_warmup.py": {"tensorflow": "the same", "google": "comes with it"},
     "runtimes/estimators.py": {"sklearn": "an extra; a second to import"},
     "runtimes/estimator_files.py": {"sklearn": "an extra; a second to import", "skops": "an extra", "joblib": "an extra"},
     "runtimes/mlflow_frames.py": {"pandas": "an extra; half a second to import"},
@@ -98,7 +102,19 @@ LATE = {
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
-FRAMEWORKS = ("onnxruntime", "sklearn", "scipy", "skops", "joblib", "xgboost", "lightgbm", "torch", "google.protobuf", "pandas")
+FRAMEWORKS = (
+    "onnxruntime",
+    "sklearn",
+    "scipy",
+    "skops",
+    "joblib",
+    "xgboost",
+    "lightgbm",
+    "torch",
+    "google.protobuf",
+    "pandas",
+    "tensorflow",
+)
 DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
 
@@ -260,7 +276,8 @@ def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
     """core, hosting, engines and every runtime are importable in an environment that has numpy only."""
     found = loaded_by(*modules_of("core", "hosting", "engines", "runtimes", "compat"))
     assert {name.split(".")[0] for name in found} == {"dragoman", "numpy"}
-    assert {folder_of(name) for name in found if name.startswith("dragoman")} == {"", "core", "hosting", "engines", "runtimes", "compat"}
+    folders = {"", "core", "proto", "hosting", "engines", "runtimes", "compat"}
+    assert {folder_of(name) for name in found if name.startswith("dragoman")} == folders
 
 
 def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:

@@ -134,12 +134,17 @@ def test_links_must_not_lead_out(tmp_path: Path) -> None:
     assert one_artifact(folder, "inside.onnx") == folder / "real.onnx"
 
 
-def test_a_saved_model_is_unsupported_for_now(tmp_path: Path) -> None:
-    """Its kind tells it from a mistake."""
-    put(tmp_path / "saved_model.pb")
-    with pytest.raises(ServingError) as caught:
-        one_artifact(tmp_path)
-    assert caught.value.kind is Kind.UNSUPPORTED
+@pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
+def test_a_saved_model_is_its_folder(tmp_path: Path, name: str) -> None:
+    """Whatever else lies in it; and in a version folder of Triton it has a name of its own."""
+    put(tmp_path / "a" / name)
+    put(tmp_path / "a" / "assets" / "model.onnx")
+    assert one_artifact(tmp_path / "a") == tmp_path / "a"
+    assert is_model(tmp_path / "a")
+    put(tmp_path / "b" / "1" / "model.savedmodel" / name)
+    assert one_artifact(tmp_path / "b" / "1") == tmp_path / "b" / "1" / "model.savedmodel"
+    assert one_artifact(tmp_path / "b" / "1", "model.savedmodel") == tmp_path / "b" / "1" / "model.savedmodel"
+    assert list(models_below(tmp_path)) == [tmp_path / "a", tmp_path / "b"]
 
 
 # --- state and revision ---

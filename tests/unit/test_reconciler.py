@@ -47,6 +47,39 @@ def test_versions_of_one_model_load_one_after_the_other_the_highest_first() -> N
     with_parts(test)
 
 
+def test_versions_that_wait_for_their_turn() -> None:
+    """They are listed as soon as they are wanted; a request for one is told to wait."""
+
+    async def test(parts: Parts) -> None:
+        gate = parts.opener.hold("2")
+        generation = await parts.wish(spec("1"), spec("2"))
+        assert [(s.version, s.state, s.waiting) for s in parts.gateway.statuses("m")] == [("2", LOADING, False), ("1", LOADING, True)]
+        with pytest.raises(ServingError) as caught:
+            parts.gateway.find("m", "1")
+        assert caught.value.kind is Kind.NOT_READY
+        gate.set()
+        assert await parts.settled(generation) == {}
+        assert parts.statuses() == [("2", READY, ""), ("1", READY, "")]
+
+    with_parts(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(ServingError(Kind.UNSUPPORTED, "no"), Kind.UNSUPPORTED), (OSError("no"), Kind.MODEL_FAILED)],
+)
+def test_what_kind_of_failure(error: Exception, kind: Kind) -> None:
+    """A version that cannot be loaded says what kind of error it was; a framework's own is the model's."""
+
+    async def test(parts: Parts) -> None:
+        parts.opener.broken["1", "a"] = error
+        await parts.settled(await parts.wish(spec("1")))
+        (status,) = parts.gateway.statuses("m")
+        assert (status.state, status.kind) == (FAILED, kind)
+
+    with_parts(test)
+
+
 def test_models_load_side_by_side_within_a_bound() -> None:
     """Ten models, three at a time."""
 

@@ -135,7 +135,7 @@ class History(RuleBasedStateMachine):
     def one_load_at_a_time(self) -> None:
         """Of what is wanted, at most one version is loading."""
         if self.generation:
-            assert sum(s.state is State.LOADING for s in self.gateway.statuses("m")) <= 1
+            assert sum(s.state is State.LOADING and not s.waiting for s in self.gateway.statuses("m")) <= 1
 
     @invariant()
     def nothing_surprises(self) -> None:

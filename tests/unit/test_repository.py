@@ -205,11 +205,14 @@ def test_a_folder_with_several_models_and_no_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "1"])
-def test_a_saved_model_is_told_from_an_empty_folder(tmp_path: Path, where: str) -> None:
-    """It is a model, but not one that this version can load."""
+def test_a_saved_model_is_a_folder(tmp_path: Path, where: str) -> None:
+    """It changes with any of its files, and nobody but the operator says where it runs."""
     put(tmp_path / "m" / where / "saved_model.pb")
     put(tmp_path / "m" / where / "variables" / "variables.index")
-    assert "TensorFlow SavedModel" in error_of(find(tmp_path / "m"))
+    spec = only(find(tmp_path / "m"))
+    assert (spec.runtime, spec.artifact, spec.engine) == ("savedmodel", str(tmp_path / "m" / where).rstrip("/"), "")
+    put(tmp_path / "m" / where / "variables" / "variables.data-00000-of-00001")
+    assert only(find(tmp_path / "m")).revision != spec.revision
 
 
 def test_names_on_disk_need_not_be_utf8(tmp_path: Path) -> None:

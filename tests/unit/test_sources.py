@@ -142,6 +142,8 @@ def test_submarines_own_layout(root: Path) -> None:
         ({"description.json": "x" * (1 << 20) + "x"}, "has more than"),
         ({"description.json": description()}, "says pytorch, but there is not TorchScript (model.pt) beside it"),
         ({"description.json": description("tensorflow")}, "says tensorflow, but there is not a SavedModel"),
+        ({"description.json": description("tensorflow"), "model.pt": "x"}, "says tensorflow, but there is not a SavedModel"),
+        ({"description.json": description(), "saved_model.pb": "x"}, "says pytorch, but there is not TorchScript"),
         ({"config.pbtxt": "name: 'root'", "1/x": "x"}, "cannot be registered"),
         ({"dragoman.json": "{}"}, "dragoman.json"),
         ({"tungsten_model.py": "def"}, "cannot be registered"),

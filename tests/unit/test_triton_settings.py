@@ -181,6 +181,8 @@ def test_tensors_that_are_only_named_are_left_to_the_artifact() -> None:
         ('backend: "pytorch"', "torch", "model.pt"),
         ('platform: "pytorch_libtorch" default_model_filename: "net.pt2"', "torch", "net.pt2"),
         ('platform: "libtorch"', "torch", "model.pt"),
+        ('platform: "tensorflow_savedmodel"', "savedmodel", "model.savedmodel"),
+        ('backend: "tensorflow"', "savedmodel", "model.savedmodel"),
         ('backend: "xgboost"', "xgboost", ""),
         ('backend: "sklearn" platform: "anything"', "sklearn", ""),
         ('default_model_filename: "model.onnx"', "onnx", "model.onnx"),
@@ -200,7 +202,7 @@ def test_the_runtime(text: str, runtime: str, filename: str) -> None:
     [
         ('backend: "tensorrt"', "'tensorrt'"),
         ('backend: "python"', "'python'"),
-        ('platform: "tensorflow_savedmodel"', "'tensorflow_savedmodel'"),
+        ('platform: "tensorflow_graphdef"', "'tensorflow_graphdef'"),
         ('backend: "pytorch" platform: "torch_aoti"', "'torch_aoti'"),
         ('platform: "onnxruntim"', "'onnxruntim'"),
         (f'backend: "{"x" * 10_000}"', "'xxx"),

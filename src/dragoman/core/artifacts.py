@@ -28,6 +28,9 @@ SUFFIXES: Mapping[str, str] = {
 }
 """Suffix -> runtime. Use `detect`: files of some of these suffixes are usually something else."""
 
+SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+"""One of these makes a folder a TensorFlow SavedModel: an artifact that is a folder, for the runtime "savedmodel"."""
+
 CONVENTIONAL: Mapping[str, tuple[str, ...]] = {
     "onnx": ("model.onnx",),
     "sklearn": ("model.skops", "model.joblib", "model.pkl", "model.pickle"),
@@ -56,7 +59,9 @@ _XGBOOST = re.compile(rb'\s*\{\s*("version"\s*:\s*\[[\d\s,]*\]\s*,\s*)?"learner"
 
 
 def detect(path: Path) -> str | None:
-    """The name of the runtime for a file, or None. Reads at most a few kilobytes; raises OSError when that fails."""
+    """The name of the runtime for a file or SavedModel, or None. Reads at most a few kilobytes; raises OSError when that fails."""
+    if is_saved_model(path):
+        return "savedmodel"
     suffix = path.suffix.lower()
     runtime = SUFFIXES.get(suffix)
     if runtime is None or not path.is_file():
@@ -69,6 +74,11 @@ def detect(path: Path) -> str | None:
             return "onnx"
         return "lightgbm" if looks_like_lightgbm(head) else None
     return runtime
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether a folder is a TensorFlow SavedModel."""
+    return any((path / name).is_file() for name in SAVED_MODEL)
 
 
 def looks_like_xgboost(head: bytes) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Any, TypeAlias
 
+from dragoman.core.errors import Kind
 from dragoman.core.model import EMPTY, ModelSpec
 
 
@@ -39,7 +40,7 @@ _MOVES: Mapping[State, frozenset[State]] = {
 class Have:
     """One version as it is. `retry_at` is when a FAILED one may be tried again (same clock as `plan`'s now; inf: never by itself).
 
-    `served`: a FAILED one that was READY before, and stopped.
+    `served`: a FAILED one that was READY before, and stopped. `kind`: what kind of error made it FAILED.
     """
 
     version: str
@@ -48,13 +49,14 @@ class Have:
     reason: str = ""
     retry_at: float = math.inf
     served: bool = False
+    kind: Kind | None = None
 
-    def to(self, state: State, reason: str = "", retry_at: float = math.inf) -> "Have":
+    def to(self, state: State, reason: str = "", retry_at: float = math.inf, kind: Kind | None = None) -> "Have":
         """The same version in another state. Raises ValueError for a move that the table above does not have."""
         if state not in _MOVES[self.state]:
             raise ValueError(f"a version cannot go from {self.state.name} to {state.name}")
         served = self.state is State.READY and state is State.FAILED
-        return replace(self, state=state, reason=reason, retry_at=retry_at, served=served)
+        return replace(self, state=state, reason=reason, retry_at=retry_at, served=served, kind=kind)
 
 
 @dataclass(frozen=True, slots=True)

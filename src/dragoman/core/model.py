@@ -106,6 +106,7 @@ class ModelSpec:
     artifact: str = ""
     revision: str = ""
     engine: str = "local"
+    """Where it lives; "" leaves it to what suits the runtime."""
     instances: int = 1
     batch: BatchPolicy = BatchPolicy()
     arguments: Mapping[str, Any] = EMPTY

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,10 @@ from dragoman.engines.environment import Environments
 from dragoman.hosting.servable import LocalServable
 
 log = logging.getLogger("dragoman.models")
+
+
+_SUITABLE: Mapping[str, str] = {"savedmodel": "process"}
+"""Runtime -> the engine for specs that name none, where it is not "local". TensorFlow takes seconds and half a gigabyte, once for all workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,11 @@ class Engines:
         self._engines: dict[str, Engine] = {}
 
     async def open(self, spec: ModelSpec) -> Servable:
-        """Load a spec with the engine that it names. Raises ServingError with the reason when that fails."""
-        engine = self._engines.get(spec.engine)
+        """Load a spec with the engine that it names, else the one that suits its runtime. Raises ServingError with the reason when that fails."""
+        name = spec.engine or _SUITABLE.get(spec.runtime, "local")
+        engine = self._engines.get(name)
         if engine is None:
-            engine = self._engines[spec.engine] = find("engines", spec.engine)(self._context)
+            engine = self._engines[name] = find("engines", name)(self._context)
         return await engine.open(spec)
 
     async def close(self) -> None:

@@ -42,11 +42,14 @@ def warm_up(model: Model, spec: ModelSpec, record: Callable[[int, int], None]) -
         try:
             _run(model, call, record)
         except Exception as error:  # any framework's own exception means the same here
-            log.warning(
+            assert isinstance(call.inputs, Tensors)
+            log.log(
+                # hardly any model understands an empty text: a serialized Example, a picture
+                logging.DEBUG if any(t.datatype is BYTES for t in call.inputs.items) else logging.WARNING,
                 "model '%s' refused the generated warm-up sample%s, so its first requests will be slower: %s",
                 spec.name,
                 f" for signature '{name}'" if name else "",
-                error,
+                " ".join(str(error).split()),
             )
 
 

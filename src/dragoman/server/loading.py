@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, Wanted
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.core.samples import instances, row_example, v2_inputs
@@ -129,17 +129,17 @@ class Loading:
 
     async def _load_target(self, found: Found, progress: Progress) -> str:
         """Serve one target; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
-        reason = found.error
+        reason, kind = found.error, Kind.INVALID_INPUT
         if not reason:
             try:
                 self._registry.fix(found.name, found.versions, found.labels)
             except ServingError as error:
-                reason = error.message
+                reason, kind = error.message, error.kind
         if not reason:
             return await self._settle(found.name, progress)
         log.error("model '%s' cannot be loaded: %s", found.name, reason)
         if self._registry.desired(found.name) is None:  # else it was unloaded, or brought by a request, before this worker came
-            self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time())], {})
+            self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time(), kind=kind)], {})
         progress(f"{found.name}: failed")
         return reason
 

@@ -90,9 +90,10 @@ class Settings:
     )
     workers: int = setting(1, "processes that share the ports, each with its own copy of the models that run in the server")
     engine: str = setting(
-        "local",
-        "where models run that do not say it themselves: in the server, or each in a process of its own",
-        choices=("local", "process"),
+        "auto",
+        "where models run that do not say it themselves: local in the server, process each in a process of its own, auto as suits their format"
+        " (SavedModels in processes)",
+        choices=("auto", "local", "process"),
     )
     name: str = setting("", "name of the model when there is one target")
     batch_size: int = setting(

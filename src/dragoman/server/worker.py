@@ -307,7 +307,7 @@ def defaults(settings: Settings) -> Defaults:
             max_queue=settings.max_queue,
         ),
         instances=settings.instances,
-        engine=settings.engine,
+        engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
         environments=settings.environments,

@@ -80,12 +80,16 @@ class VersionStatus:
     name: str
     version: str
     state: State
-    reason: str
+    reason: str = ""
     platform: str = ""
     since: float = 0.0
     """Wall clock, seconds since the epoch, of the last change of state."""
     served: bool = False
     """Of a FAILED one: whether it was READY before."""
+    kind: Kind | None = None
+    """Of one that failed, or could not be loaded: what kind of error it was; None where that is not known."""
+    waiting: bool = False
+    """Of a LOADING one: it is wanted, and nothing has been done for it yet."""
 
 
 Table = Mapping[tuple[str, str], Entry]

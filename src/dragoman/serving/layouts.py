@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from dragoman.core.artifacts import detect
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.artifacts import detect, is_saved_model
+from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.paths import confine
 from dragoman.serving.python_models import PLAIN, SUFFIX, is_project
 
 TRITON_CONFIG = "config.pbtxt"
 MLSERVER_SETTINGS = "model-settings.json"
+SAVED_MODEL_SUFFIX = ".savedmodel"
 _MAX_DEPTH = 4
 """How far below a repository's root models are looked for."""
 _MAX_FILES = 10_000
@@ -28,6 +29,7 @@ def is_model(path: Path) -> bool:
         or (path / MLSERVER_SETTINGS).is_file()
         or is_mlflow(path)
         or is_project(path)
+        or is_saved_model(path)
         or bool(version_folders(path))
         or len(artifacts(path)) == 1
     )
@@ -86,17 +88,21 @@ def version_folders(folder: Path, *, leading_zeros: bool = True) -> dict[str, Pa
 
 
 def artifacts(folder: Path) -> list[Path]:
-    """The files of a folder that some runtime can load."""
-    return [p for p in sorted(visible(folder)) if p.is_file() and detect(p)] if folder.is_dir() else []
+    """What lies in a folder that some runtime can load: files, and SavedModels under the name that Triton asks of them."""
+    found = sorted(visible(folder)) if folder.is_dir() else []
+    return [p for p in found if (p.is_file() or p.suffix == SAVED_MODEL_SUFFIX) and detect(p)]
 
 
 def one_artifact(folder: Path, wanted: str = "") -> Path:
-    """The artifact of a model or version folder: the file that its configuration names, else model.*, else the only one there is."""
+    """The artifact of a model or version folder: what its configuration names, else the SavedModel that it is, else model.*, else the only one
+    there is."""
     if wanted:
         path = confine(folder, wanted, f"the model in {folder}")
         if not path.exists():
             raise invalid(f"there is no {wanted} in {folder}")
         return path if path.is_file() else one_artifact(path)
+    if is_saved_model(folder):
+        return folder
     found = artifacts(folder)
     if len(found) > 1:
         found = [p for p in found if p.name.split(".")[0] == "model"] or found
@@ -104,8 +110,6 @@ def one_artifact(folder: Path, wanted: str = "") -> Path:
         raise invalid(f"{folder} holds several models ({', '.join(p.name for p in found)}); name the file")
     if found:
         return found[0]
-    if (folder / "saved_model.pb").exists() or (folder / "saved_model.pbtxt").exists():
-        raise ServingError(Kind.UNSUPPORTED, f"{folder} is a TensorFlow SavedModel, which this version cannot load yet")
     names = ", ".join(p.name for p in sorted(visible(folder))[:5]) or "nothing"
     raise invalid(f"no runtime knows what lies in {folder}: it holds {names}")
 

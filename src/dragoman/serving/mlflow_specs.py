@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.core.artifacts import TRUST, looks_like_lightgbm, read_head
+from dragoman.core.artifacts import TRUST, is_saved_model, looks_like_lightgbm, read_head
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.core.tensors import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype, Form, Signature, TensorSpec, datatype_of
@@ -41,12 +41,13 @@ _NATIVE: Mapping[str, tuple[str, ...]] = {
     "lightgbm": ("data",),
     "onnx": ("data",),
     "pytorch": ("model_data",),
+    "tensorflow": ("saved_model_dir", "data"),
 }
 """Native flavor -> the entries that name its file."""
-_RUNTIMES = {"pytorch": "torch"}
+_RUNTIMES = {"pytorch": "torch", "tensorflow": "savedmodel"}
 _PICKLES = frozenset({".pkl", ".pickle", ".joblib", ".skops"})
-_SAVED_MODEL = "TensorFlow's SavedModel is what this version cannot load yet"
-_MISSING = {"tensorflow": _SAVED_MODEL, "keras": _SAVED_MODEL}
+_KERAS = "it is in Keras's own format, not a SavedModel"
+_MISSING = {"tensorflow": _KERAS, "keras": _KERAS}
 _DEEPEST = 16
 
 
@@ -70,7 +71,8 @@ def spec_of(base: ModelSpec, folder: Path, *, batch_size: int = 0, environments:
             "predict_fn": str(function.get("predict_fn") or OUTPUT),
             "model_class": str(model.flavors[model.flavor].get("model_class") or ""),
         }
-        spec = replace(base, artifact=str(artifact))
+        # TensorFlow has a process of its own unless the operator says otherwise
+        spec = replace(base, artifact=str(artifact), engine=base.engine or (ENGINE if runtime == "savedmodel" else ""))
     else:
         _refuse_code(base, model, code=code)
         spec = _python(base, folder, model, batch_size, environments)
@@ -85,6 +87,9 @@ def _native(folder: Path, model: MlflowModel) -> tuple[str, Path] | None:
     path = file_of(folder, model, flavor, *_NATIVE[flavor]) if flavor in _NATIVE else None
     if path is None:
         return None
+    if flavor == "tensorflow":
+        path = next((each for each in (path, path / "model") if is_saved_model(each)), None)
+        return None if path is None else (_RUNTIMES[flavor], path)
     if flavor == "pytorch" and path.is_dir():
         inside = [path / name for name in ("model.pt2", "model.pth", "model.pt") if (path / name).is_file()]
         path = inside[0] if inside else path

@@ -45,7 +45,8 @@ class Defaults:
     name: str = ""
     batch: BatchPolicy = _NO_BATCH_POLICY
     instances: int = 1
-    engine: str = "local"
+    engine: str = ""
+    """The operator's word; without one a model's runtime chooses."""
     arguments: Mapping[str, Any] = EMPTY
     """Passed to every runtime: threads, trust_pickle, device."""
     batch_size: int = 0

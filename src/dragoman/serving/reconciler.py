@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Drain, Forget, Have, Load, Retry, State, Wanted, plan, version_order
 from dragoman.core.model import ModelSpec, Servable
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
@@ -134,41 +134,41 @@ class Reconciler:
         begin = time.monotonic()
         async with self._loads:
             while self._awaited(model, key):
-                entry, failure, again = await self._attempt(name, key[0], wanted)
+                opened = await self._attempt(name, key[0], wanted)
                 if self._awaited(model, key):
                     break
-                if entry is not None:
-                    await self._release(entry.servable, name, key[0])
+                if isinstance(opened, Entry):
+                    await self._release(opened.servable, name, key[0])
             else:
                 model.loading.discard(key)
                 return
         model.loading.discard(key)
         version, have = key[0], model.have[key]
-        if entry is None:
-            log.error("model '%s' version %s failed to load: %s", name, version, failure)
-            self._fail(name, model, have, failure, again=again or key in model.losses)
+        if isinstance(opened, ServingError):
+            log.error("model '%s' version %s failed to load: %s", name, version, opened.message)
+            self._fail(name, model, have, opened, again=opened.retry_after_s is not None or key in model.losses)
         else:
-            log.info("model '%s' version %s is ready (%s, %.2f s)", name, version, entry.servable.platform, time.monotonic() - begin)
-            for warning in entry.spec.warnings:
+            log.info("model '%s' version %s is ready (%s, %.2f s)", name, version, opened.servable.platform, time.monotonic() - begin)
+            for warning in opened.spec.warnings:
                 log.warning("model '%s': %s", name, warning)
-            model.entries[key] = entry
+            model.entries[key] = opened
             self._set(model, have.to(State.READY))
             model.gone.pop(version, None)
-            model.watches[key] = self._spawn(self._watch(name, model, key, entry.servable))
+            model.watches[key] = self._spawn(self._watch(name, model, key, opened.servable))
         self._step(name)
 
-    async def _attempt(self, name: str, version: str, wanted: Wanted) -> tuple[Entry | None, str, bool]:
-        """What was opened, else the reason and whether it may be otherwise in a moment."""
-        again = False
+    async def _attempt(self, name: str, version: str, wanted: Wanted) -> Entry | ServingError:
+        """What was opened, else the reason; one that says when to try again may be otherwise in a moment."""
         try:
-            return Entry(*await self._open(name, version, wanted)), "", False
+            return Entry(*await self._open(name, version, wanted))
         except ServingError as error:
-            failure, again = error.message, error.retry_after_s is not None
+            failure = error
         except Exception as error:  # a runtime's own exception: the reason belongs in the status, not only in the log
             log.exception("loading model '%s' version %s failed", name, version)
-            failure = f"{type(error).__name__}: {error}"
+            failure = ServingError(Kind.MODEL_FAILED, f"{type(error).__name__}: {error}")
         # A path in it need not be UTF-8, but every answer is.
-        return None, failure.encode("utf-8", "backslashreplace").decode(), again
+        text = failure.message.encode("utf-8", "backslashreplace").decode()
+        return ServingError(failure.kind, text, retry_after_s=failure.retry_after_s)
 
     @staticmethod
     def _awaited(model: _Model, key: Key) -> bool:
@@ -186,11 +186,11 @@ class Reconciler:
         if time.monotonic() - since > _HEALTHY_S:
             model.losses.pop(key, None)
         entry = model.entries.pop(key)
-        self._fail(name, model, have, reason, again=True)
+        self._fail(name, model, have, ServingError(Kind.UNAVAILABLE, reason), again=True)
         self._step(name)
         await self._release(entry.servable, name, key[0])
 
-    def _fail(self, name: str, model: _Model, have: Have, reason: str, *, again: bool) -> None:
+    def _fail(self, name: str, model: _Model, have: Have, failure: ServingError, *, again: bool) -> None:
         """A version cannot serve; with `again` it is tried by itself after a while."""
         retry_at = math.inf
         if again:
@@ -201,7 +201,7 @@ class Reconciler:
             retry_at = time.monotonic() + pause_s
             # A little late, so that it is due by then.
             asyncio.get_running_loop().call_later(pause_s + 0.01, self._step, name)
-        self._set(model, have.to(State.FAILED, reason, retry_at))
+        self._set(model, have.to(State.FAILED, failure.message, retry_at, failure.kind))
 
     async def _drain(self, name: str, model: _Model, key: Key) -> None:
         watch = model.watches.pop(key, None)
@@ -281,11 +281,12 @@ class Reconciler:
         rows = {version: VersionStatus(name, version, State.GONE, "unloaded") for version in desired.unloaded}
         rows |= model.gone
         for version, reason in desired.failed.items():
-            rows[version] = VersionStatus(name, version, State.GONE, f"not loaded: {reason}")
+            rows[version] = VersionStatus(name, version, State.GONE, f"not loaded: {reason}", kind=Kind.MODEL_FAILED)
+        rows |= {version: VersionStatus(name, version, State.LOADING, waiting=True) for version in desired.versions}
         order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]
         for key, have in sorted(model.have.items(), key=lambda item: order.index(item[1].state)):
             entry = model.entries.get(key)
             platform = entry.servable.platform if entry else ""
             since = model.changed.get(key, 0.0)
-            rows[have.version] = VersionStatus(name, have.version, have.state, have.reason, platform, since, have.served)
+            rows[have.version] = VersionStatus(name, have.version, have.state, have.reason, platform, since, have.served, have.kind)
         return list(rows.values())

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.artifacts import is_saved_model
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.core.model import EMPTY, ModelSpec
 from dragoman.serving import layouts, mlflow_models
@@ -24,7 +25,8 @@ from dragoman.serving.words import storable
 
 DESCRIPTION = "description.json"
 """What Submarine writes beside a model that it saves."""
-_TYPES: Mapping[str, str] = {"pytorch": "TorchScript (model.pt)", "tensorflow": "a SavedModel (saved_model.pb)"}
+_SAVED_MODEL = "tensorflow"
+_TYPES: Mapping[str, str] = {"pytorch": "TorchScript (model.pt)", _SAVED_MODEL: "a SavedModel (saved_model.pb)"}
 """Submarine's model types, and what their folders hold."""
 _DEPTH = 2
 """How far below a source description.json may lie: `{name}/{version}/description.json`."""
@@ -113,27 +115,28 @@ def _recognised(place: Path, files: Mapping[str, Path]) -> Model:
 
 def _check_described(folder: Path, kind: str) -> None:
     """Raise INVALID_INPUT when the files of a Submarine model are not there, in its folder or in that of its highest version."""
+    wrong = invalid(f"{DESCRIPTION} says {kind}, but there is not {_TYPES[kind]} beside it")
     try:
         versions = layouts.version_folders(folder)
-        layouts.one_artifact(versions[max(versions, key=version_order)] if versions else folder)
+        artifact = layouts.one_artifact(versions[max(versions, key=version_order)] if versions else folder)
     except ServingError as error:
-        if kind == "tensorflow" and error.kind is Kind.UNSUPPORTED:  # a SavedModel is what it should be
-            return
-        raise invalid(f"{DESCRIPTION} says {kind}, but there is not {_TYPES[kind]} beside it") from error
+        raise wrong from error
+    if is_saved_model(artifact) != (kind == _SAVED_MODEL):
+        raise wrong
 
 
 def _of_our_own(place: Path) -> Model:
-    """Whatever `dragoman serve` takes, and SavedModels."""
+    """Whatever `dragoman serve` takes."""
     found = Reader(Defaults()).read(Place("source", place, named=True))
     if found.error:
-        if _is_saved_model(place):
-            return Model(place, "tensorflow")
         raise invalid(f"{found.error}; {_EXPECTED}")
     spec = found.versions[max(found.versions, key=version_order)]
     if spec.runtime == RUNTIME:
         return _python(place, spec)
     if place.is_dir() and (place / layouts.TRITON_CONFIG).is_file():
         return Model(place, "triton", {"leaf": place.name}, facts=_said(model_type=spec.runtime))
+    if spec.runtime == "savedmodel":
+        return Model(place, _SAVED_MODEL)
     return Model(place, spec.runtime)
 
 
@@ -143,11 +146,6 @@ def _python(place: Path, spec: ModelSpec) -> Model:
         return Model(place, *read_record(place))
     inside = artifact.relative_to(place if place.is_dir() else place.parent).as_posix()
     return Model(place, PYTHON, kept(inside if inside != "." else "", spec.arguments["module"], spec.arguments["class"], {}))
-
-
-def _is_saved_model(place: Path) -> bool:
-    folders = [place, *layouts.version_folders(place).values()] if place.is_dir() else []
-    return any((folder / name).is_file() for folder in folders for name in ("saved_model.pb", "saved_model.pbtxt"))
 
 
 def _said(**facts: str) -> dict[str, str]:

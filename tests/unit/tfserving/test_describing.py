@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dragoman.core import tensors as t
+from dragoman.core.errors import Kind
 from dragoman.core.lifecycle import State
 from dragoman.core.tensors import DATATYPES, Form, Signature, TensorSpec
 from dragoman.dialects.tfserving.answers import STATES
@@ -41,19 +42,30 @@ def test_g3_status_of_one_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"),
+    ("state", "kind", "expected"),
     [
-        (State.LOADING, version("2", "LOADING")),
-        (State.DRAINING, version("2", "UNLOADING")),
-        (State.GONE, version("2", "END")),
-        (State.FAILED, version("2", "END", "UNKNOWN", "the file is damaged")),
+        (State.LOADING, None, version("2", "LOADING")),
+        (State.DRAINING, None, version("2", "UNLOADING")),
+        (State.GONE, None, version("2", "END")),
+        (State.FAILED, None, version("2", "END", "UNKNOWN", "the reason")),
+        (State.FAILED, Kind.INVALID_INPUT, version("2", "END", "INVALID_ARGUMENT", "the reason")),
+        (State.FAILED, Kind.UNSUPPORTED, version("2", "END", "UNIMPLEMENTED", "the reason")),
+        (State.FAILED, Kind.NOT_FOUND, version("2", "END", "NOT_FOUND", "the reason")),
+        (State.GONE, Kind.MODEL_FAILED, version("2", "END", "INTERNAL", "the reason")),
     ],
 )
-def test_states(state: State, expected: dict[str, Any]) -> None:
-    """Every state has its word; only a failure has a code and a text."""
+def test_states(state: State, kind: Kind | None, expected: dict[str, Any]) -> None:
+    """Every state has its word; only a failure has a code, that of its kind, and a text."""
     client = Client({"m/1": half_plus(2)})
-    client.tell("m", "2", state, "the file is damaged" if state is State.FAILED else "unloading")
+    client.tell("m", "2", state, "the reason", kind)
     assert client.send("GET", "/v1/models/m").json["model_version_status"] == [expected, version("1")]
+
+
+def test_a_version_that_waits() -> None:
+    """What is wanted, and for which nothing has been done yet, has not begun to load."""
+    client = Client({"m/1": half_plus(2)})
+    client.tell("m", "2", State.LOADING, waiting=True)
+    assert client.send("GET", "/v1/models/m/versions/2").json == {"model_version_status": [version("2", "START")]}
 
 
 def test_states_are_total() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dragoman.core.lifecycle import State
 from dragoman.core.tensors import Signature, TensorSpec
-from dragoman.dialects.tfserving.messages import TYPE_NAMES
+from dragoman.dialects.tfserving.messages import ANSWERS, TYPE_NAMES
 from dragoman.serving.gateway import Entry, VersionStatus
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -36,12 +36,12 @@ def metadata(entry: Entry) -> dict[str, Any]:
 
 
 def _version(each: VersionStatus) -> dict[str, Any]:
-    # Why a load failed is known as a text only, so its canonical code is UNKNOWN.
-    failed = each.state is State.FAILED
+    failed = each.state is State.FAILED or each.kind is not None
+    code = ANSWERS[each.kind][0] if each.kind is not None else "UNKNOWN"
     return {
         "version": each.version,
-        "state": STATES[each.state],
-        "status": {"error_code": "UNKNOWN" if failed else "OK", "error_message": each.reason if failed else ""},
+        "state": "START" if each.waiting else STATES[each.state],
+        "status": {"error_code": code if failed else "OK", "error_message": each.reason if failed else ""},
     }
 
 

@@ -36,6 +36,7 @@ _FRAMEWORK_EXTRAS = {
     "torch": "torch",
     "triton": "onnx",
     "savedmodel": "tensorflow",
+    "tensorflow": "tensorflow",
     "litert": "litert",
 }
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*(?::[a-z0-9-]+)?(?:=[A-Za-z0-9.+:~-]+)?")

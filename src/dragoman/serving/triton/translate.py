@@ -29,9 +29,9 @@ from dragoman.serving.triton.tensors import tensors
 from dragoman.serving.triton.text import TritonConfig
 
 _ENSEMBLE = "ensemble"
-_BACKENDS = {"onnxruntime": "onnx", "pytorch": "torch"}
-_PLATFORMS = {"onnxruntime_onnx": "onnx", "pytorch_libtorch": "torch", "libtorch": "torch"}
-_FILES = {"onnx": "model.onnx", "torch": "model.pt"}
+_BACKENDS = {"onnxruntime": "onnx", "pytorch": "torch", "tensorflow": "savedmodel"}
+_PLATFORMS = {"onnxruntime_onnx": "onnx", "pytorch_libtorch": "torch", "libtorch": "torch", "tensorflow_savedmodel": "savedmodel"}
+_FILES = {"onnx": "model.onnx", "torch": "model.pt", "savedmodel": "model.savedmodel"}
 """What Triton opens in a version folder when the configuration does not say, by our runtime."""
 _CODE = frozenset({"python"})
 """Runtimes that run a file as code: a configuration, which may come with a request, must not choose them."""
