@@ -6,7 +6,6 @@ the deployment and change nothing here, so none of them is required.
 
 import argparse
 import json
-import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,34 +13,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dragoman.cli.client import add_output, add_server, call, foreign, table
+from dragoman.cli.deployment_options import STATES, TYPES, add_fields, add_tags, choice, given, seconds, switch, words
 from dragoman.core.errors import invalid
 
 _PATH = "/deployments"
-_TEXTS: Mapping[str, str] = {
-    "modelId": "the model: NAME or NAME:VERSION of a registered one, models:/NAME/VERSION, or the name of one in a model root",
-    "modelUrl": "where the model lies, if it is not registered: a path below a model root, or a URI that the server may fetch",
-    "containerModelPath": "where the model lies below a model root, if there is no --modelId",
-    "apiType": "REST (default) or GRPC",
-    "method": "what follows the deployment's address, for its endpoint (default: :predict)",
-    "projectId": "a word to list deployments by",
-    "clusterId": "kept, without effect",
-    "machineType": "kept, without effect",
-    "imageUrl": "kept; images are not run",
-    "command": "kept; not run",
-    "imageUsername": "kept, without effect",
-    "imageServer": "kept, without effect",
-    "containerUrlPath": "kept, without effect",
-    "ports": "kept, without effect: every deployment answers on the server's ports",
-    "workspaceRef": "kept, without effect",
-    "workspaceUsername": "kept, without effect",
-}
-_SCALING = ("minInstanceCount", "maxInstanceCount", "scaleCooldownPeriod")
-_UNSENT = ("imagePassword", "workspacePassword")
-_TYPES = ("TFServing", "ONNX", "Custom", "Flask", "TensorRT")
-_STATES = ("Building", "Provisioning", "Starting", "Running", "Stopping", "Stopped", "Error")
-_TARGET = re.compile(r"([^/]+)/([^:]+):(.+)")
-_LENGTH = re.compile(r"([0-9]{1,6})(ms|s|m|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _LOOK_S = 0.5
 _ENDED = ("Stopped", "Error")
 _COLUMNS: Mapping[str, str] = {
@@ -75,17 +50,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     creating = _verb(verbs, "create", "create a deployment, which starts at once", _create)
     creating.add_argument("--name", required=True, metavar="NAME", help="what people call it")
-    creating.add_argument("--deploymentType", type=_choice(_TYPES), default="TFServing", metavar="|".join(_TYPES), help="default: TFServing")
+    creating.add_argument("--deploymentType", type=choice(TYPES), default="TFServing", metavar="|".join(TYPES), help="default: TFServing")
     creating.add_argument("--auth", action="store_true", help="ask for a user name and a password, which are made up and shown once")
-    _add_tags(creating)
+    add_tags(creating)
     updating = _verb(verbs, "update", "change a deployment; what is not named stays", _update, one=True)
     updating.add_argument("--name", metavar="NAME", help="what people call it")
-    updating.add_argument("--deploymentType", type=_choice(_TYPES), metavar="|".join(_TYPES), help="of what type it is from now on")
+    updating.add_argument("--deploymentType", type=choice(TYPES), metavar="|".join(TYPES), help="of what type it is from now on")
     for command in (creating, updating):
-        _add_fields(command)
+        add_fields(command)
 
     listing = _verb(verbs, "list", "list deployments", _list)
-    listing.add_argument("--state", type=_choice(_STATES), metavar="STATE", help=f"only those in it: {', '.join(_STATES)}")
+    listing.add_argument("--state", type=choice(STATES), metavar="STATE", help=f"only those in it: {', '.join(STATES)}")
     listing.add_argument("--projectId", metavar="ID", help="only those of this project")
     listing.add_argument("--modelId", metavar="ID", help="only those of this model")
     listing.add_argument("--tag", dest="tags", action="append", default=[], metavar="TAG", help="only those with one of these; repeatable")
@@ -97,11 +72,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     logs = _verb(verbs, "logs", "show what became of a deployment and what its model printed", _logs, one=True)
     logs.add_argument("--line", type=int, default=0, metavar="N", help="leave out the first N lines")
     logs.add_argument("--limit", type=int, default=10000, metavar="N", help="show at most so many lines (default: 10000)")
-    logs.add_argument("--follow", nargs="?", const=True, default=False, type=_switch, metavar="true|false", help="go on until it has ended")
+    logs.add_argument("--follow", nargs="?", const=True, default=False, type=switch, metavar="true|false", help="go on until it has ended")
 
     tags = verbs.add_parser("tags", help="add or remove tags").add_subparsers(dest="what", metavar="COMMAND", required=True)
     for word, handler in (("add", _tags_add), ("remove", _tags_remove)):
-        _add_tags(_verb(tags, word, f"{word} tags of a deployment", handler, one=True))
+        add_tags(_verb(tags, word, f"{word} tags of a deployment", handler, one=True))
 
     metrics = verbs.add_parser("metrics", help="figures of this moment").add_subparsers(dest="what", metavar="COMMAND", required=True)
     getting = _verb(metrics, "get", "show figures of a deployment", _metrics_get, one=True)
@@ -110,7 +85,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for command in (getting, streaming):
         command.add_argument("--metric", dest="metrics", action="append", default=[], metavar="NAME", help="which; repeatable")
     for command in (getting, names, streaming):
-        command.add_argument("--interval", type=_seconds, default=30.0, metavar="30s", help="how often `stream` shows them (default: 30s)")
+        command.add_argument("--interval", type=seconds, default=30.0, metavar="30s", help="how often `stream` shows them (default: 30s)")
     for command in (getting, names):
         for option in ("--start", "--end"):
             command.add_argument(option, metavar="TIME", help="taken, without effect: no history is kept here, see /metrics")
@@ -137,95 +112,11 @@ def _verb(
     return command
 
 
-def _add_fields(command: argparse.ArgumentParser) -> None:
-    for name, help_text in _TEXTS.items():
-        command.add_argument(f"--{name}", metavar="TEXT", help=help_text)
-    command.add_argument("--instanceCount", type=int, metavar="N", help="how many of the model are loaded in each worker, or model processes")
-    command.add_argument("--dockerArgs", type=_json, metavar="JSON", help="kept, without effect")
-    command.add_argument("--env", type=_json, metavar="JSON", help="MODEL_BASE_PATH and MODEL_NAME say where the model lies, if nothing else does")
-    command.add_argument("--authUsername", metavar="NAME", help="ask for this user name, and --authPassword, on every call")
-    command.add_argument("--authPassword", metavar="PASSWORD", help="see --authUsername")
-    command.add_argument("--workspace", dest="workspaceUrl", metavar="URL", help="kept; nothing is uploaded or run")
-    for name in _SCALING:
-        command.add_argument(f"--{name}", type=int, metavar="N", help="kept; --minInstanceCount stands for --instanceCount where that is not given")
-    for name, kind in (("metric", "Metric"), ("resource", "Resource")):
-        command.add_argument(
-            f"--{name}", dest="targets", action="append", default=[], type=_target(kind), metavar="NAME/targetAverage:N", help="kept, without effect"
-        )
-    for name in _UNSENT:
-        command.add_argument(f"--{name}", metavar="TEXT", help="taken, and not sent")
-
-
-def _add_tags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--tag", action="append", default=[], metavar="TAG", help="a tag; repeatable")
-    command.add_argument("--tags", default="", metavar="TAG,TAG", help="several tags")
-
-
-def _choice(choices: Sequence[str]) -> Callable[[str], str]:
-    def parsed(text: str) -> str:
-        for each in choices:
-            if each.lower() == text.lower():
-                return each
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
-
-    return parsed
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is no JSON: {error}") from error
-
-
-def _target(kind: str) -> Callable[[str], dict[str, Any]]:
-    def parsed(text: str) -> dict[str, Any]:
-        found = _TARGET.fullmatch(text)
-        try:
-            number = float(found[3]) if found is not None else None
-        except ValueError:
-            number = None
-        if found is None or number is None:
-            raise argparse.ArgumentTypeError(f"{text!r} is no target, expected NAME/KIND:VALUE, for example cpu/targetAverage:60")
-        return {"type": kind, "name": found[1], "valueType": found[2], "value": number}
-
-    return parsed
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
-def _seconds(text: str) -> float:
-    found = _LENGTH.fullmatch(text)
-    if found is None or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time, expected for example 30s")
-    return int(found[1]) * _SECONDS[found[2] or ""]
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a request, of those options that were given."""
-    named = (*_TEXTS, "name", "deploymentType", "instanceCount", "dockerArgs", "env", "workspaceUrl", "authUsername", "authPassword")
-    body = {name: value for name in named if (value := getattr(options, name)) is not None}
-    if (options.authUsername is None) != (options.authPassword is None):
-        raise invalid("--authUsername and --authPassword have to be used together")
-    scaling = {name: value for name in _SCALING if (value := getattr(options, name)) is not None}
-    if options.targets:
-        scaling["metrics"] = options.targets
-    return {**body, "autoscaling": scaling} if scaling else body
-
-
-def _words(options: argparse.Namespace) -> list[str]:
-    return [*options.tag, *(word.strip() for word in options.tags.split(",") if word.strip())]
-
-
 # --- what they do ---
 
 
 def _create(options: argparse.Namespace) -> int:
-    body, tags = _given(options), _words(options)
+    body, tags = given(options), words(options)
     if tags:
         body["tags"] = tags
     if options.auth:
@@ -243,7 +134,7 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
-    body = _given(options)
+    body = given(options)
     if not body:
         raise invalid("nothing to change was named: see dragoman deployments update --help")
     return _said(options, call(options, "PATCH", _at(options), body), "Deployment data updated")
@@ -272,8 +163,12 @@ def _details(options: argparse.Namespace) -> int:
     rows = [[title, str(found[key])] for title, key in _DETAILS.items() if key in found]
     rows.append(["Tags", ", ".join(found.get("tags", []))])
     scaling = found.get("autoscaling", {})
-    rows += [[title, str(scaling[key])] for title, key in (("Min Instance Count", "minInstanceCount"), ("Max Instance Count", "maxInstanceCount")) if key in scaling]
-    table(("", ""), rows)
+    rows += [
+        [title, str(scaling[key])]
+        for title, key in (("Min Instance Count", "minInstanceCount"), ("Max Instance Count", "maxInstanceCount"))
+        if key in scaling
+    ]
+    table(rows[0], rows[1:])
     return 0
 
 
@@ -328,11 +223,11 @@ def _tags_remove(options: argparse.Namespace) -> int:
 
 
 def _tagged(options: argparse.Namespace, text: str, change: Callable[[list[str], list[str]], list[str]]) -> int:
-    words = _words(options)
-    if not words:
+    named = words(options)
+    if not named:
         raise invalid("name a tag: --tag TAG, or --tags TAG,TAG")
     old = call(options, "GET", _at(options)).get("tags", [])
-    return _said(options, call(options, "PUT", f"{_at(options)}/tags", {"tags": list(dict.fromkeys(change(old, words)))}), text)
+    return _said(options, call(options, "PUT", f"{_at(options)}/tags", {"tags": list(dict.fromkeys(change(old, named)))}), text)
 
 
 def _metrics_get(options: argparse.Namespace) -> int:
