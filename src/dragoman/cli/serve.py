@@ -26,6 +26,7 @@ from dragoman.server.settings import Settings, as_toml, flag_of, read
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import newest
+from dragoman.serving.model_config import read_models
 from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
@@ -83,7 +84,9 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))
-        if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
+        if settings.model_config_file:
+            read_models(settings.model_config_file)  # before anything is started: what is wrong with it ends the command
+        elif not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
             settings = _newest(settings)
         token = first_key(settings)
         if token is not None:
@@ -162,8 +165,9 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.hopeless and settings.load != "background":
-        log.error("no model could be loaded, so there is nothing to serve")
+    if loaded.hopeless and (settings.load != "background" or settings.exit_on_error):
+        strict = settings.exit_on_error
+        log.error("a model could not be loaded (--exit-on-error)" if strict else "no model could be loaded, so there is nothing to serve")
         return False
     if settings.load != "background":
         _announce(settings, sockets, loaded)

@@ -47,11 +47,14 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters, Tally
+from dragoman.serving.model_config import policy_of, read_models
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
@@ -115,12 +118,40 @@ class Worker:
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
         self._progress: Progress = lambda text: None
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
-        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared)
+        listed = read_models(settings.model_config_file) if settings.model_config_file else ()
+        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed)
+        self.reloading = Reloading(
+            self.registry,
+            self.repository,
+            self.gateway,
+            file=settings.model_config_file,
+            file_s=settings.model_config_poll,
+            listed=listed,
+            early_labels=settings.unavailable_labels,
+        )
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         named = settings.load_model if settings.load == "request" else None
-        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins, named)
-        self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
+        self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
+        self.loading = Loading(
+            self.registry,
+            self.gateway,
+            self.engines,
+            origins,
+            self.polling,
+            self.reloading,
+            named,
+            waits=settings.wait_for_models,
+            strict=settings.exit_on_error,
+        )
+        self.reconciler = Reconciler(
+            self.registry,
+            self.gateway,
+            opener=self.loading.open,
+            drain_timeout_s=settings.drain_timeout,
+            retries=settings.load_retries,
+            retry_s=settings.load_retry_interval,
+        )
         self.deployments = Deployments(self.store, self.registry, self.gateway)
         tracking = Tracking(self.store)
         self.catalog = Catalog(
@@ -136,7 +167,7 @@ class Worker:
         self.gradient = GradientDeployments(
             self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
         )
-        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
+        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
         self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
@@ -269,6 +300,8 @@ class Worker:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
+        await self.reloading.close()
+        await self.polling.close()
         await self.gradient.close()
         await self.deployments.close()
         await self.reconciler.close()
@@ -310,6 +343,7 @@ def defaults(settings: Settings) -> Defaults:
         engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
+        policy=policy_of(settings.version_policy),
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
         load_timeout_s=settings.setup_timeout or math.inf,
