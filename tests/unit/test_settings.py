@@ -252,6 +252,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["port"] = st.lists(st.integers(0, 65535), min_size=1, max_size=3).map(tuple)
         elif spec.name == "store":
             drawn["store"] = text.map(lambda name: "sqlite:////" + name.replace("\0", "") if name else "")
+        elif spec.name == "grpc_port":  # none of them the port of anything else
+            drawn["grpc_port"] = st.lists(st.just(0), max_size=2).map(tuple)
         elif spec.name == "batch_sizes":  # must go with the batch size
             drawn["batch_sizes"] = st.just(())
         elif isinstance(default, tuple):
@@ -266,6 +268,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = st.floats(0.1, 3600)
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
+        elif spec.name == "monitoring_path":
+            drawn["monitoring_path"] = st.sampled_from(["", "/m", "/a/b"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
@@ -292,6 +296,12 @@ def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> No
 def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
     """Like any other port."""
     assert refused({"metrics_port": port}).endswith("expected 0 to 65535, or -1 for none")
+
+
+def test_the_path_of_the_metrics() -> None:
+    """It is a path, or nothing."""
+    assert read({"monitoring_path": ""}, environ={}).monitoring_path == ""
+    assert "expected a path that begins with /" in refused({"monitoring_path": "metrics"})
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])
@@ -369,6 +379,15 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/you")
     assert Settings().data_path == Path("/home/you/.local/share/dragoman")
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"), [(-1, "0 to 65535"), (1 << 16, "0 to 65535"), (3000, "port of HTTP"), (8002, "port of HTTP")]
+)
+def test_a_grpc_port_is_one_of_its_own(port: int, expected: str) -> None:
+    """A number that ports have, and not that of HTTP or of the metrics; 0 is any free one."""
+    assert expected in refused({"grpc_port": port, "metrics_port": 8002})
+    assert read({"grpc_port": [0, 8001], "port": 0}, environ={}).grpc_port == (0, 8001)
 
 
 @pytest.mark.parametrize("policy", ["newest", "latest:0", "1,,2", ""])

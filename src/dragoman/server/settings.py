@@ -80,6 +80,9 @@ class Settings:
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
+    grpc_port: tuple[int, ...] = setting(
+        [], "port for gRPC, where the Open Inference Protocol and TensorFlow Serving answer; 0 takes a free one", of=int, metavar="PORT"
+    )
     metrics_port: int = setting(-1, "port that answers /metrics and nothing else, beside the others (0: any free one; -1: none)")
     metrics_host: str = setting("", "address of --metrics-port (default: that of --host)")
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
@@ -198,6 +201,12 @@ class Settings:
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
     allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    monitoring_path: str = setting(
+        "/monitoring/prometheus/metrics", "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
+    )
+    check_signature_methods: bool = setting(
+        False, "refuse calls of TensorFlow Serving's protocol to signatures whose method name is not that of the call"
+    )
     tls_cert: str = setting("", "certificate chain in PEM; turns TLS on", metavar="FILE")
     tls_key: str = setting("", "private key in PEM", metavar="FILE")
     tls_client_ca: str = setting("", "certificates that clients must be signed by", metavar="FILE")
@@ -341,6 +350,12 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
 
     if not settings.port or not all(0 <= port <= 65535 for port in settings.port):
         raise refuse("port", "expected one or more numbers from 0 to 65535")
+    if not all(0 <= port <= 65535 for port in settings.grpc_port):
+        raise refuse("grpc_port", "expected numbers from 0 to 65535")
+    if both := {port for port in settings.grpc_port if port} & {*settings.port, settings.metrics_port}:
+        raise invalid(
+            f"{sources.get('grpc_port', flag_of('grpc_port'))} is {min(both)}, which is a port of HTTP; gRPC needs one of its own"
+        )
     if settings.workers < 1 or settings.workers > 512:
         raise refuse("workers", "expected 1 to 512")
     for name in ("batch_size", "max_queue"):
@@ -370,6 +385,8 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
+    if not settings.monitoring_path.startswith("/") and settings.monitoring_path:
+        raise refuse("monitoring_path", "expected a path that begins with /, or nothing")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     return settings
