@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, env, keys, listing, predict, registry, serve, store, tungsten
+from dragoman.cli import client, deployments, env, keys, listing, predict, registry, serve, store, tungsten
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_to(commands)
     client.add_to(commands)
     registry.add_to(commands)
+    deployments.add_to(commands)
     predict.add_to(commands)
     keys.add_to(commands)
     env.add_to(commands)
