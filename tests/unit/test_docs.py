@@ -59,6 +59,7 @@ RUNTIME_PAGES = {
     "lightgbm": "estimators.md",
     "torch": "torch.md",
     "litert": "litert.md",
+    "savedmodel": "savedmodel.md",
     "python": "python.md",
     "mlflow": "mlflow.md",
 }
