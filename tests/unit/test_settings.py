@@ -266,6 +266,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = st.floats(0.1, 3600)
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
+        elif spec.name == "monitoring_path":
+            drawn["monitoring_path"] = st.sampled_from(["", "/monitoring/prometheus/metrics", "/m"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
@@ -286,6 +288,12 @@ def test_allowed_batch_sizes(size: int) -> None:
 def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> None:
     """They would leave batches without a size."""
     assert "--batch-sizes is" in refused({"batch_sizes": sizes, "batch_size": size})
+
+
+@pytest.mark.parametrize("path", ["metrics", "/", "/a b", "/a//b", "/v1/models/metrics", "/a?b", "/a%20b"])
+def test_what_is_no_path_for_metrics(path: str) -> None:
+    """Plain characters, and nothing of another protocol's."""
+    assert "--monitoring-path is" in refused({"monitoring_path": path})
 
 
 @pytest.mark.parametrize("port", [-2, 65536])

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any
@@ -79,8 +79,15 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(as_toml(settings))
         return 0
+    return start(settings)
+
+
+def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
+    """Serve until a signal; returns the exit code. `warnings` are logged first: what a command line asked for in vain."""
     Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
     configure_logging(settings.log_level, settings.log_format)
+    for text in warnings:
+        log.warning("%s", text)
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))

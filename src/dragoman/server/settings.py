@@ -16,6 +16,7 @@ from typing import Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.library.opening import Place
 from dragoman.serving.model_config import policy_of
+from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
@@ -82,6 +83,9 @@ class Settings:
     )  # fmt: skip
     metrics_port: int = setting(-1, "port that answers /metrics and nothing else, beside the others (0: any free one; -1: none)")
     metrics_host: str = setting("", "address of --metrics-port (default: that of --host)")
+    monitoring_path: str = setting(
+        METRICS_PATH, "where TensorFlow Serving's scrapers find the metrics, beside /metrics (empty: nowhere)", metavar="PATH"
+    )
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
     public_url: str = setting(
         "",
@@ -356,6 +360,8 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         policy_of(settings.version_policy)
     except ValueError:
         raise refuse("version_policy", "expected latest, latest:N, all, or version numbers such as 1,3") from None
+    if settings.monitoring_path and not is_metrics_path(settings.monitoring_path):
+        raise refuse("monitoring_path", f"expected a plain path such as {METRICS_PATH}")
     if not -1 <= settings.metrics_port <= 65535:
         raise refuse("metrics_port", "expected 0 to 65535, or -1 for none")
     sizes = settings.batch_sizes

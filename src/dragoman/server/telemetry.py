@@ -16,11 +16,12 @@ from dragoman.server.metrics import Unfinished, exposition
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
+from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
 
-PATHS = frozenset({"/metrics", "/monitoring/prometheus/metrics"})
+PATH = "/metrics"
 _PERIOD_S = 1.0
 _STORE_S = 2.0
 """A page does not wait longer for the store of predictions."""
@@ -29,11 +30,12 @@ _STORE_S = 2.0
 class Telemetry:
     """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError.
 
+    The page is at /metrics, and at `monitoring_path`, where TensorFlow Serving's scrapers look; "" for nowhere else.
+
     Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended.
     """
 
     name: str = "metrics"
-    prefixes: tuple[str, ...] = ("/metrics", "/monitoring")
 
     def __init__(
         self,
@@ -43,7 +45,9 @@ class Telemetry:
         live: LiveSettings,
         version: str,
         unfinished: Callable[[], Awaitable[Unfinished]],
+        monitoring_path: str = METRICS_PATH,
     ) -> None:
+        self.prefixes: tuple[str, ...] = (PATH, monitoring_path) if monitoring_path else (PATH,)
         self._meters = meters
         self._gateway = gateway
         self._tracer = tracer
@@ -56,7 +60,7 @@ class Telemetry:
     # --- the page ---
 
     def route(self, request: Request) -> Route:
-        if request.path.rstrip("/") not in PATHS:
+        if request.path.rstrip("/") not in self.prefixes:
             raise path_error(request)
         if request.method not in ("GET", "HEAD"):
             raise method_error(request, ["GET"])

@@ -170,7 +170,9 @@ class Worker:
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
-        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
+        self.telemetry = Telemetry(
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+        )
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -343,6 +345,7 @@ def defaults(settings: Settings) -> Defaults:
         engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
+        batch_files=settings.batch_files,
         policy=policy_of(settings.version_policy),
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
