@@ -267,7 +267,7 @@ def any_settings() -> st.SearchStrategy[Settings]:
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
         elif spec.name == "monitoring_path":
-            drawn["monitoring_path"] = st.sampled_from(["", "/monitoring/prometheus/metrics", "/m"])
+            drawn["monitoring_path"] = st.sampled_from(["", "/m", "/a/b"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
@@ -300,6 +300,12 @@ def test_what_is_no_path_for_metrics(path: str) -> None:
 def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
     """Like any other port."""
     assert refused({"metrics_port": port}).endswith("expected 0 to 65535, or -1 for none")
+
+
+def test_the_path_of_the_metrics() -> None:
+    """It is a path, or nothing."""
+    assert read({"monitoring_path": ""}, environ={}).monitoring_path == ""
+    assert "expected a plain path such as /monitoring/prometheus/metrics" in refused({"monitoring_path": "metrics"})
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])

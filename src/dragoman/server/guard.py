@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import CALLER, Access, Answer, Request, Route, path_text
+from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route, path_text
 from dragoman.server.access import Rules, cors_headers, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
@@ -72,7 +72,7 @@ class Guard:
     def decorate(self, request: Request, answer: Answer) -> None:
         """Adds the CORS headers to an answer of inference, errors included: a page must be able to read what it did wrong."""
         if self._cors:
-            answer.headers.extend(cors_headers(request.scope.get(_ACCESS, Access.PUBLIC), enabled=True))
+            answer.headers.extend(cors_headers(_seen(request, request.scope.get(_ACCESS, Access.PUBLIC)), enabled=True))
 
     def preflight(self, request: Request, route: Callable[[], Route]) -> Answer | None:
         """The answer to a browser that asks whether a page may call; None where the request is an ordinary OPTIONS.
@@ -85,13 +85,18 @@ class Guard:
         wanted = request.header(b"access-control-request-method") or b"POST"
         request.method = wanted.decode("latin-1")
         try:
-            access = route().access
+            access = _seen(request, route().access)
         except ServingError:
             return None
         finally:
             request.method = "OPTIONS"
         headers = preflight(origin, access, enabled=self._cors)
         return None if headers is None else Answer(200, b"", b"", headers)
+
+
+def _seen(request: Request, access: Access) -> Access:
+    """The access of a route, as pages of other origins have it: a dialect may let them read what anyone can."""
+    return Access.INFER if access is Access.PUBLIC and request.scope.get(SHARED) else access
 
 
 def key_file(settings: Settings) -> Path:

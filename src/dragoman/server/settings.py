@@ -83,9 +83,6 @@ class Settings:
     )  # fmt: skip
     metrics_port: int = setting(-1, "port that answers /metrics and nothing else, beside the others (0: any free one; -1: none)")
     metrics_host: str = setting("", "address of --metrics-port (default: that of --host)")
-    monitoring_path: str = setting(
-        METRICS_PATH, "where TensorFlow Serving's scrapers find the metrics, beside /metrics (empty: nowhere)", metavar="PATH"
-    )
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
     public_url: str = setting(
         "",
@@ -202,6 +199,12 @@ class Settings:
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
     allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    monitoring_path: str = setting(
+        METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
+    )
+    check_signature_methods: bool = setting(
+        False, "refuse calls of TensorFlow Serving's protocol to signatures whose method name is not that of the call"
+    )
     tls_cert: str = setting("", "certificate chain in PEM; turns TLS on", metavar="FILE")
     tls_key: str = setting("", "private key in PEM", metavar="FILE")
     tls_client_ca: str = setting("", "certificates that clients must be signed by", metavar="FILE")

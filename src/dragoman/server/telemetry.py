@@ -16,7 +16,6 @@ from dragoman.server.metrics import Unfinished, exposition
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
-from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
@@ -28,9 +27,7 @@ _STORE_S = 2.0
 
 
 class Telemetry:
-    """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError.
-
-    The page is at /metrics, and at `monitoring_path`, where TensorFlow Serving's scrapers look; "" for nowhere else.
+    """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError. `path` is a second one for the page, "" for none.
 
     Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended.
     """
@@ -45,9 +42,9 @@ class Telemetry:
         live: LiveSettings,
         version: str,
         unfinished: Callable[[], Awaitable[Unfinished]],
-        monitoring_path: str = METRICS_PATH,
+        path: str = "",
     ) -> None:
-        self.prefixes: tuple[str, ...] = (PATH, monitoring_path) if monitoring_path else (PATH,)
+        self.prefixes: tuple[str, ...] = tuple(dict.fromkeys([PATH, path.rstrip("/") or PATH]))
         self._meters = meters
         self._gateway = gateway
         self._tracer = tracer

@@ -183,6 +183,7 @@ class Worker:
             log_settings=logs,
             trace_settings=traces,
             public_url=settings.public_url.rstrip("/"),
+            check_methods=settings.check_signature_methods,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,

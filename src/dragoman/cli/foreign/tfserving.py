@@ -61,7 +61,7 @@ FLAGS = (
     Flag("prefer_tflite_model", bool, idle=_LITE, default=False),
     Flag("num_tflite_pools", int, idle=_LITE, default=None),
     Flag("num_tflite_interpreters_per_pool", int, idle=_LITE, default=None),
-    Flag("enable_signature_method_name_check", bool, idle="signatures are chosen by their inputs and outputs", default=False),
+    Flag("enable_signature_method_name_check", bool, "refuse calls to signatures whose method is another one", False),
     Flag("xla_cpu_compilation_enabled", bool, idle=_TENSORFLOW, default=False),
     Flag("mixed_precision", idle=_TENSORFLOW),
     Flag("enable_profiler", bool, idle="there is no profiler service", default=True),
@@ -100,6 +100,7 @@ def _start(given: Given, environ: Mapping[str, str] = os.environ) -> Start:
         "exit_on_error": True,
         "wait_for_models": True,
         "threads": given.get("tensorflow_intra_op_parallelism") or given.get("tensorflow_session_parallelism") or None,
+        "check_signature_methods": given.get("enable_signature_method_name_check"),
         **_batching(given, start.warnings),
         **_monitoring(given),
     }
