@@ -16,7 +16,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.holder import Holder, TakenError
-from dragoman.server.listeners import bound, ports
+from dragoman.server.listeners import bound, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings, read
@@ -54,6 +54,8 @@ class Server:
             undo.callback(loop.close)
             settings, holder = _held(settings, undo)
             sockets = bound(settings, undo)
+            settings = reserved(settings, undo)
+            self.grpc_ports: list[int] = list(settings.grpc_port)
             self.ports: list[int] = ports(sockets, settings)
             self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}"
             holder.say([self.url])

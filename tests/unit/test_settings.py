@@ -252,6 +252,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["port"] = st.lists(st.integers(0, 65535), min_size=1, max_size=3).map(tuple)
         elif spec.name == "store":
             drawn["store"] = text.map(lambda name: "sqlite:////" + name.replace("\0", "") if name else "")
+        elif spec.name == "grpc_port":  # none of them the port of anything else
+            drawn["grpc_port"] = st.lists(st.just(0), max_size=2).map(tuple)
         elif spec.name == "batch_sizes":  # must go with the batch size
             drawn["batch_sizes"] = st.just(())
         elif isinstance(default, tuple):
@@ -383,6 +385,15 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/you")
     assert Settings().data_path == Path("/home/you/.local/share/dragoman")
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"), [(-1, "0 to 65535"), (1 << 16, "0 to 65535"), (3000, "port of HTTP"), (8002, "port of HTTP")]
+)
+def test_a_grpc_port_is_one_of_its_own(port: int, expected: str) -> None:
+    """A number that ports have, and not that of HTTP or of the metrics; 0 is any free one."""
+    assert expected in refused({"grpc_port": port, "metrics_port": 8002})
+    assert read({"grpc_port": [0, 8001], "port": 0}, environ={}).grpc_port == (0, 8001)
 
 
 @pytest.mark.parametrize("policy", ["newest", "latest:0", "1,,2", ""])

@@ -25,19 +25,19 @@ class Progress:
 def addresses(settings: Settings, ports: Iterable[int]) -> list[str]:
     """Where a server with these settings answers."""
     scheme = "https" if settings.tls_cert else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return [f"{scheme}://{host}:{port}" for port in ports]
+    return [f"{scheme}://{_host(settings)}:{port}" for port in ports]
 
 
 def banner(settings: Settings, ports: list[int], loaded: Loaded | None, metrics_port: int | None = None) -> str:
     """The start banner: addresses, models, and a ready-made request per protocol for the model with the smallest sample."""
     scheme = "https" if settings.tls_cert else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else host}:{ports[0]}"  # noqa: S104 # compared, not bound
+    base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else _host(settings)}:{ports[0]}"  # noqa: S104 # compared, not bound
     lines = ["", f"Dragoman is listening on {', '.join(addresses(settings, ports))} (Press CTRL+C to quit)"]
     if metrics_port is not None:
         only = replace(settings, host=settings.metrics_host or settings.host)
         lines.append(f"Metrics, and nothing else: {addresses(only, [metrics_port])[0]}/metrics")
+    if settings.grpc_port:
+        lines.append(f"gRPC: {', '.join(f'{_host(settings)}:{port}' for port in settings.grpc_port)}")
     if loaded is None:
         lines.append(f"The models load in the background; see {base}/v2/health/ready")
         return "\n".join([*lines, "", ""])
@@ -70,6 +70,10 @@ def requests_for(base: str, sample: dict[str, Any], *, default: bool = False) ->
         lines += ["TensorFlow Serving:", f"  curl {base}/v1/models/{path}:predict -d {_quoted({'instances': sample['instances']})}"]
         lines += ["Command line:", f"  dragoman predict {shlex.quote(name)} {_quoted(sample['instances'])} --url {base}"]
     return [*lines, ""]
+
+
+def _host(settings: Settings) -> str:
+    return f"[{settings.host}]" if ":" in settings.host else settings.host
 
 
 def _quoted(value: Any) -> str:

@@ -18,7 +18,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
-from dragoman.server.listeners import bound, metrics_port, ports
+from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
@@ -102,6 +102,7 @@ def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
         share_the_interpreter()
         try:
             sockets = bound(settings, stack)
+            settings = reserved(settings, stack)
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         holder.say(addresses(settings, ports(sockets, settings)))

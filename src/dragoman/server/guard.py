@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route, path_text
-from dragoman.server.access import Rules, cors_headers, preflight, refusal
+from dragoman.server.access import Headers, Rules, cors_headers, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
 from dragoman.serving.doors import Doors
@@ -35,16 +35,21 @@ class Guard:
         """The key that the call was made with, None for one without; raises UNAUTHENTICATED or FORBIDDEN for a call that is not allowed."""
         scope = request.scope
         scope[_ACCESS] = access
+        key = self.allow(access, scope["headers"], request.method)
+        if key is not None:
+            scope[CALLER] = key.name
+        return key
+
+    def allow(self, access: Access, headers: Headers, method: str = "POST") -> Key | None:
+        """As `admit`, by the headers of a call, or the metadata of one over gRPC."""
         if access is Access.PUBLIC:
             return None
         # Credentials that open a deployment are no API key.
-        token = explicit_token(scope["headers"]) if OPENED.get() else tokens_from(scope["headers"])
+        token = explicit_token(headers) if OPENED.get() else tokens_from(headers)
         key = self._ring.verify(token) if token is not None else None
-        error = refusal(self._rules, access, request.method, scope["headers"], token, key)
+        error = refusal(self._rules, access, method, headers, token, key)
         if error is not None:
             raise error
-        if key is not None:
-            scope[CALLER] = key.name
         return key
 
     @property
@@ -52,19 +57,23 @@ class Guard:
         """Whether any deployment asks for a password: then every request is given to `unlock`."""
         return self._doors is not None and self._doors.locked
 
-    async def unlock(self, request: Request) -> None:
-        """Take the password of a deployment that a request may bring; the gateway looks whether it was the right one.
-
-        Raises UNAUTHENTICATED (what="deployment") where even to look at the deployment takes one: below its own address.
-        """
+    async def open(self, headers: Headers) -> None:
+        """Take the password of a deployment that a call may bring in its headers, or its metadata. For calls while anything is `locked`."""
         assert self._doors is not None
-        assert self._gateway is not None
-        basic = basic_credentials(request.scope["headers"])
+        basic = basic_credentials(headers)
         if basic is None:
             self._doors.close()
         else:
             await asyncio.sleep(0)  # what follows is this request's own context, which takes a task
             await self._doors.open(*basic)
+
+    async def unlock(self, request: Request) -> None:
+        """As `open`, over HTTP; the gateway looks whether it was the right one.
+
+        Raises UNAUTHENTICATED (what="deployment") where even to look at the deployment takes one: below its own address.
+        """
+        assert self._gateway is not None
+        await self.open(request.scope["headers"])
         first, _, rest = request.raw_path[1:].partition(b"/")
         if first.lower() == b"model-serving":
             self._gateway.refuse_locked(path_text(re.split(rb"[/:]", rest, maxsplit=1)[0]))

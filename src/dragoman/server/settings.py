@@ -81,6 +81,9 @@ class Settings:
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
                   "short": "-p", "unit": "", "choices": (), "metavar": "PORT"},
     )  # fmt: skip
+    grpc_port: tuple[int, ...] = setting(
+        [], "port for gRPC, where the Open Inference Protocol and TensorFlow Serving answer; 0 takes a free one", of=int, metavar="PORT"
+    )
     metrics_port: int = setting(-1, "port that answers /metrics and nothing else, beside the others (0: any free one; -1: none)")
     metrics_host: str = setting("", "address of --metrics-port (default: that of --host)")
     host: str = setting("127.0.0.1", "address to listen on; anything but loopback turns keys on for what changes the server")
@@ -348,6 +351,12 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
 
     if not settings.port or not all(0 <= port <= 65535 for port in settings.port):
         raise refuse("port", "expected one or more numbers from 0 to 65535")
+    if not all(0 <= port <= 65535 for port in settings.grpc_port):
+        raise refuse("grpc_port", "expected numbers from 0 to 65535")
+    if both := {port for port in settings.grpc_port if port} & {*settings.port, settings.metrics_port}:
+        raise invalid(
+            f"{sources.get('grpc_port', flag_of('grpc_port'))} is {min(both)}, which is a port of HTTP; gRPC needs one of its own"
+        )
     if settings.workers < 1 or settings.workers > 512:
         raise refuse("workers", "expected 1 to 512")
     for name in ("batch_size", "max_queue"):

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dragoman import __version__
@@ -64,6 +64,9 @@ from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import exists, open_store
+
+if TYPE_CHECKING:
+    from dragoman.server.grpc import GrpcServer
 
 log = logging.getLogger("dragoman")
 
@@ -193,12 +196,13 @@ class Worker:
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings, self.gateway, Doors(self.registry, self.gateway)), settings.max_body)
+        self._guard = Guard(settings, self.gateway, Doors(self.registry, self.gateway))
+        self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
         self._log_handler: LogHandler | None = None
-        self._servers: list[HttpServer] = []
+        self._servers: list[HttpServer | GrpcServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -263,6 +267,10 @@ class Worker:
         await self._answer(sockets[:several], self.asgi, self._peers)
         if sockets[several:]:
             await self._answer(sockets[several:], MetricsOnly(self.app), None)
+        if self.settings.grpc_port:
+            from dragoman.server.grpc_listener import listen
+
+            self._servers.append(await listen(self.settings, self.services, self._guard))
 
     async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
@@ -296,7 +304,7 @@ class Worker:
         Predictions that run have that time, too; those that wait stay in the store for the next start.
         """
         self.gateway.draining = True
-        drained, _ = await asyncio.gather(self._drain_http(), self.predictions.close(self.settings.drain_timeout))
+        drained, _ = await asyncio.gather(self._drain(), self.predictions.close(self.settings.drain_timeout))
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
@@ -315,7 +323,7 @@ class Worker:
         if self._log_handler is not None:
             detach(self._log_handler)
 
-    async def _drain_http(self) -> int:
+    async def _drain(self) -> int:
         return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
 
 
