@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.configuration import as_toml, flag_of, read
+from dragoman.server.settings import Settings
 
 NAMES = [f.name for f in fields(Settings)]
 

@@ -5,8 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
+<<<<<<< HEAD
 from dragoman.cli import client, env, keys, listing, predict, registry, serve, store, tungsten
 from dragoman.cli.foreign import mlserver, tfserving, triton
+=======
+from dragoman.cli import client, deployments, env, keys, listing, predict, registry, serve, store, tungsten
+>>>>>>> h/int
 from dragoman.core.errors import Kind, ServingError
 
 FOREIGN = {each.name: each for each in (tfserving.COMMAND, triton.COMMAND, mlserver.COMMAND)}
@@ -39,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_to(commands)
     client.add_to(commands)
     registry.add_to(commands)
+    deployments.add_to(commands)
     predict.add_to(commands)
     keys.add_to(commands)
     env.add_to(commands)

@@ -15,6 +15,7 @@ from typing import Any
 
 from dragoman.cli.banner import Progress, addresses, banner
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.configuration import as_toml, flag_of, read
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
@@ -22,7 +23,7 @@ from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.settings import Settings
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import newest

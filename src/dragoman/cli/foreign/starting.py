@@ -4,17 +4,18 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dragoman.cli import serve
 from dragoman.cli.foreign.flags import Flag, Given, parse, usage
 from dragoman.core.errors import invalid
-from dragoman.server.settings import Settings, as_toml, read
+from dragoman.server.configuration import as_toml, read
+from dragoman.server.settings import Settings
 
 OWN = (
-    Flag("data-dir", text="where the server keeps its own files (default: the user's data directory)"),
+    Flag("data-dir", text="where the server keeps its own files (default: a folder per command and port in the user's data directory)"),
     Flag("config", text="TOML file with settings of `dragoman serve`, over which the flags win"),
     Flag("print-config", bool, "print the settings that result, and exit", default=False),
     Flag("help", bool, "print this, and exit", default=False),
@@ -54,6 +55,10 @@ class Command:
             start.warnings.append(f"{what} no effect here: {', '.join(given.idle)} (dragoman {self.name} --help says why)")
         wanted = {"data_dir": given.get("data-dir"), **start.settings}
         settings = read(wanted, given.get("config", ""))
+        if not settings.data_dir:
+            # Of its own, so that such servers run side by side as the originals do, and none serves what was deployed to another.
+            wanted["data_dir"] = str(settings.data_path / f"{self.name}-{(*settings.port, *settings.grpc_port)[0]}")
+            settings = replace(settings, data_dir=wanted["data_dir"])
         if start.files:
             folder = settings.data_path / "tls"
             settings = read({**wanted, **{name: _kept(folder, name, text) for name, text in start.files.items()}}, given.get("config", ""))
