@@ -276,7 +276,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
         else:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)
-    return same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    tls = same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    return tls.map(lambda s: replace(s, grpc_tls_key=s.tls_key, grpc_tls_cert=s.tls_cert))
 
 
 @pytest.mark.parametrize("size", [0, 8])

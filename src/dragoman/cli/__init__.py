@@ -5,12 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-<<<<<<< HEAD
-from dragoman.cli import client, env, keys, listing, predict, registry, serve, store, tungsten
-from dragoman.cli.foreign import mlserver, tfserving, triton
-=======
 from dragoman.cli import client, deployments, env, keys, listing, predict, registry, serve, store, tungsten
->>>>>>> h/int
+from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
 FOREIGN = {each.name: each for each in (tfserving.COMMAND, triton.COMMAND, mlserver.COMMAND)}
