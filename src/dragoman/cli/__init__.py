@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, env, keys, listing, predict, registry, serve, store, tungsten
+from dragoman.cli import client, convert, env, keys, listing, predict, registry, serve, store, tungsten
 from dragoman.core.errors import Kind, ServingError
 
 _EPILOG = """\
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_to(commands)
     keys.add_to(commands)
     env.add_to(commands)
+    convert.add_to(commands)
     commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
     return root
 

@@ -14,6 +14,7 @@ BATCH = "batch"
 _STRING = 7
 """TensorFlow's DT_STRING."""
 _PASSES_STRINGS = frozenset({"Placeholder", "Identity", "Const"})
+"""What tf2onnx knows to do with strings."""
 _EXAMPLES = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample", "ParseSequenceExampleV2"})
 _CALLS = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "PartitionedCall", "StatefulPartitionedCall", "Case", "StatelessCase"})
 
@@ -32,6 +33,8 @@ class Graphs:
         """The ONNX model of one signature, and the names of its inputs and outputs in it. Raises UNSUPPORTED for what ONNX cannot express."""
         import tf2onnx
 
+        if any(spec.datatype is not None and spec.datatype.kind == "complex" for spec in signature.inputs + signature.outputs):
+            raise ServingError(Kind.UNSUPPORTED, "it takes or gives complex numbers, which onnxruntime has not")
         feeds = {spec.name: f"dragoman_input_{index}" for index, spec in enumerate(signature.inputs)}
         fetches = {spec.name: f"dragoman_output_{index}" for index, spec in enumerate(signature.outputs)}
         taken = [f"{name}:0" for name in feeds.values()], [f"{name}:0" for name in fetches.values()]
@@ -128,7 +131,9 @@ def refuse(graph: Any, outputs: Any) -> None:
     nodes = list(_reached(graph, outputs))
     names = {node.op for node in nodes}
     if names & _EXAMPLES:
-        raise ServingError(Kind.UNSUPPORTED, "it parses serialized tf.Examples, which ONNX cannot; call a signature that takes tensors instead")
+        raise ServingError(
+            Kind.UNSUPPORTED, "it parses serialized tf.Examples, which ONNX cannot; call a signature that takes tensors instead"
+        )
     tables = sorted(name for name in names if "LookupTable" in name or "HashTable" in name)
     if tables:
         raise ServingError(Kind.UNSUPPORTED, f"it looks up tables ({', '.join(tables)}), which ONNX has not")
@@ -204,7 +209,12 @@ def _reached(graph: Any, outputs: Any) -> Iterator[Any]:
 
 
 def _has_strings(node: Any) -> bool:
-    return any(value.type == _STRING or _STRING in value.list.type for value in node.attr.values())
+    """Whether an operation takes or gives text, by its attributes or always."""
+    from tensorflow.python.framework import op_def_registry
+
+    known = op_def_registry.get(node.op)
+    always = known is not None and any(each.type == _STRING for each in (*known.input_arg, *known.output_arg))
+    return always or any(value.type == _STRING or _STRING in value.list.type for value in node.attr.values())
 
 
 def _tensor(name: str) -> tuple[str, int]:

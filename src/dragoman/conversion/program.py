@@ -5,16 +5,14 @@ It needs TensorFlow, tf2onnx, onnxruntime, and nothing of the server's environme
 
 import json
 import logging
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dragoman.conversion import comparing, folders
+from dragoman.conversion import MARK, comparing, folders
 from dragoman.conversion.graphs import Graphs
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Model, ModelSpec
@@ -25,8 +23,6 @@ from dragoman.runtimes.savedmodel_signatures import DEFAULT
 
 def main(request: str, report: str) -> None:
     """Read the request's file, convert, write the report's: what `convert` returns, or {"error": kind, "message"}."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     wish = json.loads(Path(request).read_text("utf-8"))
     try:
         answer = convert(wish)
@@ -57,15 +53,14 @@ def convert(wish: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, dict[str, float]] = {}
     left_out: dict[str, str] = {}
     for key in named:
-        print(f"converting the signature '{key}'", file=sys.stderr, flush=True)
+        print(f"{MARK}signature '{key}'", flush=True)
         try:
             done[key], found[key] = _one(graphs, original, key, known[key], wish)
         except ServingError as error:
             left_out[key] = error.message
     graphs.close()
     if not done or (wish["signatures"] and left_out):
-        reasons = "; ".join(f"signature '{key}': {reason}" for key, reason in left_out.items())
-        raise ServingError(Kind.UNSUPPORTED, f"model '{spec.name}' cannot be converted: {reasons}", what="model")
+        raise ServingError(Kind.UNSUPPORTED, f"model '{spec.name}' cannot be converted: {_reasons(left_out)}", what="model")
     versions = {package: version(package) for package in ("tf2onnx", "onnx", "onnxruntime")} | {"tensorflow": tensorflow.__version__}
     default = DEFAULT if DEFAULT in done else min(done)
     folders.write(Path(wish["target"]), done, default, {"made_with": versions, "left_out": left_out})
@@ -84,11 +79,30 @@ def _one(
     try:
         folders.write(scratch, {key: converted}, key, {})
         model = onnx.load(ModelSpec(wish["name"], artifact=str(scratch)))
+        _alike(signature, model.signatures[key])
         difference = comparing.compare(original, model, key, wish["samples"].get(key), wish["tolerance"])
         model.close()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return converted, {"absolute": difference.absolute, "relative": difference.relative, "samples": difference.samples}
+
+
+def _alike(original: Signature, converted: Signature) -> None:
+    """Raise UNSUPPORTED unless clients can call the converted signature as the original: ONNX has no counterpart for some types."""
+    for kind, ours, theirs in (("input", original.inputs, converted.inputs), ("output", original.outputs, converted.outputs)):
+        for one, other in zip(ours, theirs, strict=True):
+            if (one.name, one.datatype) != (other.name, other.datatype):
+                raise ServingError(
+                    Kind.UNSUPPORTED, f"its {kind} '{one.name}' is {one.datatype}, for which tf2onnx writes {other.datatype}"
+                )
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    """Each reason once, with the signatures that have it."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in left_out.items():
+        by_reason.setdefault(reason, []).append(f"'{key}'")
+    return "; ".join(f"signature {', '.join(keys)}: {reason}" for reason, keys in by_reason.items())
 
 
 def _quiet() -> None:
@@ -98,7 +112,3 @@ def _quiet() -> None:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     tf2onnx.logging.set_level(logging.CRITICAL)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:3])
