@@ -19,8 +19,10 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
 from dragoman.serving.predictions import Parts, Predictions
 from dragoman.serving.registry import Registry
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.tracking import Tracking
@@ -66,5 +68,6 @@ def services(gateway: Gateway, meters: Meters, targets: tuple[str, ...] = (), *,
     origins = Origins(store, roots, repository, NOWHERE)
     models = Models(fields["catalog"], deployments, origins)
     fields.setdefault("gradient", GradientDeployments(store, registry, gateway, models, Logs(NOWHERE)))
-    operations = Operations(registry, repository, gateway, deployments, origins)
+    polling, reloading = Polling(registry, repository, gateway), Reloading(registry, repository, gateway)
+    operations = Operations(registry, repository, gateway, deployments, origins, polling, reloading)
     return Services(gateway, registry, operations, meters, info, **fields)

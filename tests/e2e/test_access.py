@@ -210,6 +210,10 @@ def test_cors(tmp_path: Path, iris: str) -> None:
             wrong = call(server, path, {}, **page)
             assert wrong.status_code == 400
             assert wrong.headers["Access-Control-Allow-Origin"] == "*"
+        for path, status in (("/v1/models/iris", 200), ("/v1/models/iris/metadata", 200), ("/v1/models/none", 404), ("/v1/nothing", 400)):
+            shown = requests.get(server.url + path, headers=page, timeout=WAIT_S)
+            assert (shown.status_code, shown.headers["Access-Control-Allow-Origin"]) == (status, "*")
+        assert requests.options(f"{server.url}/v1/models/iris", timeout=WAIT_S).status_code == 400
         for path in ("/v2/repository/models/iris/unload", "/v2/logging"):
             assert "Access-Control-Allow-Origin" not in preflight(server, path).headers
             refused = call(server, path, {}, **page)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Request, Route
+from dragoman.dialects import SHARED, Access, Answer, Request, Route
 from dragoman.server.guard import Guard, first_key, key_file
 from dragoman.server.keys import KeyRing
 from dragoman.server.settings import Settings
@@ -159,6 +159,19 @@ def test_cors_headers_are_put_on_answers_of_inference(settings: Settings) -> Non
     unmatched = Answer()
     guard.decorate(request(), unmatched)
     assert unmatched.headers == []
+
+
+def test_a_dialect_may_share_what_anyone_can_read(settings: Settings) -> None:
+    """TensorFlow Serving's status and metadata, and errors about paths, carry the headers too; what changes the server never does."""
+    guard = Guard(replace(settings, cors=True))
+    for access, decorated in ((Access.PUBLIC, True), (Access.ADMIN, False)):
+        asked = request("OPTIONS", [(b"origin", b"https://page.example"), (b"access-control-request-method", b"GET")])
+        asked.scope[SHARED] = True
+        assert (guard.preflight(asked, route(access, "GET")(asked)) is not None) is decorated
+        answer = Answer()
+        asked.scope["dragoman.access"] = access
+        guard.decorate(asked, answer)
+        assert ((b"access-control-allow-origin", b"*") in answer.headers) is decorated
 
 
 def test_refused_inference_can_be_read_by_pages(settings: Settings) -> None:

@@ -82,6 +82,8 @@ LATE = {
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},
+    "server/worker.py": {"dragoman.server.grpc_listener": "gRPC takes 0.1 s to import, and most servers do not speak it"},
+    "server/grpc.py": {"grpc": "imported by worker.py when a gRPC port is given"},
     "runtimes/onnx.py": {"onnxruntime": "an extra; a second to import"},
     "runtimes/savedmodel.py": {"tensorflow": "an extra; seconds to import"},
     "runtimes/savedmodel_files.py": {"tensorflow": "the same", "google": "comes with it"},
@@ -122,7 +124,7 @@ FRAMEWORKS = (
     "tensorflow",
 )
 DATABASES = ("sqlalchemy", "alembic")
-CLIENTS = ("httpx", "httpcore", "tritonclient", "requests")
+CLIENTS = ("httpx", "httpcore", "tritonclient", "requests", "grpc")
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def test_the_state_of_a_folder_is_of_all_its_files(tmp_path: Path) -> None:
     for name in ("b", "a/c", "a/b"):
         put(tmp_path / name)
     state = state_of(tmp_path)
-    assert [line.rsplit(":", 2)[0].removeprefix(f"{tmp_path}/") for line in state.splitlines()] == ["b", "a/b", "a/c"]
+    assert [line.rsplit(":", 3)[0].removeprefix(f"{tmp_path}/") for line in state.splitlines()] == ["b", "a/b", "a/c"]
     assert state_of(tmp_path) == state
 
 

@@ -139,6 +139,17 @@ def test_tfservings_names_are_of_its_dialect_only(page: Page) -> None:
     assert {row["model_name"] for row in page.rows(":tensorflow:serving:request_latency_count")} == {"iris"}
 
 
+def test_tfservings_calls_have_their_own_rows() -> None:
+    """Each call of either door has its name and entrypoint; a model's requests are counted together."""
+    meters = Meters()
+    for dialect in ("tfserving", "tfserving-classify", "tfserving-regress", "tfserving-grpc", "tfserving-grpc-multi"):
+        meters.open("m", "1", dialect).succeeded(0, 1_000, Timings())
+    page = Page(meters)
+    assert page.value(":tensorflow:serving:request_count", model_name="m", status="OK") == 5
+    rows = {(row["API"], row["entrypoint"]) for row in page.rows(":tensorflow:serving:request_latency_count")}
+    assert rows == {("predict", "REST"), ("classify", "REST"), ("regress", "REST"), ("Predict", "GRPC"), ("MultiInference", "GRPC")}
+
+
 @given(st.lists(NS, max_size=30))
 def test_tfservings_buckets_are_exact(times: list[int]) -> None:
     """Each of the 33 buckets holds exactly the requests that its bound says, whatever they took."""

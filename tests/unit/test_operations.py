@@ -13,6 +13,8 @@ from dragoman.serving.deployments import Deployments
 from dragoman.serving.gateway import VersionStatus
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Defaults, Found, Repository
 from dragoman.serving.roots import Root, Roots
 from tests.fakes_store import FakeStore
@@ -52,7 +54,9 @@ def operations(parts: Parts, shelf: Repository, roots: Roots = NO_ROOTS) -> Oper
         return replace(await origins.open_spec(name, version, wanted.origin), revision=wanted.revision)
 
     parts.opener.spec_of = spec_of  # type: ignore[method-assign] # the fake's one seam for what a wish comes to
-    return Operations(parts.registry, shelf, parts.gateway, Deployments(parts.late, parts.registry, parts.gateway), origins)
+    polling, reloading = Polling(parts.registry, shelf, parts.gateway), Reloading(parts.registry, shelf, parts.gateway)
+    deployments = Deployments(parts.late, parts.registry, parts.gateway)
+    return Operations(parts.registry, shelf, parts.gateway, deployments, origins, polling, reloading)
 
 
 def served(parts: Parts) -> list[str]:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.configuration import as_toml, flag_of, read
+from dragoman.server.settings import Settings
 
 NAMES = [f.name for f in fields(Settings)]
 
@@ -252,6 +253,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["port"] = st.lists(st.integers(0, 65535), min_size=1, max_size=3).map(tuple)
         elif spec.name == "store":
             drawn["store"] = text.map(lambda name: "sqlite:////" + name.replace("\0", "") if name else "")
+        elif spec.name == "grpc_port":  # none of them the port of anything else
+            drawn["grpc_port"] = st.lists(st.just(0), max_size=2).map(tuple)
         elif spec.name == "batch_sizes":  # must go with the batch size
             drawn["batch_sizes"] = st.just(())
         elif isinstance(default, tuple):
@@ -266,12 +269,15 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = st.floats(0.1, 3600)
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
+        elif spec.name == "monitoring_path":
+            drawn["monitoring_path"] = st.sampled_from(["", "/m", "/a/b"])
         elif spec.name == "public_url":
             drawn[spec.name] = st.sampled_from(["", "http://a", "https://[::1]:8/x%20y/"])
         else:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)
-    return same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    tls = same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    return tls.map(lambda s: replace(s, grpc_tls_key=s.tls_key, grpc_tls_cert=s.tls_cert))
 
 
 @pytest.mark.parametrize("size", [0, 8])
@@ -288,10 +294,22 @@ def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> No
     assert "--batch-sizes is" in refused({"batch_sizes": sizes, "batch_size": size})
 
 
+@pytest.mark.parametrize("path", ["metrics", "/", "/a b", "/a//b", "/v1/models/metrics", "/a?b", "/a%20b"])
+def test_what_is_no_path_for_metrics(path: str) -> None:
+    """Plain characters, and nothing of another protocol's."""
+    assert "--monitoring-path is" in refused({"monitoring_path": path})
+
+
 @pytest.mark.parametrize("port", [-2, 65536])
 def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
     """Like any other port."""
     assert refused({"metrics_port": port}).endswith("expected 0 to 65535, or -1 for none")
+
+
+def test_the_path_of_the_metrics() -> None:
+    """It is a path, or nothing."""
+    assert read({"monitoring_path": ""}, environ={}).monitoring_path == ""
+    assert "expected a plain path such as /monitoring/prometheus/metrics" in refused({"monitoring_path": "metrics"})
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])
@@ -369,6 +387,15 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/you")
     assert Settings().data_path == Path("/home/you/.local/share/dragoman")
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"), [(-1, "0 to 65535"), (1 << 16, "0 to 65535"), (3000, "port of HTTP"), (8002, "port of HTTP")]
+)
+def test_a_grpc_port_is_one_of_its_own(port: int, expected: str) -> None:
+    """A number that ports have, and not that of HTTP or of the metrics; 0 is any free one."""
+    assert expected in refused({"grpc_port": port, "metrics_port": 8002})
+    assert read({"grpc_port": [0, 8001], "port": 0}, environ={}).grpc_port == (0, 8001)
 
 
 @pytest.mark.parametrize("policy", ["newest", "latest:0", "1,,2", ""])

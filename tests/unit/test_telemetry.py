@@ -13,7 +13,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import Timings
 from dragoman.dialects import Access, Request
-from dragoman.server.telemetry import PATHS, Telemetry
+from dragoman.server.telemetry import Telemetry
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.log_settings import LogSettings
@@ -37,7 +37,9 @@ class Worker:
         self.gateway = Gateway(self.meters, tracer=self.tracer)
         self.store: dict[str, tuple[int, int]] | Exception = {"m": (3, 2)}
         self.gateway.publish("m", [VersionStatus("m", "1", State.READY, "")], {})
-        self.telemetry = Telemetry(self.meters, self.gateway, self.tracer, self.live, "9.9", self.unfinished)
+        self.telemetry = Telemetry(
+            self.meters, self.gateway, self.tracer, self.live, "9.9", self.unfinished, "/monitoring/prometheus/metrics"
+        )
 
     async def unfinished(self) -> dict[str, tuple[int, int]]:
         if isinstance(self.store, Exception):
@@ -103,7 +105,7 @@ def test_a_store_that_is_down_takes_its_gauges_only(tmp_path: Path, failure: Exc
     run(test)
 
 
-@pytest.mark.parametrize("path", [*sorted(PATHS), "/metrics/"])
+@pytest.mark.parametrize("path", ["/metrics", "/monitoring/prometheus/metrics", "/metrics/"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_page(tmp_path: Path, path: str, method: str) -> None:
     """Both addresses, for anyone who can connect, in Prometheus' media type."""
@@ -120,8 +122,24 @@ def test_the_page(tmp_path: Path, path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "paths"), [("", ("/metrics",)), ("/metrics", ("/metrics",)), ("/v1/numbers/", ("/metrics", "/v1/numbers"))]
+)
+def test_the_second_path_is_a_setting(tmp_path: Path, path: str, paths: tuple[str, ...]) -> None:
+    """There is one at most; it may be any, also the first."""
+
+    async def test() -> None:
+        worker = Worker(tmp_path)
+        telemetry = Telemetry(worker.meters, worker.gateway, worker.tracer, worker.live, "9.9", worker.unfinished, path)
+        assert telemetry.prefixes == paths
+        for each in paths:
+            assert telemetry.route(request(each)).access is Access.PUBLIC
+
+    run(test)
+
+
+@pytest.mark.parametrize(
     ("path", "method", "status"),
-    [("/metrics/x", "GET", 404), ("/monitoring", "GET", 404), ("/metrics", "POST", 405), ("/metrics", "DELETE", 405)],
+    [("/metrics/x", "GET", 404), ("/monitoring/prometheus/metrics/x", "GET", 404), ("/metrics", "POST", 405), ("/metrics", "DELETE", 405)],
 )
 def test_other_requests_are_refused(tmp_path: Path, path: str, method: str, status: int) -> None:
     """In plain text, and with what is allowed where the method is wrong."""

@@ -14,7 +14,7 @@ from dragoman.core.artifacts import is_saved_model
 from dragoman.core.errors import invalid
 from dragoman.core.lifecycle import version_order
 from dragoman.engines.environment import FOLDER, Environments
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 from dragoman.serving.layouts import version_folders
 from dragoman.serving.paths import read_bounded
 

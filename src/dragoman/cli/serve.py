@@ -8,24 +8,26 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any
 
 from dragoman.cli.banner import Progress, addresses, banner
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.configuration import as_toml, flag_of, read
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
-from dragoman.server.listeners import bound, metrics_port, ports
+from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.settings import Settings
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import newest
+from dragoman.serving.model_config import read_models
 from dragoman.serving.roots import Roots
 
 log = logging.getLogger("dragoman")
@@ -78,12 +80,21 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(as_toml(settings))
         return 0
+    return start(settings)
+
+
+def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
+    """Serve until a signal; returns the exit code. `warnings` are logged first: what a command line asked for in vain."""
     Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
     configure_logging(settings.log_level, settings.log_format)
+    for text in warnings:
+        log.warning("%s", text)
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))
-        if not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
+        if settings.model_config_file:
+            read_models(settings.model_config_file)  # before anything is started: what is wrong with it ends the command
+        elif not settings.targets and not settings.model_root and not settings.trusted_root:  # with roots, clients say what to serve
             settings = _newest(settings)
         token = first_key(settings)
         if token is not None:
@@ -92,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
         share_the_interpreter()
         try:
             sockets = bound(settings, stack)
+            settings = reserved(settings, stack)
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, str(error.strerror or error)) from error
         holder.say(addresses(settings, ports(sockets, settings)))
@@ -162,8 +174,9 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.hopeless and settings.load != "background":
-        log.error("no model could be loaded, so there is nothing to serve")
+    if loaded.hopeless and (settings.load != "background" or settings.exit_on_error):
+        strict = settings.exit_on_error
+        log.error("a model could not be loaded (--exit-on-error)" if strict else "no model could be loaded, so there is nothing to serve")
         return False
     if settings.load != "background":
         _announce(settings, sockets, loaded)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, unique
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import Kind
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY, ModelSpec
 
 
@@ -69,6 +69,8 @@ class Wanted:
     revision: str
     spec: ModelSpec | None = None
     origin: Mapping[str, Any] = EMPTY
+    fault: ServingError | None = None
+    """Why there is nothing that could be loaded: the load fails with this, and the versions before go on."""
 
 
 @dataclass(frozen=True, slots=True)

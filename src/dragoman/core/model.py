@@ -200,6 +200,8 @@ class InferResponse:
     outputs: Tensors | Rows
     timings: Timings
     parameters: Mapping[str, Value] = EMPTY
+    more: bool = False
+    """Of a stream: whether another part follows."""
 
 
 @dataclass(slots=True)

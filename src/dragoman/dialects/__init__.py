@@ -35,6 +35,9 @@ CALLER = "dragoman.caller"
 PINNED = "dragoman.pinned"
 """Where it leaves the model and version below whose prefix a request came (see prefixes.py)."""
 
+SHARED = "dragoman.shared"
+"""Where a dialect says that, with --cors, web pages may read every answer to a request and not only those of inference."""
+
 
 class Access(Enum):
     """What a caller must be allowed to do for a route."""
@@ -241,6 +244,7 @@ check_table(USUAL_STATUS)
 __all__ = [
     "CALLER",
     "PINNED",
+    "SHARED",
     "USUAL_STATUS",
     "Access",
     "Answer",

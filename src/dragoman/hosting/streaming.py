@@ -67,7 +67,7 @@ class Parts:
         try:
             while (part := await self._queue.get()) is not None:
                 self._room.release()
-                yield InferResponse(part, Timings())
+                yield InferResponse(part, Timings(), more=True)
             yield await answer
         finally:
             self._left = True

@@ -31,16 +31,21 @@ def _classes() -> dict[str, type["Message"]]:
 
     described = descriptor_pb2.FileDescriptorSet.FromString(files(__package__).joinpath(_FILE).read_bytes())
     for file in described.file:
-        pool().AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClassesForFiles([file.name for file in described.file], pool())
+        _pool().AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClassesForFiles([file.name for file in described.file], _pool())
 
 
 @cache
-def pool() -> Any:
-    """The descriptor pool in which all of them are, for reflection."""
+def _pool() -> Any:
     from google.protobuf import descriptor_pool
 
     return descriptor_pool.DescriptorPool()
+
+
+def pool() -> Any:
+    """The descriptor pool in which all of them are, for reflection."""
+    _classes()
+    return _pool()
 
 
 def message_class(full_name: str) -> type["Message"]:

@@ -121,6 +121,14 @@ def varint_numbers(pieces: Sequence[Piece]) -> np.ndarray[Any, np.dtype[np.uint6
     return arrays[0] if len(arrays) == 1 else np.concatenate([np.empty(0, np.uint64), *arrays])
 
 
+def integers(pieces: Sequence[Piece]) -> list[int]:
+    """A short repeated field of a signed type, such as a shape: all its pieces as Python's integers. Raises INVALID_INPUT."""
+    if len(pieces) == 1 and isinstance(packed := pieces[0], memoryview) and max(packed, default=0) < 0x80:
+        return packed.tolist()
+    numbers: list[int] = varint_numbers(pieces).view(np.int64).tolist()
+    return numbers
+
+
 def _gathered(pieces: Sequence[Piece]) -> Iterable[Piece]:
     """The pieces, with runs of single numbers packed: an array for each would cost more than the number."""
     if len(pieces) < 2:

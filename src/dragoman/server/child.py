@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import sys
+from dataclasses import replace
 from typing import Any
 
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
@@ -25,6 +26,8 @@ async def serve(line: socket.socket) -> int:
     order: dict[str, Any] = json.loads(await reader.readline())
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in order["settings"].items()}
     settings = Settings(**values)
+    if order["serial"] > settings.workers:  # it takes the place of one that died: the others serve, and so does it
+        settings = replace(settings, exit_on_error=False, wait_for_models=False)
     configure_logging(settings.log_level, settings.log_format)
     sockets = [socket.socket(fileno=fd) for fd in order["sockets"]]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import CALLER, Access, Answer, Request, Route, path_text
-from dragoman.server.access import Rules, cors_headers, preflight, refusal
+from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route, path_text
+from dragoman.server.access import Headers, Rules, cors_headers, is_local, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
 from dragoman.serving.doors import Doors
@@ -26,7 +26,7 @@ class Guard:
     def __init__(self, settings: Settings, gateway: Gateway | None = None, doors: Doors | None = None) -> None:
         self._gateway = gateway
         self._doors = doors
-        self._rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+        self._rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
         self._ring = KeyRing.load(key_file(settings)) if settings.api_key_file else KeyRing(key_file(settings))
         self._cors = settings.cors
         self.active = self._rules.keys_in_force or self._cors
@@ -35,16 +35,21 @@ class Guard:
         """The key that the call was made with, None for one without; raises UNAUTHENTICATED or FORBIDDEN for a call that is not allowed."""
         scope = request.scope
         scope[_ACCESS] = access
+        key = self.allow(access, scope["headers"], request.method)
+        if key is not None:
+            scope[CALLER] = key.name
+        return key
+
+    def allow(self, access: Access, headers: Headers, method: str = "POST") -> Key | None:
+        """As `admit`, by the headers of a call, or the metadata of one over gRPC."""
         if access is Access.PUBLIC:
             return None
         # Credentials that open a deployment are no API key.
-        token = explicit_token(scope["headers"]) if OPENED.get() else tokens_from(scope["headers"])
+        token = explicit_token(headers) if OPENED.get() else tokens_from(headers)
         key = self._ring.verify(token) if token is not None else None
-        error = refusal(self._rules, access, request.method, scope["headers"], token, key)
+        error = refusal(self._rules, access, method, headers, token, key)
         if error is not None:
             raise error
-        if key is not None:
-            scope[CALLER] = key.name
         return key
 
     @property
@@ -52,19 +57,23 @@ class Guard:
         """Whether any deployment asks for a password: then every request is given to `unlock`."""
         return self._doors is not None and self._doors.locked
 
-    async def unlock(self, request: Request) -> None:
-        """Take the password of a deployment that a request may bring; the gateway looks whether it was the right one.
-
-        Raises UNAUTHENTICATED (what="deployment") where even to look at the deployment takes one: below its own address.
-        """
+    async def open(self, headers: Headers) -> None:
+        """Take the password of a deployment that a call may bring in its headers, or its metadata. For calls while anything is `locked`."""
         assert self._doors is not None
-        assert self._gateway is not None
-        basic = basic_credentials(request.scope["headers"])
+        basic = basic_credentials(headers)
         if basic is None:
             self._doors.close()
         else:
             await asyncio.sleep(0)  # what follows is this request's own context, which takes a task
             await self._doors.open(*basic)
+
+    async def unlock(self, request: Request) -> None:
+        """As `open`, over HTTP; the gateway looks whether it was the right one.
+
+        Raises UNAUTHENTICATED (what="deployment") where even to look at the deployment takes one: below its own address.
+        """
+        assert self._gateway is not None
+        await self.open(request.scope["headers"])
         first, _, rest = request.raw_path[1:].partition(b"/")
         if first.lower() == b"model-serving":
             self._gateway.refuse_locked(path_text(re.split(rb"[/:]", rest, maxsplit=1)[0]))
@@ -72,7 +81,7 @@ class Guard:
     def decorate(self, request: Request, answer: Answer) -> None:
         """Adds the CORS headers to an answer of inference, errors included: a page must be able to read what it did wrong."""
         if self._cors:
-            answer.headers.extend(cors_headers(request.scope.get(_ACCESS, Access.PUBLIC), enabled=True))
+            answer.headers.extend(cors_headers(_seen(request, request.scope.get(_ACCESS, Access.PUBLIC)), enabled=True))
 
     def preflight(self, request: Request, route: Callable[[], Route]) -> Answer | None:
         """The answer to a browser that asks whether a page may call; None where the request is an ordinary OPTIONS.
@@ -85,13 +94,18 @@ class Guard:
         wanted = request.header(b"access-control-request-method") or b"POST"
         request.method = wanted.decode("latin-1")
         try:
-            access = route().access
+            access = _seen(request, route().access)
         except ServingError:
             return None
         finally:
             request.method = "OPTIONS"
         headers = preflight(origin, access, enabled=self._cors)
         return None if headers is None else Answer(200, b"", b"", headers)
+
+
+def _seen(request: Request, access: Access) -> Access:
+    """The access of a route, as pages of other origins have it: a dialect may let them read what anyone can."""
+    return Access.INFER if access is Access.PUBLIC and request.scope.get(SHARED) else access
 
 
 def key_file(settings: Settings) -> Path:
@@ -101,7 +115,12 @@ def key_file(settings: Settings) -> Path:
 
 def first_key(settings: Settings) -> str | None:
     """Makes an admin key where keys count, no file was named and there is none yet; the caller shows it once. To be called before workers start."""
-    rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+    rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
     if settings.api_key_file or not rules.keys_in_force:
         return None
     return ensure_admin_key(key_file(settings))
+
+
+def _outermost(settings: Settings) -> str:
+    """The address by which access goes: one set of rules holds for all ports, so keys count where any of them is open to others."""
+    return settings.grpc_host if settings.grpc_port and settings.grpc_host and is_local(settings.host) else settings.host

@@ -1,4 +1,4 @@
-"""The sockets of one server: those on which every protocol answers, and the one for metrics only. Bound here, before anything is loaded.
+"""The sockets of one server: those on which every protocol answers, the one for metrics only, those of gRPC. Bound before anything is loaded.
 
 Called by the command line and by dragoman.serve; the worker is given them in this order.
 """
@@ -6,6 +6,7 @@ Called by the command line and by dragoman.serve; the worker is given them in th
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from dragoman.server.http import bind
 from dragoman.server.settings import Settings
@@ -28,3 +29,19 @@ def metrics_port(sockets: Sequence[socket.socket], settings: Settings) -> int | 
     """The port for metrics only, as the system chose it."""
     only = sockets[len(settings.port) :]
     return only[0].getsockname()[1] if only else None
+
+
+def reserved(settings: Settings, stack: ExitStack) -> Settings:
+    """The settings with the gRPC ports as they are: 0 becomes a free one. Nobody else gets them until the stack closes.
+
+    The library binds its ports itself, in every worker, and the kernel shares them by SO_REUSEPORT; a socket that is bound and does not
+    listen keeps a port and is given no connection. Raises OSError naming a port that another server has.
+    """
+    ports = []
+    for port in settings.grpc_port:
+        # First alone: sockets that share a port do not mind those of another server that shares its own.
+        with bind(settings.grpc_host or settings.host, port) as alone:
+            free: int = alone.getsockname()[1]
+        ports.append(free)
+        stack.enter_context(bind(settings.grpc_host or settings.host, free, reuse_port=True))
+    return replace(settings, grpc_port=tuple(ports))

@@ -3,23 +3,24 @@
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from dragoman.core.errors import Kind, ServingError
+from dragoman.core.errors import ServingError
 from dragoman.core.lifecycle import State, Wanted
-from dragoman.core.model import ModelSpec, Servable
+from dragoman.core.model import EMPTY, ModelSpec, Servable
 from dragoman.core.samples import instances, row_example, v2_inputs
 from dragoman.core.tensors import Form
 from dragoman.engines import Engines
 from dragoman.serving.composed import Ensemble
-from dragoman.serving.gateway import Gateway, VersionStatus
+from dragoman.serving.gateway import Gateway
 from dragoman.serving.origins import Origins
-from dragoman.serving.reading import broken
+from dragoman.serving.polling import Polling
+from dragoman.serving.reading import Lack, broken
 from dragoman.serving.registry import Registry
-from dragoman.serving.repository import Found, Repository
+from dragoman.serving.reloading import Reloading, unavailable_label
+from dragoman.serving.repository import Found
 
 log = logging.getLogger("dragoman")
 
@@ -47,27 +48,39 @@ class Loaded:
 
 
 class Loading:
-    """The opener of the reconciler, and the first loads of a worker."""
+    """The opener of the reconciler, and the first loads of a worker.
+
+    With `waits` the start takes as long as there are targets that are not there yet; with `strict` it fails when one of them does. `named` are
+    the models that are loaded at start, None for everything.
+    """
 
     def __init__(
         self,
         registry: Registry,
-        repository: Repository,
         gateway: Gateway,
         engines: Engines,
         origins: Origins,
+        polling: Polling,
+        reloading: Reloading,
         named: Sequence[str] | None = None,
+        *,
+        waits: bool = False,
+        strict: bool = False,
     ) -> None:
-        """`named` are the models that are loaded at start, None for everything."""
         self._named = named
         self._registry = registry
-        self._repository = repository
+        self._polling = polling
+        self._reloading = reloading
+        self._waits = waits
+        self._strict = strict
         self._gateway = gateway
         self._engines = engines
         self._origins = origins
 
     async def open(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, Servable]:
         """The spec under the settings of now, loaded by its engine. Composed models are made of what this worker serves."""
+        if wanted.fault is not None:
+            raise ServingError(wanted.fault.kind, wanted.fault.message, what=wanted.fault.what)
         spec = wanted.spec or await self._origins.open_spec(name, version, wanted.origin)
         spec = replace(spec, name=name, version=version, revision=wanted.revision)
         if not spec.steps:
@@ -88,17 +101,24 @@ class Loading:
 
     async def load(self, progress: Progress) -> Loaded:
         """Load everything side by side; one bad model does not stop the others. Composed targets come after their members."""
-        found = self._chosen(await asyncio.to_thread(self._repository.discover))
+        found = self._chosen(await self._polling.first())
         self._gateway.named = tuple(f.name for f in found)
         named = set(self._gateway.named)
         deployed = [name for name in self._registry.names() if name not in named and self._registry.document(name).get("versions")]
         restoring = asyncio.gather(*(self._settle(name, progress) for name in deployed))
         reasons: dict[int, str] = {}
+        later = [i for i, each in enumerate(found) if self._may_come(each)]
         try:
             for wave in waves(found):
-                results = await asyncio.gather(*(self._load_target(found[i], progress) for i in wave))
-                reasons |= dict(zip(wave, results, strict=True))
-            outcomes = [(f.name, reasons[i]) for i, f in enumerate(found)]
+                here = [i for i in wave if i not in later]
+                results = await asyncio.gather(*(self._load_target(found[i], progress) for i in here))
+                reasons |= dict(zip(here, results, strict=True))
+            self._polling.start()
+            self._reloading.start()
+            if not (self._strict and any(reasons.values())):
+                came = await asyncio.gather(*(self._await_target(found[i], progress) for i in later))
+                reasons |= {i: reason for i, reason in zip(later, came, strict=True) if reason is not None}
+            outcomes = [(f.name, reasons[i]) for i, f in enumerate(found) if i in reasons]
             outcomes += zip(deployed, await restoring, strict=True)
         finally:
             restoring.cancel()
@@ -107,7 +127,9 @@ class Loading:
             tuple(name for name, reason in outcomes if not reason),
             tuple((name, reason) for name, reason in outcomes if reason),
             tuple(self._samples()),
-            hopeless=bool(found) and all(reasons.values()) and not deployed,
+            hopeless=any(reasons.values())
+            if self._strict
+            else bool(found) and len(reasons) == len(found) and all(reasons.values()) and not deployed,
         )
 
     def _chosen(self, found: Sequence[Found]) -> list[Found]:
@@ -129,18 +151,39 @@ class Loading:
 
     async def _load_target(self, found: Found, progress: Progress) -> str:
         """Serve one target; returns the reason, which is in the log by then, when it cannot be served, "" when it is."""
-        reason, kind = found.error, Kind.INVALID_INPUT
-        if not reason:
+        if not found.error or found.faults:
             try:
-                self._registry.fix(found.name, found.versions, found.labels)
+                self._polling.serve(found)
             except ServingError as error:
-                reason, kind = error.message, error.kind
-        if not reason:
-            return await self._settle(found.name, progress)
-        log.error("model '%s' cannot be loaded: %s", found.name, reason)
-        if self._registry.desired(found.name) is None:  # else it was unloaded, or brought by a request, before this worker came
-            self._gateway.publish(found.name, [VersionStatus(found.name, "", State.FAILED, reason, since=time.time(), kind=kind)], {})
+                found = Found(found.name, error=error.message, source=found.source)
+            else:
+                return await self._settle(found.name, progress) or self._unready_label(found)
+        self._polling.refuse(found)
         progress(f"{found.name}: failed")
+        return found.error
+
+    def _may_come(self, found: Found) -> bool:
+        """Whether a target that is not there may be served as soon as it is."""
+        looked_after = self._polling.follows(found.name) and found.lack is not Lack.NOTHING
+        return looked_after and (self._waits or found.lack is Lack.VERSIONS)
+
+    async def _await_target(self, found: Found, progress: Progress) -> str | None:
+        """The same for one that may come: where the start waits for it, once it is there. None when it need not be there now."""
+        self._polling.refuse(found)
+        progress(f"{found.name}: not there yet")
+        if not self._waits:
+            return None
+        while (desired := self._registry.desired(found.name)) is None or not desired.versions:
+            await self._registry.changes.after(self._registry.changes.count)
+        return await self._settle(found.name, progress) or self._unready_label(found)
+
+    def _unready_label(self, found: Found) -> str:
+        """Why a label of the list of models cannot be given, "" when all can."""
+        label = self._reloading.unready_label(found.name, found.labels, EMPTY)
+        if not label:
+            return ""
+        reason = unavailable_label(found.name, found.labels[label]).message
+        log.error("%s", reason)
         return reason
 
     async def _settle(self, name: str, progress: Progress) -> str:

@@ -106,13 +106,13 @@ class JsonLines(logging.Formatter):
 
 
 class AccessLog:
-    """One record per answered request. Given to the HTTP server, which calls it after each answer with what it has sent."""
+    """One record per answered request. Given to the servers, which call it after each answer with what they have sent."""
 
     def __init__(self) -> None:
         self._log = logging.getLogger(ACCESS)
 
-    def __call__(self, scope: Scope | None, status: int, sent_bytes: int, started_ns: int) -> None:
-        """`started_ns` is on the performance counter; without a scope the request could not be read."""
+    def __call__(self, scope: Scope | None, status: int | str, sent_bytes: int, started_ns: int) -> None:
+        """`started_ns` is on the performance counter; without a scope the request could not be read. gRPC's statuses are names."""
         took_ms = round((time.perf_counter_ns() - started_ns) / 1e6, 3)
         facts: dict[str, Any] = {"client": "-", "method": "-", "path": "-", "status": status, "bytes": sent_bytes, "ms": took_ms}
         if scope is not None:

@@ -44,7 +44,15 @@ _CANONICAL: Mapping[Kind, str] = {
     Kind.INTERNAL: "INTERNAL",
 }
 """TensorFlow Serving's statuses."""
-_TFSERVING = {"tfserving": ("predict", "REST")}
+_TFSERVING = {
+    "tfserving": ("predict", "REST"),
+    "tfserving-classify": ("classify", "REST"),
+    "tfserving-regress": ("regress", "REST"),
+    "tfserving-grpc": ("Predict", "GRPC"),
+    "tfserving-grpc-classify": ("Classify", "GRPC"),
+    "tfserving-grpc-regress": ("Regress", "GRPC"),
+    "tfserving-grpc-multi": ("MultiInference", "GRPC"),
+}
 """Dialect -> its API and entrypoint in TensorFlow Serving's labels. Only requests in its own dialects are in its metrics."""
 
 

@@ -20,20 +20,19 @@ from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman")
 
-PATHS = frozenset({"/metrics", "/monitoring/prometheus/metrics"})
+PATH = "/metrics"
 _PERIOD_S = 1.0
 _STORE_S = 2.0
 """A page does not wait longer for the store of predictions."""
 
 
 class Telemetry:
-    """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError.
+    """`version` is the server's; `unfinished` counts predictions, and may raise a ServingError. `path` is a second one for the page, "" for none.
 
     Whoever makes it runs `pulse` as a task of its own, and calls `close` after that has ended.
     """
 
     name: str = "metrics"
-    prefixes: tuple[str, ...] = ("/metrics", "/monitoring")
 
     def __init__(
         self,
@@ -43,7 +42,9 @@ class Telemetry:
         live: LiveSettings,
         version: str,
         unfinished: Callable[[], Awaitable[Unfinished]],
+        path: str = "",
     ) -> None:
+        self.prefixes: tuple[str, ...] = tuple(dict.fromkeys([PATH, path.rstrip("/") or PATH]))
         self._meters = meters
         self._gateway = gateway
         self._tracer = tracer
@@ -56,7 +57,7 @@ class Telemetry:
     # --- the page ---
 
     def route(self, request: Request) -> Route:
-        if request.path.rstrip("/") not in PATHS:
+        if request.path.rstrip("/") not in self.prefixes:
             raise path_error(request)
         if request.method not in ("GET", "HEAD"):
             raise method_error(request, ["GET"])

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dragoman import __version__
@@ -47,11 +47,14 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters, Tally
+from dragoman.serving.model_config import policy_of, read_models
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
 from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Defaults, Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
@@ -61,6 +64,9 @@ from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import exists, open_store
+
+if TYPE_CHECKING:
+    from dragoman.server.grpc import GrpcServer
 
 log = logging.getLogger("dragoman")
 
@@ -115,12 +121,40 @@ class Worker:
         self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
         self._progress: Progress = lambda text: None
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
-        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared)
+        listed = read_models(settings.model_config_file) if settings.model_config_file else ()
+        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed)
+        self.reloading = Reloading(
+            self.registry,
+            self.repository,
+            self.gateway,
+            file=settings.model_config_file,
+            file_s=settings.model_config_poll,
+            listed=listed,
+            early_labels=settings.unavailable_labels,
+        )
         fetching = FetchPolicy.parse(settings.allow_fetch)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         named = settings.load_model if settings.load == "request" else None
-        self.loading = Loading(self.registry, self.repository, self.gateway, self.engines, origins, named)
-        self.reconciler = Reconciler(self.registry, self.gateway, opener=self.loading.open, drain_timeout_s=settings.drain_timeout)
+        self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
+        self.loading = Loading(
+            self.registry,
+            self.gateway,
+            self.engines,
+            origins,
+            self.polling,
+            self.reloading,
+            named,
+            waits=settings.wait_for_models,
+            strict=settings.exit_on_error,
+        )
+        self.reconciler = Reconciler(
+            self.registry,
+            self.gateway,
+            opener=self.loading.open,
+            drain_timeout_s=settings.drain_timeout,
+            retries=settings.load_retries,
+            retry_s=settings.load_retry_interval,
+        )
         self.deployments = Deployments(self.store, self.registry, self.gateway)
         tracking = Tracking(self.store)
         self.catalog = Catalog(
@@ -136,10 +170,12 @@ class Worker:
         self.gradient = GradientDeployments(
             self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
         )
-        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins)
+        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
-        self.telemetry = Telemetry(self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished)
+        self.telemetry = Telemetry(
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+        )
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -150,6 +186,7 @@ class Worker:
             log_settings=logs,
             trace_settings=traces,
             public_url=settings.public_url.rstrip("/"),
+            check_methods=settings.check_signature_methods,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
@@ -159,12 +196,13 @@ class Worker:
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self.app = App(self.dialects, Guard(settings, self.gateway, Doors(self.registry, self.gateway)), settings.max_body)
+        self._guard = Guard(settings, self.gateway, Doors(self.registry, self.gateway))
+        self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
         self._pulse: asyncio.Task[None] | None = None
         self._log_handler: LogHandler | None = None
-        self._servers: list[HttpServer] = []
+        self._servers: list[HttpServer | GrpcServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -229,6 +267,10 @@ class Worker:
         await self._answer(sockets[:several], self.asgi, self._peers)
         if sockets[several:]:
             await self._answer(sockets[several:], MetricsOnly(self.app), None)
+        if self.settings.grpc_port:
+            from dragoman.server.grpc_listener import listen
+
+            self._servers.append(await listen(self.settings, self.services, self._guard))
 
     async def _answer(self, sockets: Sequence[socket.socket], application: Application, peers: Peers | None) -> None:
         settings = self.settings
@@ -262,13 +304,15 @@ class Worker:
         Predictions that run have that time, too; those that wait stay in the store for the next start.
         """
         self.gateway.draining = True
-        drained, _ = await asyncio.gather(self._drain_http(), self.predictions.close(self.settings.drain_timeout))
+        drained, _ = await asyncio.gather(self._drain(), self.predictions.close(self.settings.drain_timeout))
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self.telemetry.close()
+        await self.reloading.close()
+        await self.polling.close()
         await self.gradient.close()
         await self.deployments.close()
         await self.reconciler.close()
@@ -279,7 +323,7 @@ class Worker:
         if self._log_handler is not None:
             detach(self._log_handler)
 
-    async def _drain_http(self) -> int:
+    async def _drain(self) -> int:
         return sum(await asyncio.gather(*(server.drain(self.settings.drain_timeout) for server in self._servers)))
 
 
@@ -310,6 +354,8 @@ def defaults(settings: Settings) -> Defaults:
         engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
+        batch_files=settings.batch_files,
+        policy=policy_of(settings.version_policy),
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,
         load_timeout_s=settings.setup_timeout or math.inf,

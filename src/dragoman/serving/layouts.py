@@ -115,16 +115,19 @@ def one_artifact(folder: Path, wanted: str = "") -> Path:
 
 
 def state_of(path: Path) -> str:
-    """Names, sizes and times of everything under an artifact: when this text changes, the artifact has."""
+    """Names, sizes, times and inodes of everything under an artifact: when this text changes, the artifact has.
+
+    Inodes, because builds that set all times to one (layers of images, caches) make files of one size that differ in nothing else.
+    """
     if path.is_file():
         stat = path.stat()
-        return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}"
     lines = []
     for base, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
             stat = os.stat(os.path.join(base, name))
-            lines.append(f"{base}/{name}:{stat.st_size}:{stat.st_mtime_ns}")
+            lines.append(f"{base}/{name}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}")
             if len(lines) > _MAX_FILES:
                 raise invalid(f"{path} holds more than {_MAX_FILES} files; is it a model?")
     return "\n".join(lines)

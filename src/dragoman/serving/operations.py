@@ -7,16 +7,23 @@ A name is looked for among the targets of the command line (until the server end
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.deployments import Deployments
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.model_config import models_of
 from dragoman.serving.origins import Origins
+from dragoman.serving.polling import Polling
 from dragoman.serving.registry import Registry
+from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Found, Repository
-from dragoman.serving.wishes import FIXED, Document, entry, versions_of
+from dragoman.serving.wishes import FIXED, Document, entry, tried_again, versions_of
 from dragoman.store import Wish
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _DEEPEST = 16
 """Composed models inside composed models."""
@@ -25,12 +32,23 @@ _DEEPEST = 16
 class Operations:
     """Make it on the event loop."""
 
-    def __init__(self, registry: Registry, repository: Repository, gateway: Gateway, deployments: Deployments, origins: Origins) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        repository: Repository,
+        gateway: Gateway,
+        deployments: Deployments,
+        origins: Origins,
+        polling: Polling,
+        reloading: Reloading,
+    ) -> None:
         self._registry = registry
         self._repository = repository
         self._gateway = gateway
         self._deployments = deployments
         self._origins = origins
+        self._polling = polling
+        self._reloading = reloading
 
     async def load(self, name: str, config: str = "", files: Mapping[str, bytes] = EMPTY, version: str = "", depth: int = 0) -> None:
         """Serve what is there now in every worker; the old version serves until the new one is ready.
@@ -71,6 +89,13 @@ class Operations:
                 if self._registry.desired(member) is not None:
                     await self._unload_one(member)
 
+    async def reload_config(self, config: "Message") -> None:
+        """Serve the models of a tensorflow.serving.ModelServerConfig, and no others but what is deployed; see `Reloading.reload`.
+
+        Raises INVALID_INPUT, UNSUPPORTED, CONFLICT (what="label") and UNAVAILABLE (what="load").
+        """
+        await self._reloading.reload(models_of(config))
+
     async def unloaded(self, limit: int) -> list[str]:
         """Names that could be loaded: targets, registered models, and what lies in the model roots, up to so many."""
         names = await asyncio.to_thread(self._repository.names)
@@ -86,6 +111,9 @@ class Operations:
         if found.error:
             raise invalid(f"model '{found.name}' cannot be loaded: {found.error}", "model")
         await self._load_members(found, depth)
+        if not config and not folder and self._polling.follows(found.name):
+            await self._follow(found)
+            return
         origin = {"target": found.name, "config": config, "files": folder}
         versions = {version: entry(spec.revision, origin) for version, spec in found.versions.items()}
         replaced: set[str] = set()
@@ -102,6 +130,18 @@ class Operations:
         kept = _folders(wish.document)
         for each in ({folder} | replaced) - kept - {""}:
             await asyncio.to_thread(self._repository.discard, each)
+
+    async def _follow(self, found: Found) -> None:
+        """A target that every worker looks at again and again, or that the list of models names, is served as each finds it."""
+        await self._polling.look(at_once=found.name)
+
+        def rewrite(standing: Wish | None) -> Document | None:
+            document = FIXED if standing is None else standing.document
+            if not document.get("fixed"):
+                return FIXED
+            return tried_again(standing) if standing and any(v in self._registry.failures(found.name) for v in found.versions) else None
+
+        await self._registry.deploy(found.name, rewrite, run=self._registry.run, required=tuple(found.versions))
 
     async def _load_below(self, name: str, config: str, depth: int) -> None:
         below = await self._origins.below(name, config)

@@ -8,12 +8,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum, unique
 from pathlib import Path
 from typing import Any
 
 from dragoman.core.artifacts import TRUST
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import version_order
+from dragoman.core.lifecycle import Policy, choose, version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
 from dragoman.serving import layouts, mlflow_specs
 from dragoman.serving.configured import complete, mlserver_model, triton_model
@@ -23,9 +24,23 @@ from dragoman.serving.library.specs import read_record, restored
 from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.roots import Roots
+from dragoman.serving.settings import LATEST
+from dragoman.serving.tfserving_files import own_batching
 from dragoman.serving.words import check_name
 
 _NO_BATCH_POLICY = BatchPolicy()
+
+
+@unique
+class Lack(Enum):
+    """What is missing of a model that cannot be read."""
+
+    NOTHING = "nothing"
+    """It is there, and something is wrong with it."""
+    VERSIONS = "versions"
+    """Its folder is there, and has no version that is served."""
+    PLACE = "place"
+    """Its folder or file is not there, or does not let itself be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +51,13 @@ class Found:
     versions: Mapping[str, ModelSpec] = EMPTY
     labels: Mapping[str, str] = EMPTY
     error: str = ""
+    faults: Mapping[str, ServingError] = EMPTY
+    """Version -> reason, of those that the policy serves and that cannot be read. With no other, `error` is one of them."""
+    lack: Lack = Lack.NOTHING
+    notes: tuple[str, ...] = ()
+    """What the log should say of it."""
+    source: str = ""
+    """The target that it was found by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,10 @@ class Defaults:
     """The operator's word, which Python models take over what they declare; 0 when there is none."""
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
+    batch_files: bool = False
+    """Whether versions say in TensorFlow Serving's file how their requests are joined, and those without it are not batched."""
+    policy: Policy = LATEST
+    """Which numeric folders are served where a model's own files do not say."""
     run_timeout_s: float = math.inf
     load_timeout_s: float = math.inf
     repeatable: bool = False
@@ -77,6 +103,10 @@ class Place:
     stored: Stored | None = None
     model_class: str = ""
     """Which class of a Python file, where it has several."""
+    policy: Policy | None = None
+    """Which numeric folders are served, where somebody says so for this model alone."""
+    labels: Mapping[str, str] = EMPTY
+    """Label -> version, the same."""
 
 
 class Reader:
@@ -90,11 +120,12 @@ class Reader:
         """One model as it lies there now; what cannot be read is a Found with its error. `config` (JSON) stands for a Triton configuration."""
         try:
             check_name(place.name)
-            return self.layout(place, config) if place.stored is None else self.stored(place, place.stored, config)
+            found = self._layout(place, config) if place.stored is None else self.stored(place, place.stored, config)
+            return replace(found, labels=place.labels) if place.labels else found
         except ServingError as error:
-            return broken(place.name, error.message)
+            return broken(place.name, error.message, lack_of(place))
         except OSError as error:
-            return broken(place.name, f"{place.path} cannot be read: {error.strerror or error}")
+            return broken(place.name, f"{place.path} cannot be read: {error.strerror or error}", lack_of(place))
 
     def below_a_root(self, name: str, path: Path) -> Place:
         """A model in a folder that clients may name, links resolved. Its code and pickles are for those that the operator trusts."""
@@ -103,7 +134,10 @@ class Reader:
         return Place(name, path, named=True, data_only=not trusted, trusted=own)
 
     def layout(self, place: Place, config: str = "") -> Found:
-        """As `read`, for what is not in the store. Raises ServingError, OSError."""
+        """As `read`, for what is not in the store. Raises ServingError, OSError, and when there is no version that can be read."""
+        return self._layout(place, config, strict=True)
+
+    def _layout(self, place: Place, config: str, *, strict: bool = False) -> Found:
         path = place.path
         base = self._base(place)
         if config and not path.is_dir():
@@ -120,17 +154,45 @@ class Reader:
         if is_project(path) or path.suffix == SUFFIX:
             return Found(place.name, {base.version: self._python(base, path, place)})
         if path.is_dir() and (folders := layouts.version_folders(path)):
-            # TensorFlow Serving's default policy: the highest version only.
-            version = max(folders, key=version_order)
-            base, folder = replace(base, version=version), folders[version]
-            if is_mlflow(folder):
-                return Found(place.name, {version: self._mlflow(base, folder, place)})
-            spec = self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
-            return Found(place.name, {version: spec})
+            return self._versions(place, base, folders, strict=strict)
         if path.is_dir() and layouts.is_plain(path):
             return Found(place.name, {base.version: self._python(base, path, place)})
         artifact = path if path.is_file() else layouts.one_artifact(path)
         return Found(place.name, {base.version: complete(base, artifact)})
+
+    def _versions(self, place: Place, base: ModelSpec, folders: Mapping[str, Path], *, strict: bool) -> Found:
+        """TensorFlow Serving's layout: the numeric folders that the policy serves, each on its own. With `strict`, raises for the last bad one."""
+        policy = place.policy or self._defaults.policy
+        chosen = choose(policy, folders)
+        lost = [version for version in policy.versions if version not in folders]
+        notes = (f"there is no folder of version {', '.join(lost)}, which its policy names",) if lost else ()
+        if not chosen:
+            missing = f"{place.path} has no version {', '.join(lost)}"
+            if strict:
+                raise invalid(missing)
+            return replace(broken(place.name, missing, Lack.VERSIONS), notes=notes)
+        specs: dict[str, ModelSpec] = {}
+        faults: dict[str, ServingError] = {}
+        for version in chosen:
+            try:
+                specs[version] = self._version(place, replace(base, version=version), folders[version])
+            except ServingError as error:
+                if strict and version == chosen[-1] and not specs:
+                    raise
+                faults[version] = ServingError(error.kind, readable(error.message), what=error.what)
+            except OSError as error:
+                if strict and version == chosen[-1] and not specs:
+                    raise
+                faults[version] = invalid(readable(f"{folders[version]} cannot be read: {error.strerror or error}"))
+        first = "" if specs else next(iter(faults.values())).message
+        return Found(place.name, specs, error=first, faults=faults, notes=notes)
+
+    def _version(self, place: Place, base: ModelSpec, folder: Path) -> ModelSpec:
+        if self._defaults.batch_files:
+            base = replace(base, batch=own_batching(folder, base.batch))
+        if is_mlflow(folder):
+            return self._mlflow(base, folder, place)
+        return self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))
 
     def _mlflow(self, base: ModelSpec, path: Path, place: Place) -> ModelSpec:
         size, environments = self._defaults.batch_size, self._defaults.environments
@@ -167,7 +229,7 @@ class Reader:
             environments=self._defaults.environments,
         )
         if spec is None:
-            versions = self.layout(replace(place, stored=None, data_only=True), config).versions
+            versions = self.layout(replace(place, stored=None, data_only=True, policy=LATEST), config).versions
             if len(versions) > 1:  # a model folder with several versions of its own
                 return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
             (spec,) = versions.values()
@@ -185,7 +247,7 @@ class Reader:
             raise ServingError(Kind.UNAVAILABLE, f"version {stored.version.version} of model '{stored.repository}' {reason}", what="model")
         stored.check(lambda real: roots.same(real, path))
         listed(path, lambda real: roots.same(real, path))  # what came later must not lead out either
-        return self.below_a_root(place.name, path)
+        return replace(self.below_a_root(place.name, path), policy=LATEST)
 
     def _base(self, place: Place) -> ModelSpec:
         defaults = self._defaults
@@ -201,9 +263,22 @@ class Reader:
         )
 
 
-def broken(name: str, error: str) -> Found:
+def broken(name: str, error: str, lack: Lack = Lack.NOTHING) -> Found:
     """A model that cannot be read, and why."""
-    return Found(readable(name), error=readable(error))
+    return Found(readable(name), error=readable(error), lack=lack)
+
+
+def lack_of(place: Place) -> Lack:
+    """What is missing of a model that could not be read: where its files are the fault, nothing is."""
+    if place.remote or place.stored is not None:
+        return Lack.NOTHING
+    try:
+        if place.path.is_dir():
+            empty = not layouts.version_folders(place.path) and not layouts.is_model(place.path) and not layouts.artifacts(place.path)
+            return Lack.VERSIONS if empty else Lack.NOTHING
+        return Lack.NOTHING if place.path.exists() else Lack.PLACE
+    except (OSError, ServingError):
+        return Lack.PLACE
 
 
 def readable(text: str) -> str:

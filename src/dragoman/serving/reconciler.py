@@ -39,6 +39,8 @@ class _Model:
         self.labels: dict[str, str] = {}
         self.loading: set[Key] = set()
         """What is being opened, also where nobody waits for it any more."""
+        self.tries: dict[Key, int] = {}
+        """How often a load that failed was scheduled again, of those that would not be by themselves."""
         self.losses: dict[Key, int] = {}
         """How often a version was lost in a row, failed loads after that included."""
         self.watches: dict[Key, asyncio.Task[None]] = {}
@@ -52,7 +54,8 @@ Opener: TypeAlias = Callable[[str, str, Wanted], Coroutine[Any, Any, tuple[Model
 class Reconciler:
     """`drain_timeout_s` bounds how long an unloaded version may finish its requests. `parallel` bounds loads at a time.
 
-    A version that is lost is loaded again after a pause: the first of `pauses_s`, then the second, and so on.
+    A version that is lost is loaded again after a pause: the first of `pauses_s`, then the second, and so on. One that could not be loaded is
+    tried again `retries` times, each after `retry_s`; meanwhile it counts as failed, and holds nothing up.
     """
 
     def __init__(
@@ -64,12 +67,16 @@ class Reconciler:
         drain_timeout_s: float = 30.0,
         parallel: int = 4,
         pauses_s: Sequence[float] = _PAUSES_S,
+        retries: int = 0,
+        retry_s: float = 60.0,
     ) -> None:
         self._registry = registry
         self._gateway = gateway
         self._open = opener
         self._drain_timeout_s = drain_timeout_s
         self._pauses_s = pauses_s
+        self._retries = retries
+        self._retry_s = retry_s
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loads = asyncio.Semaphore(parallel)
@@ -152,6 +159,7 @@ class Reconciler:
             for warning in opened.spec.warnings:
                 log.warning("model '%s': %s", name, warning)
             model.entries[key] = opened
+            model.tries.pop(key, None)
             self._set(model, have.to(State.READY))
             model.gone.pop(version, None)
             model.watches[key] = self._spawn(self._watch(name, model, key, opened.servable))
@@ -193,15 +201,21 @@ class Reconciler:
     def _fail(self, name: str, model: _Model, have: Have, failure: ServingError, *, again: bool) -> None:
         """A version cannot serve; with `again` it is tried by itself after a while."""
         retry_at = math.inf
-        if again:
-            key = (have.version, have.revision)
-            count = model.losses.get(key, 0) + 1
-            model.losses[key] = count
-            pause_s = self._pauses_s[min(count, len(self._pauses_s)) - 1]
+        pause_s = self._pause(model, (have.version, have.revision), again=again)
+        if pause_s is not None:
             retry_at = time.monotonic() + pause_s
             # A little late, so that it is due by then.
             asyncio.get_running_loop().call_later(pause_s + 0.01, self._step, name)
         self._set(model, have.to(State.FAILED, failure.message, retry_at, failure.kind))
+
+    def _pause(self, model: _Model, key: Key, *, again: bool) -> float | None:
+        """How long to wait before a version is tried again by itself; None for never."""
+        counts = model.losses if again else model.tries
+        count = counts.get(key, 0) + 1
+        if not again and count > self._retries:
+            return None
+        counts[key] = count
+        return self._pauses_s[min(count, len(self._pauses_s)) - 1] if again else self._retry_s
 
     async def _drain(self, name: str, model: _Model, key: Key) -> None:
         watch = model.watches.pop(key, None)
@@ -248,6 +262,7 @@ class Reconciler:
         del model.have[key]
         model.changed.pop(key, None)
         model.losses.pop(key, None)
+        model.tries.pop(key, None)
 
     def _publish(self, name: str, model: _Model, desired: Desired) -> None:
         serving = self._serving(model, desired.versions)
@@ -264,7 +279,8 @@ class Reconciler:
                 table[name, f"@{label}"] = serving[target]
         model.labels = {k: v for k, v in model.labels.items() if k in desired.labels}
         self._gateway.swap(table)
-        self._gateway.publish(name, self._statuses(name, model, desired), model.labels)
+        labels = {label: version for label, version in model.labels.items() if version in serving}
+        self._gateway.publish(name, self._statuses(name, model, desired), labels)
 
     def _serving(self, model: _Model, wanted: Mapping[str, Wanted]) -> dict[str, Entry]:
         """The entry of each version that answers: the wanted revision where it is ready, else the one that still is."""

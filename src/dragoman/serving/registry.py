@@ -9,11 +9,12 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import Desired, Wanted
 from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.serving.changes import Changes
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.members import Members
 from dragoman.serving.wishes import (
@@ -23,6 +24,7 @@ from dragoman.serving.wishes import (
     earlier_stages,
     failed_of,
     labels_of,
+    model_of,
     standing_of,
     tried_again,
     wanted_of,
@@ -42,28 +44,6 @@ Failures: TypeAlias = Mapping[str, str]
 """Version -> reason."""
 Stages: TypeAlias = Mapping[tuple[str, str], str]
 """(model, version) -> stage."""
-
-
-class Changes:
-    """Counts what happens, for those who wait until something is so: look at `count`, look at the world, then wait for more than that."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._event = asyncio.Event()
-
-    def tell(self) -> None:
-        self.count += 1
-        self._event.set()
-        self._event.clear()
-
-    async def after(self, count: int, timeout_s: float | None = None) -> None:
-        """Return when something has happened since `count`, or after the time-out."""
-        if self.count == count:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._event.wait()
-            except TimeoutError:
-                pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +67,13 @@ class Registry:
         self.run = run
         self.changes = Changes()
         """Told whenever a wish or a report of any worker may have changed."""
+        self.news = asyncio.Event()
+        """Set when a wish says by which configuration a model is to be looked for, and nobody has looked yet: see `unread`."""
         self._fixed: dict[str, tuple[Mapping[str, Wanted], Mapping[str, str]]] = {}
+        self._read: dict[str, Mapping[str, Any]] = {}
+        """The configuration by which what is fixed was found, where a wish has brought it."""
+        self._unread: dict[str, Wish] = {}
+        """Wishes that count only when somebody has looked: until then nothing that they say is applied, or reported as applied."""
         self._wishes: dict[tuple[str, str], Wish] = {}
         self._fallen: dict[tuple[str, str, str], tuple[int, str]] = {}
         """(model, run, version) -> the newest generation in which it stands as failed, and the reason."""
@@ -139,11 +125,38 @@ class Registry:
         applied = self._applied.get(name)
         return EMPTY if applied is None else applied.failures
 
-    def fix(self, name: str, versions: Mapping[str, ModelSpec], labels: Mapping[str, str] = EMPTY) -> None:
-        """Serve a target of the command line, in this worker and as long as it lives. `settled` waits for it."""
+    def fix(
+        self,
+        name: str,
+        versions: Mapping[str, ModelSpec],
+        labels: Mapping[str, str] = EMPTY,
+        faults: Mapping[str, ServingError] = EMPTY,
+        model: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Serve a target of the command line, in this worker and as long as it lives. `settled` waits for it.
+
+        `faults` are versions that should be served and cannot even be read: they fail to load, for that reason. `model` is what a wish said of
+        where to look (see `models`).
+        """
         check_name(name)
-        self._fixed[name] = ({v: Wanted(spec.revision, spec) for v, spec in versions.items()}, dict(labels))
+        wanted = {v: Wanted(spec.revision, spec) for v, spec in versions.items()}
+        wanted |= {v: Wanted(f"unreadable: {error.message}", fault=error) for v, error in faults.items()}
+        self._fixed[name] = (wanted, dict(labels))
+        wish = self._unread.get(name)
+        if wish is not None and model is not None and model_of(wish.document) == model:
+            del self._unread[name]
+            self._read[name] = model
+            self._wishes[name, self.run] = wish
         self._compose(name)
+
+    def models(self) -> dict[str, Mapping[str, Any]]:
+        """What wishes of this run say of where models are to be looked for, by name."""
+        own = {name: wish for (name, run), wish in self._wishes.items() if run == self.run} | self._unread
+        return {name: model for name, wish in own.items() if (model := model_of(wish.document)) is not None}
+
+    def unread(self) -> Collection[str]:
+        """The models of which a wish waits until they are fixed by what it says."""
+        return self._unread.keys()
 
     async def wish(self, name: str, rewrite: Rewrite, *, stages: Stages = EMPTY, run: str = "") -> Wish:
         """Change what should be served of a model, for ever or for one run of the server; returns the wish that stands then.
@@ -211,7 +224,7 @@ class Registry:
         Applied: what is wanted is ready or has failed, and nothing unwanted is found any more. What drains may still be draining.
         """
         alone = self.members.alone or (bool(run) and self.members.whole)
-        await self._until(lambda: alone or self.generation(name) >= generation)
+        await self._until(lambda: name not in self._unread and (alone or self.generation(name) >= generation))
         desired = self._desired.get(name)
         if desired is None:
             return EMPTY
@@ -245,8 +258,12 @@ class Registry:
         """Take in wishes that were read from the store, in any order; older ones than those known change nothing."""
         names: dict[str, None] = {}
         for wish in wishes:
-            known = self._wishes.get((wish.model, wish.run))
+            known = (self._unread.get(wish.model) if wish.run else None) or self._wishes.get((wish.model, wish.run))
             if wish.generation and wish.run in ("", self.run) and (known is None or known.generation < wish.generation):
+                if not self._looked(wish):
+                    self._unread[wish.model] = wish
+                    self.news.set()
+                    continue
                 self._wishes[wish.model, wish.run] = wish
                 self._fallen |= {(wish.model, wish.run, v): (wish.generation, reason) for v, reason in failed_of(wish.document).items()}
                 names[wish.model] = None
@@ -267,6 +284,18 @@ class Registry:
         self._reports = {report.model: report for report in reports} | self._reports
 
     # --- inside ---
+
+    def _looked(self, wish: Wish) -> bool:
+        """Whether nobody needs to look at the disk before this wish can count."""
+        if not wish.run:
+            return True
+        model = model_of(wish.document)
+        if model is not None and self._read.get(wish.model) != model:
+            return False
+        if model is None:
+            self._read.pop(wish.model, None)
+        self._unread.pop(wish.model, None)
+        return True
 
     def _compose(self, name: str) -> None:
         """What the command line, the run and the store say of one model, as one record. Where versions clash the command line wins."""
@@ -291,7 +320,7 @@ class Registry:
         self.changes.tell()
 
     def _wish_here(self, name: str, rewrite: Rewrite, run: str) -> Wish:
-        standing = self._wishes.get((name, run))
+        standing = self._unread.get(name) or self._wishes.get((name, run))
         document = rewrite(standing)
         if document is not None and (standing is None or document != standing.document):
             return Wish(name, 1 if standing is None else standing.generation + 1, dict(document), run)

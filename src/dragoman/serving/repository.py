@@ -1,18 +1,21 @@
 """Find models in the places that a user names: single artifacts, folders, and the layouts of TensorFlow Serving, Triton and MLServer.
 
-Reads disks, never loads a model; blocking, so call it off the event loop. Called at start for the targets of the command line, and again
-for each load request, so that what is served is what lies on disk then.
+Reads disks, never loads a model; blocking, so call it off the event loop. Called at start for the targets of the command line, again and
+again by polling.py, and for each load request, so that what is served is what lies on disk then.
 """
 
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
+from dragoman.serving.artifacts import is_remote
+from dragoman.serving.model_config import ConfiguredModel
 from dragoman.serving.paths import confine
-from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, readable
+from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, lack_of, readable
 from dragoman.serving.roots import Roots
 from dragoman.serving.targets import Elsewhere, Targets
 from dragoman.serving.words import check_name
@@ -24,6 +27,7 @@ class Repository:
     """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path.
 
     `shared` is a folder of all workers of this server, where load requests leave their files; without one this process makes its own.
+    `configured` are the models of a model configuration file.
     """
 
     def __init__(
@@ -34,22 +38,26 @@ class Repository:
         roots: Roots | None = None,
         *,
         shared: Path | None = None,
+        configured: Iterable[ConfiguredModel] = (),
     ) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots)
         self._uploads = _Uploads(shared)
+        self._listed = {model.name: model for model in configured}
+        self._replaced: Mapping[str, ConfiguredModel] = {}
+        self._kept: dict[str, list[Found]] = {}
+        """What was found by targets that lie elsewhere, which are asked for once."""
+
+    def replace(self, models: Mapping[str, ConfiguredModel]) -> None:
+        """From now on these take the place of whatever else has their names."""
+        self._replaced = models
 
     def discover(self) -> list[Found]:
         """Read every target now. What cannot be read is a Found with its error; of two models of one name the second is an error."""
-        found: list[Found] = []
-        for target in self._targets.texts:
-            try:
-                places = self._targets.places(target)
-            except ServingError as error:
-                found.append(broken(self._targets.meant(target).name, error.message))
-                continue
-            found += [self.reader.read(place) for place in places]
+        models = self._configured()
+        found = [found for target in self._targets.texts for found in self._targeted(target) if found.name not in self._replaced]
+        found += [self.look(model) for model in models.values()]
         seen: set[str] = set()
         for index, each in enumerate(found):
             if each.name in seen:
@@ -57,9 +65,49 @@ class Repository:
             seen.add(each.name)
         return found
 
+    def look(self, model: ConfiguredModel) -> Found:
+        """What lies at the base path of a configured model now."""
+        source = f"{model.name}={model.base_path}"
+        known = self._kept.get(source)
+        if known is not None:
+            return known[0]
+        try:
+            place = self._targets.brought(self._configured_place(model))
+        except ServingError as error:
+            found = broken(model.name, error.message)
+        else:
+            found = replace(self.reader.read(place), source=source)
+        if is_remote(model.base_path):
+            self._kept[source] = [found]
+        return found
+
+    def _configured(self) -> Mapping[str, ConfiguredModel]:
+        return {**self._listed, **self._replaced}
+
+    @staticmethod
+    def _configured_place(model: ConfiguredModel) -> Place:
+        remote = is_remote(model.base_path)
+        path = Path() if remote else Path(model.base_path)
+        return Place(model.name, path, named=True, text=model.base_path, remote=remote, policy=model.policy, labels=model.labels)
+
+    def _targeted(self, target: str) -> list[Found]:
+        known = self._kept.get(target)
+        if known is not None:
+            return known
+        meant = self._targets.meant(target)
+        places: list[Place] = []
+        try:
+            places = self._targets.places(target)
+            found = [replace(self.reader.read(place), source=target) for place in places]
+        except ServingError as error:
+            found = [replace(broken(meant.name, error.message, lack_of(meant)), source=target)]
+        if meant.remote or any(place.stored is not None for place in places):
+            self._kept[target] = found
+        return found
+
     def names(self) -> list[str]:
         """Every model name that the targets have now, loaded or not."""
-        names: dict[str, None] = {}
+        names = dict.fromkeys(self._configured())
         for target in self._targets.texts:
             meant = self._targets.meant(target)
             if meant.remote:  # whoever only asks for names need not wait for other places
@@ -92,6 +140,9 @@ class Repository:
         check_name(name)
         if folder:
             return self.reader.read(Place(name, Path(folder), data_only=True), config)
+        configured = self._configured().get(name)
+        if configured is not None:
+            return self.reader.read(self._targets.brought(self._configured_place(configured)), config)
         for target in self._targets.texts:
             meant = self._targets.meant(target)
             if meant.remote and meant.name != name:

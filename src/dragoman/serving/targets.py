@@ -84,7 +84,7 @@ class Targets:
 
     def places(self, target: str) -> list[Place]:
         """Where the models of a target lie. Raises INVALID_INPUT when there is none, or the disk does not let itself be read."""
-        place = self._brought(self.meant(target))
+        place = self.brought(self.meant(target))
         if place.stored is not None:
             return [place]
         path = place.path
@@ -107,8 +107,8 @@ class Targets:
             raise invalid(f"the name '{place.name}' is for one model, but {path} holds several ({several}); leave the name out")
         return [replace(place, path=models[0])]
 
-    def _brought(self, place: Place) -> Place:
-        """A place on this machine."""
+    def brought(self, place: Place) -> Place:
+        """A place on this machine. Raises ServingError when what lies elsewhere cannot be had."""
         if not place.remote:
             return place
         if is_model_uri(place.text) and not self._elsewhere.registry:

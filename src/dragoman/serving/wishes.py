@@ -4,7 +4,8 @@
      "policy": {"kind": "latest", "count": 2, "versions": []}, "failed": {"4": {"revision": "..", "reason": "..", "was": ".."}}}
 
 `was` is the stage that a version gets again when it does not load.
-`{}` is nothing. `{"fixed": true}`, in wishes of one run of a server only, stands for its targets as its command line names them.
+`{}` is nothing. `{"fixed": true}`, in wishes of one run of a server only, stands for its targets as its command line names them; with
+`"model": {..}` beside it (see model_config.py), for what every worker then finds by that.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,6 +18,12 @@ from dragoman.store import Wish
 Document: TypeAlias = Mapping[str, Any]
 
 FIXED: Document = {"fixed": True}
+
+
+def model_of(document: Document) -> Mapping[str, Any] | None:
+    """The configuration by which each worker is to look for the model, where the wish is one."""
+    model: Mapping[str, Any] | None = document.get("model")
+    return model
 
 
 def entry(revision: str, origin: Mapping[str, Any], stage: str = "", was: str | None = None) -> dict[str, Any]:

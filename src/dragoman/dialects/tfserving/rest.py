@@ -12,7 +12,7 @@ from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Rows, Tensors
-from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
+from dragoman.dialects import SHARED, Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
@@ -47,6 +47,7 @@ class TFServing:
             name = path[len(_HOT_START) : -len(_HOT_END)]
             if name and b"/" not in name and b":" not in name:
                 return Route(self._predict, Access.INFER, (path_text(name), "", ""))
+        request.scope[SHARED] = True  # status and metadata too, as in TensorFlow Serving
         return self._match(request.method, path)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
@@ -88,7 +89,7 @@ class TFServing:
             classified.check_predict(signature)
         if signature.form is Form.ROWS:
             return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
-        asked = decode.asked(tree, body, signature)
+        asked = decode.asked(tree, body, signature, entry.servable.platform)
         response = await self._gateway.infer(entry, InferRequest(Tensors(asked.tensors), signature=key, strict=False, dialect=self.name))
         outputs = response.outputs
         if not isinstance(outputs, Tensors):

@@ -3,36 +3,23 @@
 Contributes endpoints to the router in rest.py. Shared memory is answered with a plain refusal and not listed as an extension.
 """
 
-import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
-from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.lifecycle import State
+from dragoman.core.errors import invalid
 from dragoman.dialects import Access, Answer, Request, Services
 from dragoman.dialects.documents import json_object, shown
+from dragoman.dialects.v2 import facts
 from dragoman.dialects.v2.routes import Endpoint
-from dragoman.dialects.v2.statistics import model_statistics
-from dragoman.serving.gateway import VersionStatus
-from dragoman.serving.triton import describe
 
 EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)", "model_configuration", "statistics", "trace", "logging")
 """What this module implements of the extensions that clients may ask /v2 for."""
 
-_STATES: Mapping[State, str] = {
-    State.LOADING: "LOADING",
-    State.READY: "READY",
-    State.FAILED: "UNAVAILABLE",
-    State.DRAINING: "UNLOADING",
-    State.GONE: "UNAVAILABLE",
-}
 _FILE = "file:"
-_MOST_UNLOADED = 10_000
-"""Rows of an index that are not loaded."""
 
 
 class Admin:
@@ -78,17 +65,12 @@ class Admin:
         only_ready = body.get("ready", False)
         if not isinstance(only_ready, bool):
             raise invalid(f"'ready' is {shown(only_ready)}, expected true or false")
-        rows = [_row(s) for s in self._gateway.statuses() if not only_ready or s.state is State.READY]
-        if not only_ready:
-            known = {row["name"] for row in rows}
-            names = await self._services.operations.unloaded(_MOST_UNLOADED)
-            rows += [{"name": name, "state": "UNAVAILABLE", "reason": "not loaded"} for name in names if name not in known]
-        return _json(rows)
+        return _json(await facts.index(self._services, only_ready=only_ready))
 
     async def _load(self, request: Request, name: str) -> Answer:
         body = await self._object(request)
         parameters = body.get("parameters", {})
-        config, files = _overrides(parameters)
+        config, files = overrides(parameters, _decoded)
         version = parameters.get("version", "")
         if isinstance(version, bool) or not isinstance(version, str | int):
             raise invalid(f"the parameter 'version' is {shown(version)}, expected a version, an alias or a stage of a registered model")
@@ -109,14 +91,10 @@ class Admin:
     # --- facts about models ---
 
     async def _config(self, request: Request, name: str, version: str = "") -> Answer:
-        entry = self._gateway.find(name, version)
-        return _json(describe(entry.spec, entry.signatures[""], entry.servable.platform))
+        return _json(facts.configuration(self._gateway.find(name, version)))
 
     async def _statistics(self, request: Request, name: str = "", version: str = "") -> Answer:
-        if name:
-            self._gateway.find(name, version)  # unknown models and versions are errors, not empty lists
-        totals = await asyncio.to_thread(self._services.meters.totals, name, version)
-        return _json(model_statistics(totals))
+        return _json(await facts.statistics(self._services, name, version))
 
     # --- settings ---
 
@@ -137,45 +115,32 @@ class Admin:
         return _json(self._services.trace_settings.update(await self._object(request), name))
 
     async def _no_shared_memory(self, request: Request, region: str = "") -> Answer:
-        raise ServingError(
-            Kind.UNSUPPORTED,
-            "this server has no shared memory extension; send tensors in the request, as JSON or binary data",
-            what="operation",
-        )
+        raise facts.no_shared_memory()
 
     async def _object(self, request: Request) -> dict[str, Any]:
         return await json_object(request, self._services.max_inflated)
 
 
-def _row(status: VersionStatus) -> dict[str, str]:
-    row = {"name": status.name, "state": _STATES[status.state]}
-    if status.version:
-        row["version"] = status.version
-    if status.state is not State.READY:
-        row["reason"] = status.reason
-    return row
-
-
-def _overrides(parameters: object) -> tuple[str, dict[str, bytes]]:
-    """The configuration and the files of a load request: `config` is JSON text, `file:1/model.onnx` is base64."""
+def overrides(parameters: object, decoded: Callable[[str, Any], bytes]) -> tuple[str, dict[str, bytes]]:
+    """The configuration and the files of a load request: `config` is JSON text, `file:1/model.onnx` what `decoded` makes bytes of."""
     if not isinstance(parameters, dict):
         raise invalid(f"'parameters' is {shown(parameters)}, expected an object")
     config = parameters.get("config", "")
     if not isinstance(config, str):
         raise invalid(f"the parameter 'config' is {shown(config)}, expected the JSON text of a model configuration")
-    files: dict[str, bytes] = {}
-    for key, value in parameters.items():
-        if not key.startswith(_FILE):
-            continue
-        if not isinstance(value, str):
-            raise invalid(f"the parameter '{key}' is {shown(value)}, expected base64 text")
-        try:
-            files[key.removeprefix(_FILE)] = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raise invalid(f"the parameter '{key}' is not valid base64") from None
+    files = {key.removeprefix(_FILE): decoded(key, value) for key, value in parameters.items() if key.startswith(_FILE)}
     if files and not config:
         raise invalid("a load request with files needs the parameter 'config' too")
     return config, files
+
+
+def _decoded(key: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise invalid(f"the parameter '{key}' is {shown(value)}, expected base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid(f"the parameter '{key}' is not valid base64") from None
 
 
 def _json(value: Any) -> Answer:

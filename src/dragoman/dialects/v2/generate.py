@@ -18,7 +18,8 @@ from dragoman.core.tensors import Form, Rows, Tensor, Tensors, TensorSpec, eleme
 from dragoman.dialects.json import NumbersError, array_of
 from dragoman.dialects.rows import only_row, plain
 from dragoman.dialects.v2.answers import error_body
-from dragoman.dialects.v2.codec import default_signature, json_data, parse, request_id
+from dragoman.dialects.v2.assembly import default_signature
+from dragoman.dialects.v2.codec import json_data, parse, request_id
 from dragoman.dialects.v2.parameters import kind, steer
 from dragoman.serving.gateway import Entry, Gateway
 

@@ -8,17 +8,15 @@ from typing import Any, Final
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.lifecycle import State, version_order
-from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
 from dragoman.dialects.compression import choose_encoding, deflated, inflated
 from dragoman.dialects.rows import infer
-from dragoman.dialects.v2 import admin, codec, generate
+from dragoman.dialects.v2 import admin, codec, facts, generate
 from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
+from dragoman.dialects.v2.assembly import find
 from dragoman.dialects.v2.binary import LENGTH_HEADER
 from dragoman.dialects.v2.routes import Endpoint, Table
-from dragoman.serving.gateway import Entry
 
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy", *admin.EXTENSIONS)
 """What this dialect implements of the extensions that clients may ask /v2 for."""
@@ -79,7 +77,9 @@ class V2:
         body = await request.body()
         if encoding is not None:
             body = await inflated(body, encoding, self._max_inflated)
-        entry = self._find(model, version)  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
+        entry = find(
+            self._gateway, model, version
+        )  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
         asked, plan = codec.decode(entry, body, json_size)
         response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)
@@ -88,7 +88,7 @@ class V2:
     async def _generate(self, request: Request, model: str, version: str = "") -> Answer:
         _refuse_encoding(request)
         body = await request.body()
-        entry = self._find(model, version)
+        entry = find(self._gateway, model, version)
         asked = generate.decode(entry, body)
         response = await infer(self._gateway, entry, asked)
         answer = Answer(200, generate.encode(entry, asked, response))
@@ -98,15 +98,10 @@ class V2:
     async def _generate_stream(self, request: Request, model: str, version: str = "") -> Answer:
         _refuse_encoding(request)
         body = await request.body()
-        entry = self._find(model, version)
+        entry = find(self._gateway, model, version)
         asked = generate.decode(entry, body)
         events = generate.events(self._gateway, entry, asked)
         return Answer(200, events, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache")])
-
-    def _find(self, model: str, version: str) -> Entry:
-        if version[:1] == "@":  # how the gateway's table spells labels, which this protocol does not have
-            raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
-        return self._gateway.find(model, version)
 
     # --- health and metadata ---
 
@@ -128,7 +123,7 @@ class V2:
 
     async def _model_ready(self, request: Request, model: str, version: str = "") -> Answer:
         try:
-            entry = self._find(model, version)
+            entry = find(self._gateway, model, version)
         except ServingError as error:
             if error.kind in (Kind.NOT_READY, Kind.UNAVAILABLE):
                 # 408 is MLRun's word for "not yet", a 4xx as in Triton; probes and clients only look whether it is 200.
@@ -143,21 +138,8 @@ class V2:
         return _json({"models": list(dict.fromkeys(entry.name for entry in self._gateway.entries()))})
 
     async def _model_metadata(self, request: Request, model: str, version: str = "") -> Answer:
-        entry = self._find(model, version)
-        signature = entry.signatures.get("")
-        return _json(
-            {
-                "name": entry.name,
-                "versions": [entry.version] if version else self._versions(entry),
-                "platform": entry.servable.platform,
-                "inputs": [_described(spec) for spec in signature.inputs] if signature else [],
-                "outputs": [_described(spec) for spec in signature.outputs] if signature else [],
-            }
-        )
-
-    def _versions(self, entry: Entry) -> list[str]:
-        ready = {s.version for s in self._gateway.statuses(entry.name) if s.state is State.READY}
-        return sorted(ready | {entry.version}, key=version_order)
+        entry = find(self._gateway, model, version)
+        return _json(facts.model_metadata(self._gateway, entry, only=bool(version)))
 
 
 def _segments(request: Request) -> list[str]:
@@ -170,15 +152,6 @@ def _segments(request: Request) -> list[str]:
 def _below(segments: list[str]) -> list[str]:
     """What follows /v2; "/v2/" is "/v2", as the protocol's own description writes it."""
     return [] if segments[2:] == [""] else segments[2:]
-
-
-def _described(spec: TensorSpec) -> dict[str, Any]:
-    """A tensor of the metadata. Of a tensor whose rank is not known the shape is [-1]; one that takes any number says FP64, which fits all."""
-    return {
-        "name": spec.name,
-        "datatype": spec.datatype.name if spec.datatype else "FP64",
-        "shape": [-1] if spec.shape is None else spec.shape,
-    }
 
 
 def _json(value: Any, status: int = 200) -> Answer:

@@ -1,0 +1,75 @@
+"""The Open Inference Protocol over gRPC: GRPCInferenceService, with the calls that Triton adds. Called by server/grpc.py.
+
+An inference reads straight down, as in rest.py: read, find, decode, gateway, encode. What surrounds it is in grpc_admin.py.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import InferRequest
+from dragoman.core.tensors import Rows
+from dragoman.dialects import Access, Services, check_table
+from dragoman.dialects.refusals import words
+from dragoman.dialects.rows import infer
+from dragoman.dialects.rpc import USUAL_CODE, Code, Method, RpcCall
+from dragoman.dialects.v2 import grpc_codec, grpc_stream
+from dragoman.dialects.v2.assembly import find
+from dragoman.dialects.v2.grpc_admin import Admin
+from dragoman.dialects.v2.plan import Plan
+from dragoman.proto.wire import Buffer
+from dragoman.serving.gateway import Entry
+
+_CODES: Mapping[Kind, Code] = USUAL_CODE
+check_table(_CODES)
+
+
+class InferenceService:
+    """The service, under the name that the clients of Triton, KServe and MLServer call."""
+
+    name = "inference.GRPCInferenceService"
+
+    def __init__(self, services: Services) -> None:
+        self._gateway = services.gateway
+        self.methods: Mapping[str, Method] = {
+            "ModelInfer": Method(Access.INFER, unary=self._infer),
+            "ModelStreamInfer": Method(Access.INFER, stream=self._stream),
+            **Admin(services).methods(),
+        }
+
+    def refuse(self, error: ServingError) -> tuple[Code, str]:
+        return _CODES[error.kind], words(error)
+
+    async def _infer(self, message: bytes, call: RpcCall) -> bytes:
+        asked = grpc_codec.read(message)
+        # From here to the gateway nothing is awaited, so the entry cannot be drained in between.
+        entry, request, plan = self._decoded(asked, call)
+        response = await infer(self._gateway, entry, request)
+        return b"".join(grpc_codec.encode(entry, request, response, plan))
+
+    def _stream(self, messages: AsyncIterator[bytes], call: RpcCall) -> AsyncGenerator[bytes, None]:
+        return grpc_stream.run(messages, lambda message: self._parts(message, call))
+
+    async def _parts(self, message: bytes, call: RpcCall) -> AsyncGenerator[list[Buffer], None]:
+        """One ModelInferResponse per part of the answer to one message of a stream."""
+        asked = grpc_codec.read(message)
+        end_apart = grpc_codec.stream_flag(asked)
+        entry, request, plan = self._decoded(asked, call)
+        if isinstance(request.inputs, Rows) and len(request.inputs.items) != 1:
+            response = await infer(self._gateway, entry, request)
+            yield grpc_codec.encode(entry, request, response, plan, {grpc_codec.FINAL: True})
+            return
+        ended = False
+        async with aclosing(self._gateway.stream(entry, request)) as responses:
+            async for response in responses:
+                ended = not response.more
+                yield grpc_codec.encode(entry, request, response, plan, {grpc_codec.FINAL: ended})
+        if end_apart and not ended:
+            yield grpc_codec.final(entry, request)
+
+    def _decoded(self, asked: grpc_codec.Message, call: RpcCall) -> tuple[Entry, InferRequest, Plan]:
+        entry = find(self._gateway, asked.model, asked.version)
+        request, plan = grpc_codec.decode(entry, asked)
+        request.deadline = min(request.deadline, call.deadline)
+        request.caller = call.caller
+        return entry, request, plan
