@@ -16,7 +16,7 @@ from dragoman.dialects.rpc import Code, Method, RpcCall
 from dragoman.dialects.tfserving import answers, calls, classified, encode, finding, messages, tensor_proto
 from dragoman.dialects.tfserving.classified import Classes
 from dragoman.dialects.tfserving.decode import widen
-from dragoman.dialects.tfserving.tensor_proto import Room
+from dragoman.dialects.tfserving.room import Room, with_context
 from dragoman.proto import wire
 from dragoman.proto.messages import new, parse_json
 from dragoman.proto.wire import LENGTH, Buffer, tag
@@ -230,11 +230,7 @@ def _read_examples(given: Sequence[memoryview], room: Room) -> list[bytes]:
                     contexts.append(content)
     if not examples:
         raise invalid("Input is empty.", "body")
-    context = b"".join(contexts)
-    if not context:
-        return examples
-    room.take(len(context) * len(examples), "the context of all examples")
-    return [context + each for each in examples]
+    return with_context(b"".join(contexts), examples, room)
 
 
 def _key_of(entry: Entry, spec: Any) -> str:
