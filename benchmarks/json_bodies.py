@@ -1,6 +1,6 @@
 """Whole bodies of JSON through the codecs of TensorFlow Serving and the Open Inference Protocol, beside orjson with NumPy, in one run.
 
-    python -m benchmarks.json_bodies
+    python -m benchmarks json
 
 Decoding is from the bytes of a body to checked tensors, encoding from tensors to the bytes of an answer: what a request pays beside its model.
 The library does no checking at all: text and decimals would be coerced silently. Each line is the best of several rounds in which the two take
@@ -15,6 +15,9 @@ import numpy as np
 import orjson
 
 from benchmarks.json_decode import best
+from benchmarks.models import Models
+from benchmarks.options import Options
+from benchmarks.results import Section, Table, Target
 from dragoman.core.tensors import BYTES, FP32, INT32, INT64, Array, Signature, Tensor, TensorSpec, datatype_of
 from dragoman.dialects.tfserving import decode, encode
 from dragoman.dialects.v2 import codec
@@ -36,13 +39,12 @@ class Line:
         """MB/s."""
         return self.size / self.seconds[0] / 1e6
 
-    def __str__(self) -> str:
+    @property
+    def cells(self) -> list[str]:
+        """A line of the table."""
         ours, library = self.seconds
-        short = "" if self.speed >= GOAL or not self.numeric else "  SHORT"
-        return (
-            f"{self.name:52} {self.size / 1e3:8.0f} kB {ours * 1e6:9.0f} us {self.speed:6.0f} MB/s   "
-            f"orjson+numpy {self.size / library / 1e6:5.0f} MB/s ({library / ours:4.2f}x){short}"
-        )
+        speeds = (self.speed, self.size / library / 1e6)
+        return [self.name, f"{self.size / 1e3:,.0f}", f"{ours * 1e6:,.0f}", *(f"{speed:,.0f}" for speed in speeds), f"{library / ours:.2f}"]
 
 
 def spec(name: str, array: Array) -> TensorSpec:
@@ -151,7 +153,9 @@ def decoding() -> list[Line]:
             of_objects,
             numeric=False,
         ),
-        decoded("4000 texts", orjson.dumps({"instances": texts}), [TensorSpec("x", BYTES, (-1,))], lambda t: of_rows(t, "O"), numeric=False),
+        decoded(
+            "4000 texts", orjson.dumps({"instances": texts}), [TensorSpec("x", BYTES, (-1,))], lambda t: of_rows(t, "O"), numeric=False
+        ),
         v2_decoded("150k floats", image),
         v2_decoded("150k floats, nested", image, nested=True),
         v2_decoded("64 x 784 floats", digits),
@@ -209,7 +213,9 @@ def encoding() -> list[Line]:
         encoded("150k uint8", {"y": pixels}, rows=True),
         encoded("128 x 512 int64, columns", {"y": ids}, rows=False),
         encoded("64 objects: 1000 scores and a label", {"scores": scores, "label": labels}, rows=True),
-        encoded("2000 objects: 5 and 2x2 floats", {"signal": wide[:, :5].copy(), "sensor": wide[:, 5:].reshape(-1, 2, 2).copy()}, rows=True),
+        encoded(
+            "2000 objects: 5 and 2x2 floats", {"signal": wide[:, :5].copy(), "sensor": wide[:, 5:].reshape(-1, 2, 2).copy()}, rows=True
+        ),
         encoded("2 columns: 64 x 1000 scores, labels", {"scores": scores, "label": labels}, rows=False),
         v2_encoded("150k floats", image),
         v2_encoded("150k uint8", pixels),
@@ -217,14 +223,19 @@ def encoding() -> list[Line]:
     ]
 
 
-def main() -> None:
-    print("decode")
-    for line in decoding():
-        print(line)
-    print("encode")
-    for line in encoding():
-        print(line)
-
-
-if __name__ == "__main__":
-    main()
+def run(_models: Models, _options: Options) -> Section:
+    section = Section("json", "json: whole bodies through the codecs, in one process")
+    for title, lines in (("Decoding", decoding()), ("Encoding", encoding())):
+        section.parts += [
+            f"### {title}",
+            Table(
+                ("body", "kB", "us", "MB/s", "orjson and NumPy MB/s", "ratio"),
+                [line.cells for line in lines],
+            ),
+        ]
+        numeric = [line for line in lines if line.numeric]
+        short = [line for line in numeric if line.speed < GOAL]
+        slowest = min(numeric, key=lambda line: line.speed)
+        measured = f"{len(numeric) - len(short)} of {len(numeric)} bodies; the slowest {slowest.speed:.0f} MB/s ({slowest.name})"
+        section.targets.append(Target(f"{title.lower()} numbers at {GOAL:.0f} MB/s or more", measured, not short))
+    return section
