@@ -251,15 +251,16 @@ TEXT = Signature(
 
 
 class _Streaming(LocalServable):
-    """One response per word of the text; the word "bad" fails instead."""
+    """One response per word of the text; the word "bad" fails instead, and after "..." it does not know whether more will come."""
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         assert isinstance(request.inputs, Tensors)
         words = request.inputs.items[0].array.ravel()[0].split()
-        for word in words:
+        for index, word in enumerate(words):
             if word == b"bad":
                 raise ServingError(Kind.MODEL_FAILED, "model 'words' failed: a bad word")
-            yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings())
+            more = index + 1 < len(words) or word == b"..."
+            yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings(), more=more)
 
 
 def words() -> Entry:
