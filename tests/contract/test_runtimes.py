@@ -20,7 +20,7 @@ from dragoman.core.model import Call, InferRequest, Model, ModelSpec
 from dragoman.core.plugins import BUILT_IN
 from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.hosting.servable import LocalServable
-from tests.models import build, learned, lite
+from tests.models import build, learned, lite, savedmodels
 from tests.models.calls import ask, call, load, tensor
 from tests.models.snippets import same_process
 
@@ -189,6 +189,17 @@ CASES = [
         "label",
         (TensorSpec("X", FP32, (-1, 4), native="features:0"),),
         (TensorSpec("label", INT64, (-1,), native="Partitioned:0"), TensorSpec("probabilities", FP32, (-1, 3), native="Partitioned:1")),
+    ),
+    Case(
+        "savedmodel",
+        "saved_model.pb",
+        lambda: (savedmodels.path("iris") / "saved_model.pb").read_bytes(),
+        "tensorflow_savedmodel",
+        (tensor("x", X),),
+        (tensor("x", X[:, :3]),),
+        "label",
+        (TensorSpec("x", FP32, (-1, 4), native="x:0"),),
+        (TensorSpec("label", INT64, (-1,), native="ArgMax:0"), TensorSpec("probabilities", FP32, (-1, 3), native="Softmax:0")),
     ),
     Case(
         "python",

@@ -201,6 +201,16 @@ def classifier(folder: Path) -> None:
         )
 
 
+def iris(folder: Path) -> None:
+    centres = tf.constant([[5.0, 3.4, 1.5, 0.2], [5.9, 2.8, 4.3, 1.3], [6.6, 3.0, 5.6, 2.0]])
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 4], name="x")
+        weights = tf.constant(2 * centres.numpy().T)
+        scores = tf.matmul(x, weights) - tf.constant((centres.numpy() ** 2).sum(axis=1))
+        answers = {"label": tf.argmax(scores, axis=1), "probabilities": tf.nn.softmax(scores)}
+        save_v1(folder, session, {"serving_default": signature(PREDICT, {"x": x}, answers)})
+
+
 def keras_dense(folder: Path) -> None:
     model = tf.keras.Sequential([tf.keras.Input([3], name="features"), tf.keras.layers.Dense(2, kernel_initializer="ones", name="twice")])
     model.export(str(folder), verbose=False)
@@ -248,6 +258,7 @@ BUILDERS: Mapping[str, Callable[[Path], None]] = {
         identities,
         vocabulary,
         classifier,
+        iris,
         keras_dense,
         slow,
         train_only,

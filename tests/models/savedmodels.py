@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +34,7 @@ MODELS: Mapping[str, str] = {
     "classifier": "TensorFlow 1, of serialized Examples (petal: 2 floats; name: a text, ''; count: an integer, 1). serving_default: classify,"
     " classes [-1,3] and scores [-1,3]. classes_only, regress ([-1], sum of petal), count (regress), name (predict). Broken on purpose:"
     " classify_flat [-1], classify_short [1,3], regress_wide [-1,3], regress_short [1].",
+    "iris": "One file, without variables: x FP32 [-1,4] -> label INT64 [-1], probabilities FP32 [-1,3], as build.iris, TensorFlow 1.",
     "keras_dense": "As Keras exports it, with signatures serve and serving_default: features FP32 [-1,3] -> output_0 FP32 [-1,2], their sum, twice.",
     "slow": "rounds INT64 [-1] -> done, the same, after as many products of 256x256 matrices as the largest says.",
     "train_only": "TensorFlow 1, tagged train and gpu instead of serve: x FP32 [-1] -> y = 3x.",
@@ -98,3 +99,23 @@ def _tensorflow() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     raise AssertionError("no TensorFlow is installed")
+
+
+def add_warmup(version: Path, requests: Sequence[bytes]) -> Path:
+    """The file of warm-up requests beside a SavedModel: a TFRecord of serialized `tensorflow.serving.PredictionLog`. Returns it."""
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
+    file.parent.mkdir()
+    lengths = [len(request).to_bytes(8, "little") for request in requests]
+    file.write_bytes(b"".join(size + _masked(size) + data + _masked(data) for size, data in zip(lengths, requests, strict=True)))
+    return file
+
+
+def _masked(data: bytes) -> bytes:
+    """The CRC-32C of some bytes, as TFRecord disguises it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")

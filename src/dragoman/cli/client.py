@@ -106,6 +106,7 @@ def accepted(options: argparse.Namespace, status: int, answer: Any) -> dict[str,
     """An answer that is no refusal."""
     if status >= 300:
         text = answer.get("error") if isinstance(answer, dict) else None
+        text = text.get("message") if isinstance(text, dict) else text
         raise ServingError(Kind.UNAVAILABLE, f"the server answers {status}: {text or str(answer)[:500]}")
     if not isinstance(answer, dict):
         raise foreign(options)

@@ -82,7 +82,7 @@ class SavedModel:
             raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no signature '{call.signature}'", what="signature")
         try:
             return self._run(entry, call.inputs, call.outputs)
-        except self._tensorflow.errors.OpError as error:
+        except (self._tensorflow.errors.OpError, UnicodeDecodeError) as error:
             raise savedmodel_errors.at_run(error, self._name) from error
 
     def run_tensors(self, feeds: Mapping[str, Array], fetches: Sequence[str]) -> None:
@@ -98,17 +98,25 @@ class SavedModel:
             memory.release(cycles=True)
 
     def _run(self, entry: Described, inputs: Tensors, outputs: tuple[str, ...]) -> Tensors:
+        signature = entry.signature
         given = {tensor.name: tensor for tensor in inputs.items}
         arguments = []
-        for spec in entry.signature.inputs:
-            tensor = given.get(spec.name)
-            if tensor is not None:
-                arguments.append(tensor.array.view(self._bits) if tensor.datatype is BF16 else tensor.array)
-            elif spec.name in entry.defaults:
+        for spec in signature.inputs:
+            tensor = given.pop(spec.name, None)
+            if tensor is None:
+                if spec.name not in entry.defaults:
+                    raise invalid(f"model '{self._name}' needs the input '{spec.name}'")
                 arguments.append(entry.defaults[spec.name])
-            else:
-                raise invalid(f"model '{self._name}' needs the input '{spec.name}'")
-        wanted = tuple(spec for spec in entry.signature.outputs if not outputs or spec.name in outputs)
+                continue
+            if tensor.datatype is not spec.datatype:  # TensorFlow would read some types as others
+                raise invalid(f"input '{spec.name}' of model '{self._name}' has datatype {tensor.datatype}, expected {spec.datatype}")
+            arguments.append(tensor.array.view(self._bits) if tensor.datatype is BF16 else tensor.array)
+        if given:
+            raise invalid(f"model '{self._name}' has no input '{min(given)}'")
+        for name in outputs:
+            if name not in signature.output_by_name:
+                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+        wanted = tuple(spec for spec in signature.outputs if not outputs or spec.name in outputs)
         results = self._callable(entry, tuple(spec.native for spec in wanted))(*arguments)
         answer = []
         for spec, result in zip(wanted, results, strict=True):

@@ -19,6 +19,7 @@ _KINDS = {
     "DeadlineExceededError": Kind.TIMEOUT,
     "CancelledError": Kind.CANCELLED,
     "AbortedError": Kind.CANCELLED,
+    "UnicodeDecodeError": Kind.INVALID_INPUT,
 }
 """By the name of TensorFlow's exception, as its canonical codes are the caller's or the model's doing."""
 _OPERATION = re.compile(r"Op type not registered '([^']{1,200})'")
@@ -26,19 +27,17 @@ _FILE = re.compile(r"(?:/[^\s/:;'\"]+)+/")
 
 
 def at_run(error: Exception, model: str) -> ServingError:
-    """A graph's failure, in TensorFlow's text, which clients of TensorFlow Serving know."""
-    text = str(getattr(error, "message", error)).strip()
+    """A graph's failure with TensorFlow's text, which clients of TensorFlow Serving know; one line."""
     kind = _KINDS.get(type(error).__name__, Kind.MODEL_FAILED)
-    if kind is Kind.MODEL_FAILED:
-        return ServingError(kind, cut(f"model '{model}' failed: {text}"))
-    return ServingError(kind, cut(text))
+    what = "refused the input" if kind is Kind.INVALID_INPUT else "failed"
+    return ServingError(kind, cut(f"model '{model}' {what}: {plain(error)}"))
 
 
 def at_load(error: Exception, model: str, folder: Path, version: str) -> ServingError:
     """Why a SavedModel does not load. Names no folder of this machine."""
     if isinstance(error, ServingError):
         return error
-    text = str(getattr(error, "message", "") or error)
+    text = plain(error)
     if (match := _OPERATION.search(text)) is not None:
         return ServingError(
             Kind.UNSUPPORTED,
@@ -46,9 +45,15 @@ def at_load(error: Exception, model: str, folder: Path, version: str) -> Serving
             " library of operations that is not installed here",
             what="model",
         )
-    reason = _FILE.sub("", text.replace(str(folder), "."))
-    reason = " ".join(reason.split()) or type(error).__name__
+    reason = _FILE.sub("", text.replace(str(folder), ".")) or type(error).__name__
     return ServingError(Kind.INVALID_INPUT, cut(f"TensorFlow {version} cannot load model '{model}': {reason}"), what="model")
+
+
+def plain(error: Exception) -> str:
+    """TensorFlow's message in one line."""
+    if isinstance(error, UnicodeDecodeError):  # its bindings could not make a text of the message, which quotes the input
+        return " ".join(error.object.decode("utf-8", "replace").split())
+    return " ".join(str(getattr(error, "message", "") or error).split())
 
 
 def cut(text: str) -> str:

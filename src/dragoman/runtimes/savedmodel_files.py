@@ -43,11 +43,11 @@ _CHECKPOINTS = frozenset({"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2"
 def locate(spec: ModelSpec) -> Path:
     """The folder with saved_model.pb. Raises ServingError when there is none."""
     folder = Path(spec.artifact)
-    if folder.is_file() and folder.name in SAVED_MODEL:
+    if folder.name in SAVED_MODEL:
         folder = folder.parent
     if not is_saved_model(folder):
         raise ServingError(
-            Kind.NOT_FOUND, f"the folder of model '{spec.name}' holds no SavedModel: there is no {' or '.join(SAVED_MODEL)}", what="model"
+            Kind.NOT_FOUND, f"the folder of model '{spec.name}' holds no SavedModel: there is no '{SAVED_MODEL[0]}' in it", what="model"
         )
     return folder
 

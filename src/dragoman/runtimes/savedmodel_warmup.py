@@ -13,6 +13,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call
 from dragoman.core.tensors import BF16, BYTES, Array, Signature, Tensor, Tensors
 from dragoman.proto.messages import new
+from dragoman.runtimes import savedmodel_errors
 from dragoman.runtimes.arrays import encoded
 
 FILE = "tf_serving_warmup_requests"
@@ -37,10 +38,10 @@ def replay(tensorflow: Any, folder: Path, model: Warmed, name: str) -> None:
     try:
         for number, record in enumerate(_records(tensorflow, path, name), 1):  # noqa: B007 # the message needs it
             _replay(tensorflow, record, model, name)
-    except (ServingError, tensorflow.errors.OpError) as error:
+    except (ServingError, tensorflow.errors.OpError, UnicodeDecodeError) as error:
         if isinstance(error, ServingError) and error.what == "warmup":
             raise
-        reason = error.message.strip()
+        reason = savedmodel_errors.plain(error)
         raise ServingError(Kind.MODEL_FAILED, f"warm-up request {number} of model '{name}' failed: {reason}", what="model") from None
 
 

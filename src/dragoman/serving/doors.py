@@ -109,4 +109,5 @@ class Doors:
 
 
 def _hash(password: bytes, salt: bytes) -> bytes:
-    return hashlib.scrypt(password, salt=salt, n=_COST, r=_BLOCK, p=1, dklen=32)
+    digest = hashlib.sha256(password).digest()  # scrypt alone takes a password for the same with zeros behind it
+    return hashlib.scrypt(digest, salt=salt, n=_COST, r=_BLOCK, p=1, dklen=32)

@@ -78,7 +78,8 @@ class Origins:
     async def at(self, name: str, path: str) -> Below:
         """What lies at a path below a root, to be served under a name. Raises INVALID_INPUT or UNSUPPORTED, as `below`."""
         check_name(name)
-        found = await asyncio.to_thread(self._below, name, path, "")
+        real = await asyncio.to_thread(self._roots.resolve, path)  # whoever names a path is told of it by that path
+        found = await asyncio.to_thread(self._below, name, str(real), "")
         return Below({version: {"path": path} for version in found.versions}, found.labels)
 
     async def names(self, limit: int) -> list[str]:

@@ -134,7 +134,8 @@ class Gradient:
     async def _metrics(self, request: Request, name: str) -> Answer:
         asked = first(query(request), "charts")
         record = await self._deployments.one(name)
-        return answers.json({"charts": await self._charts.read(record, [each for each in asked.split(",") if each])})
+        charts = await self._charts.read(record, [each for each in asked.split(",") if each])
+        return answers.json({"charts": charts, "chart_names": self._charts.names})
 
     async def _shown(self, request: Request, record: Record) -> dict[str, object]:
         return answers.deployment(record, await self._deployments.status(record), base_url(request, self._public_url))

@@ -196,9 +196,12 @@ def _texts(name: str, value: Any) -> list[str]:
 def _environment(name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise invalid(f"{name} is {_shown(value)}, expected an object of texts", name)
-    return {
-        _text(name, key): _text(f"{name}.{key[:60]}", each if isinstance(each, str) else json.dumps(each)) for key, each in value.items()
-    }
+    return {_text(name, key): _text(f"{name}.{key[:60]}", _variable(each)) for key, each in value.items()}
+
+
+def _variable(value: Any) -> Any:
+    """Numbers and switches are written as texts, as shells have nothing else."""
+    return json.dumps(value) if isinstance(value, int | float) else value
 
 
 def _autoscaling(name: str, value: Any) -> dict[str, Any]:
