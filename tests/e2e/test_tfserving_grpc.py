@@ -290,7 +290,7 @@ def grpc_address(server: Running) -> str:
 @pytest.fixture(scope="module")
 def heard(server: Running, models: Path) -> dict[str, Any]:
     described, enums, services = schema()
-    asked = {"messages": list(described), "enums": list(enums), "services": list(services), "tensors": tensors()}
+    asked: dict[str, Any] = {"messages": list(described), "enums": list(enums), "services": list(services), "tensors": tensors()}
     flowers = ["X", [[5.1, 3.5, 1.4, 0.2]], "float32"]
     asked |= {"address": grpc_address(server), "base_path": str(models / "half_plus")}
     answered: dict[str, Any] = clients.run("tensorflow-serving", SCRIPT, flowers=flowers, **asked)
