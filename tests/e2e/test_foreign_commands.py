@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import requests
+import trustme
 
 from tests.e2e.running import Running, free_ports, run, serving
 from tests.models import build, savedmodels
@@ -115,6 +117,25 @@ def test_a_model_that_cannot_be_loaded_ends_the_start(tmp_path: Path) -> None:
     wrong = run(tmp_path, "tfserving", "--model_base_pth=/m")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("dragoman: dragoman tfserving has no flag --model_base_pth; did you mean --model_base_path")
+
+
+def test_certificates_of_the_ssl_config_are_for_grpc(tmp_path: Path) -> None:
+    """The documented form: PEM texts in the file. REST is off unless it is asked for, and what is asked has an answer over TLS only."""
+    build.identity(tmp_path / "m" / "1" / "model.onnx")
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    key, cert = issued.private_key_pem.bytes().decode(), issued.cert_chain_pems[0].bytes().decode()
+    (tmp_path / "ssl.config").write_text(f"server_key: {json.dumps(key)}\nserver_cert: {json.dumps(cert)}\nclient_verify: false\n")
+    (port,) = free_ports(1)
+    flags = (LOCAL, f"--port={port}", f"--model_base_path={tmp_path}/m", f"--ssl_config_file={tmp_path}/ssl.config")
+    with serving(tmp_path, *flags, verb=("tfserving",)) as running:
+        assert running.urls == [f"127.0.0.1:{port}"]
+        trusting = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+        with grpc.secure_channel(f"localhost:{port}", trusting) as channel:
+            health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=30)
+        assert health == b"\x08\x01"  # SERVING
+        with grpc.insecure_channel(f"localhost:{port}") as channel, pytest.raises(grpc.RpcError):
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=2)
 
 
 # --- Triton ---
