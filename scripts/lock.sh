@@ -15,5 +15,10 @@ for set in serve dev; do
   } >"requirements/$set.txt"
 done
 for client in requirements/clients/*.in; do
-  compile "$client" -o "${client%.in}.txt"
+  set -- "$client"
+  override="${client%.in}.override"
+  if [ -f "$override" ]; then
+    set -- "$@" --override "$override"
+  fi
+  compile "$@" -o "${client%.in}.txt"
 done

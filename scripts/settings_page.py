@@ -1,8 +1,8 @@
-"""Write the tables of docs/settings.md from the table of settings and from the command line itself; the text around them is left alone.
+"""Write the tables of docs/settings.md and docs/migrating.md from the settings and the commands themselves; the text around them is left alone.
 
     python scripts/settings_page.py
 
-A test runs `page` and fails when the file is not what it returns.
+A test runs `page` and `migrating` and fails when a file is not what they return.
 """
 
 import argparse
@@ -12,20 +12,41 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from dragoman.cli import parser
-from dragoman.server.settings import Settings, flag_of
+from dragoman.cli import FOREIGN, parser
+from dragoman.cli.foreign.flags import Flag
+from dragoman.server.configuration import flag_of
+from dragoman.server.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+MIGRATING = PAGE.with_name("migrating.md")
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
 def page(text: str) -> str:
     """The page with its tables renewed: what stands between `<!-- NAME -->` and `<!-- end -->`."""
-    for name, table in (("settings", settings_table()), *commands()):
+    return _filled(text, [("settings", settings_table()), *commands()])
+
+
+def migrating(text: str) -> str:
+    """The page about other servers with the tables of their flags renewed."""
+    return _filled(text, [(name, _flags(command.flags)) for name, command in FOREIGN.items() if command.flags])
+
+
+def _flags(flags: Sequence[Flag]) -> str:
+    rows = ["| Flag | Default | Here |", "|---|---|---|"]
+    for flag in flags:
+        default = "" if flag.default in ("", None, False) else f"`{str(flag.default).lower()}`"
+        here = f"refused: {flag.refused}" if flag.refused else f"no effect: {flag.idle}" if flag.idle else flag.text
+        rows.append(f"| `--{flag.name}` | {default} | {here} |".replace("|  |", "| |"))
+    return "\n".join(rows) + "\n"
+
+
+def _filled(text: str, tables: Sequence[tuple[str, str]]) -> str:
+    for name, table in tables:
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
         if not start or not end:
-            raise SystemExit(f"docs/settings.md has no place for the table of '{name}'")
+            raise SystemExit(f"the page has no place for the table of '{name}'")
         text = before + start + table + end + after
     return text
 
@@ -67,7 +88,7 @@ def _sentence(text: str) -> str:
 
 def commands() -> list[tuple[str, str]]:
     """One table per command: its arguments and flags. Those of `serve` are the settings; Tungsten's words have a page of their own."""
-    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name not in ("serve", "tungsten")]
+    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name not in ("serve", "tungsten", *FOREIGN)]
 
 
 def _subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
@@ -102,3 +123,4 @@ def _names(strings: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    MIGRATING.write_text(migrating(MIGRATING.read_text("utf-8")), "utf-8")

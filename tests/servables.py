@@ -141,6 +141,8 @@ class Opener:
         """By name, version and revision, where a spec is more than those."""
 
     async def __call__(self, name: str, version: str, wanted: Wanted) -> tuple[ModelSpec, FakeServable]:
+        if wanted.fault is not None:
+            raise wanted.fault
         of = wanted.spec or await self.spec_of(name, version, wanted)
         key = (of.version, of.revision)
         self.begun.append(key)
@@ -207,6 +209,8 @@ class Parts:
         store: Store | None = None,
         members: Members | None = None,
         late_store: LateStore | None = None,
+        retries: int = 0,
+        retry_s: float = 60.0,
     ) -> None:
         self.store = store or FakeStore()
         self.late = late_store or late(self.store)
@@ -214,7 +218,14 @@ class Parts:
         self.gateway = Gateway(Meters())
         self.opener = Opener()
         self.reconciler = Reconciler(
-            self.registry, self.gateway, opener=self.opener, drain_timeout_s=drain_timeout_s, parallel=parallel, pauses_s=pauses_s
+            self.registry,
+            self.gateway,
+            opener=self.opener,
+            drain_timeout_s=drain_timeout_s,
+            parallel=parallel,
+            pauses_s=pauses_s,
+            retries=retries,
+            retry_s=retry_s,
         )
 
     async def deploy(self, *specs: ModelSpec, labels: Mapping[str, str] = EMPTY, run: str = "run") -> None:

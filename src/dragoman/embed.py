@@ -15,11 +15,12 @@ from urllib.parse import unquote
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.configuration import read
 from dragoman.server.holder import Holder, TakenError
 from dragoman.server.listeners import bound, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
-from dragoman.server.settings import Settings, read
+from dragoman.server.settings import Settings
 from dragoman.server.worker import Worker
 
 T = TypeVar("T")
@@ -57,8 +58,8 @@ class Server:
             settings = reserved(settings, undo)
             self.grpc_ports: list[int] = list(settings.grpc_port)
             self.ports: list[int] = ports(sockets, settings)
-            self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}"
-            holder.say([self.url])
+            self.url = f"{'https' if settings.tls_cert else 'http'}://{_reachable(settings.host)}:{self.ports[0]}" if self.ports else ""
+            holder.say([self.url] if self.url else [])
             worker = loop.run(_make(settings))
             undo.callback(lambda: loop.run(worker.close()))
             self.loaded: Loaded = loop.run(worker.serve(sockets))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 from tests.e2e.plain import Plain, until
 from tests.e2e.running import environment
 from tests.models import build

@@ -19,8 +19,9 @@ import dragoman
 from dragoman.cli import main, parse
 from dragoman.cli.banner import banner
 from dragoman.embed import Server
+from dragoman.server.configuration import flag_of, read
 from dragoman.server.loading import Loaded
-from dragoman.server.settings import Settings, flag_of, read
+from dragoman.server.settings import Settings
 from tests.models import build
 
 ROW = [[5.0, 3.4, 1.5, 0.2]]

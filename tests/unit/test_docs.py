@@ -28,7 +28,8 @@ from dragoman.dialects.tungsten.errors import STATUS as TUNGSTEN_STATUS
 from dragoman.dialects.tungsten.reading import LONGEST_WAIT_S
 from dragoman.dialects.v2.answers import STATUS
 from dragoman.proto.messages import new
-from dragoman.server.settings import Settings, flag_of
+from dragoman.server.configuration import flag_of
+from dragoman.server.settings import Settings
 from dragoman.serving.files import FileLimits
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.predictions.views import MOST_LOG
@@ -59,6 +60,7 @@ RUNTIME_PAGES = {
     "lightgbm": "estimators.md",
     "torch": "torch.md",
     "litert": "litert.md",
+    "savedmodel": "savedmodel.md",
     "python": "python.md",
     "mlflow": "mlflow.md",
 }
@@ -87,6 +89,11 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
     assert script.page(text("settings.md")) == text("settings.md"), "run `python scripts/settings_page.py`"
     for spec in fields(Settings)[1:]:
         assert f"`{flag_of(spec.name)}" in text("settings.md") or f", `{flag_of(spec.name)}" in text("settings.md"), spec.name
+
+
+def test_the_tables_of_other_servers_flags_are_those_of_the_code() -> None:
+    """docs/migrating.md is what `python scripts/settings_page.py` makes of it."""
+    assert settings_page().migrating(text("migrating.md")) == text("migrating.md"), "run `python scripts/settings_page.py`"
 
 
 def test_a_page_without_a_place_for_a_table_is_an_error() -> None:

@@ -65,7 +65,12 @@ def test_own_code_gets_a_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flavors", "text"),
-    [({}, "python_function"), ({"prophet": {}}, "prophet"), ({"tensorflow": {}}, "SavedModel"), ({"keras": {}}, "SavedModel")],
+    [
+        ({}, "python_function"),
+        ({"prophet": {}}, "prophet"),
+        ({"tensorflow": {}}, "Keras's own format"),
+        ({"keras": {}}, "Keras's own format"),
+    ],
 )
 def test_code_needs_trust(tmp_path: Path, flavors: dict[str, Any], text: str) -> None:
     """Whatever only its own code can load is refused, with the reason and the ways out."""
@@ -75,6 +80,19 @@ def test_code_needs_trust(tmp_path: Path, flavors: dict[str, Any], text: str) ->
         assert text in error.message
         assert "--trust-pickle" in error.message
         assert "skops" in error.message
+
+
+@pytest.mark.parametrize(
+    ("flavor", "folder"),
+    [({"saved_model_dir": "tf2model", "model_type": "tf2-module"}, "tf2model"), ({"data": "data", "save_format": "tf"}, "data/model")],
+)
+def test_saved_models_need_no_trust(tmp_path: Path, flavor: dict[str, str], folder: str) -> None:
+    """TensorFlow's flavor by our own runtime, in a process of its own unless the operator says otherwise."""
+    made.write(tmp_path, made.document({"tensorflow": flavor}), {f"{folder}/saved_model.pb": b"x"})
+    spec = spec_of(ModelSpec("m", engine=""), tmp_path, code=False)
+    assert (spec.runtime, spec.engine, spec.artifact) == ("mlflow", "process", str(tmp_path / folder))
+    assert spec.arguments["mlflow"]["runtime"] == "savedmodel"
+    assert spec_of(ModelSpec("m", engine="local"), tmp_path).engine == "local"
 
 
 def test_trust_is_the_operators_alone(tmp_path: Path) -> None:

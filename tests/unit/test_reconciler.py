@@ -10,6 +10,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import ModelSpec
 from tests.servables import Parts, ask, settle, spec, with_parts
+from tests.workers import until
 
 READY, FAILED, LOADING, DRAINING, GONE = State.READY, State.FAILED, State.LOADING, State.DRAINING, State.GONE
 
@@ -523,3 +524,33 @@ def test_a_version_that_is_lost_while_it_drains_is_simply_gone() -> None:
         assert parts.statuses() == [("1", GONE, "unloaded")]
 
     with_parts(test)
+
+
+def test_a_load_that_fails_is_tried_again_so_often() -> None:
+    """After a pause each; meanwhile it counts as failed, others load, and what was served before answers (TF Serving's load retries)."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec("1"))
+        parts.opener.fails["2"] = RuntimeError("not yet")
+        assert await parts.settled(await parts.wish(spec("2"))) == {"2": "RuntimeError: not yet"}
+        assert parts.answering() == ("1", "a")
+        await until(lambda: len(parts.opener.begun) == 4)
+        parts.opener.fails.clear()
+        await parts.settled(await parts.wish(spec("3")))
+        assert parts.answering() == ("3", "a")
+        assert [version for version, _ in parts.opener.begun] == ["1", "2", "2", "2", "3"]
+
+    with_parts(test, retries=2, retry_s=0.001)
+
+
+def test_a_load_that_succeeds_when_it_is_tried_again() -> None:
+    """The version serves, and the one before it goes."""
+
+    async def test(parts: Parts) -> None:
+        await parts.deploy(spec("1"))
+        parts.opener.fails["2"] = RuntimeError("not yet")
+        await parts.settled(await parts.wish(spec("2")))
+        parts.opener.fails.clear()
+        await until(lambda: parts.answering() == ("2", "a"))
+
+    with_parts(test, retries=5, retry_s=0.001)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.configuration import as_toml, flag_of, read
+from dragoman.server.settings import Settings
 
 NAMES = [f.name for f in fields(Settings)]
 
@@ -275,7 +276,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
         else:
             drawn[spec.name] = text
     same = st.builds(Settings, **drawn)
-    return same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    tls = same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
+    return tls.map(lambda s: replace(s, grpc_tls_key=s.tls_key, grpc_tls_cert=s.tls_cert))
 
 
 @pytest.mark.parametrize("size", [0, 8])
@@ -292,6 +294,12 @@ def test_batch_sizes_that_make_no_sense(sizes: tuple[int, ...], size: int) -> No
     assert "--batch-sizes is" in refused({"batch_sizes": sizes, "batch_size": size})
 
 
+@pytest.mark.parametrize("path", ["metrics", "/", "/a b", "/a//b", "/v1/models/metrics", "/a?b", "/a%20b"])
+def test_what_is_no_path_for_metrics(path: str) -> None:
+    """Plain characters, and nothing of another protocol's."""
+    assert "--monitoring-path is" in refused({"monitoring_path": path})
+
+
 @pytest.mark.parametrize("port", [-2, 65536])
 def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
     """Like any other port."""
@@ -301,7 +309,7 @@ def test_a_metrics_port_is_a_port_or_none(port: int) -> None:
 def test_the_path_of_the_metrics() -> None:
     """It is a path, or nothing."""
     assert read({"monitoring_path": ""}, environ={}).monitoring_path == ""
-    assert "expected a path that begins with /" in refused({"monitoring_path": "metrics"})
+    assert "expected a plain path such as /monitoring/prometheus/metrics" in refused({"monitoring_path": "metrics"})
 
 
 @pytest.mark.parametrize("url", ["https://models.example.org", "http://10.0.0.1:32080", "http://[::1]:80/ml/", "https://a/b/c%20d"])

@@ -10,7 +10,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.predictions import Progress
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 from dragoman.server.worker import Worker
 from tests.models import build
 from tests.servables import run

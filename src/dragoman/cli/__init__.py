@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from dragoman import __version__
 from dragoman.cli import client, deployments, env, keys, listing, predict, registry, serve, store, tungsten
+from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
+
+FOREIGN = {each.name: each for each in (tfserving.COMMAND, triton.COMMAND, mlserver.COMMAND)}
+"""Other servers' start commands: their flags are parsed as theirs are, not by argparse."""
 
 _EPILOG = """\
 examples:
@@ -40,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
     keys.add_to(commands)
     env.add_to(commands)
     commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
+    for each in FOREIGN.values():
+        commands.add_parser(each.name, help=each.help, add_help=False)
     return root
 
 
@@ -66,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if words[:1] == ["tungsten"]:
             sys.exit(tungsten.main(words[1:]))
+        if words[:1] and words[0] in FOREIGN:
+            sys.exit(FOREIGN[words[0]].main(words[1:]))
         options = parse(words)
         code: int = options.run(options)
     except ServingError as error:

@@ -25,21 +25,23 @@ class Progress:
 def addresses(settings: Settings, ports: Iterable[int]) -> list[str]:
     """Where a server with these settings answers."""
     scheme = "https" if settings.tls_cert else "http"
-    return [f"{scheme}://{_host(settings)}:{port}" for port in ports]
+    return [f"{scheme}://{_host(settings.host)}:{port}" for port in ports]
 
 
 def banner(settings: Settings, ports: list[int], loaded: Loaded | None, metrics_port: int | None = None) -> str:
     """The start banner: addresses, models, and a ready-made request per protocol for the model with the smallest sample."""
     scheme = "https" if settings.tls_cert else "http"
-    base = f"{scheme}://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else _host(settings)}:{ports[0]}"  # noqa: S104 # compared, not bound
-    lines = ["", f"Dragoman is listening on {', '.join(addresses(settings, ports))} (Press CTRL+C to quit)"]
+    local = settings.host in ("0.0.0.0", "::")  # noqa: S104 # compared, not bound
+    base = f"{scheme}://{'127.0.0.1' if local else _host(settings.host)}:{ports[0]}" if ports else ""
+    grpc = [f"{_host(settings.grpc_host or settings.host)}:{port}" for port in settings.grpc_port]
+    lines = ["", f"Dragoman is listening on {', '.join(addresses(settings, ports) or grpc)} (Press CTRL+C to quit)"]
+    if grpc and ports:
+        lines.append(f"gRPC: {', '.join(grpc)}")
     if metrics_port is not None:
         only = replace(settings, host=settings.metrics_host or settings.host)
         lines.append(f"Metrics, and nothing else: {addresses(only, [metrics_port])[0]}/metrics")
-    if settings.grpc_port:
-        lines.append(f"gRPC: {', '.join(f'{_host(settings)}:{port}' for port in settings.grpc_port)}")
     if loaded is None:
-        lines.append(f"The models load in the background; see {base}/v2/health/ready")
+        lines.append("The models load in the background" + (f"; see {base}/v2/health/ready" if base else ""))
         return "\n".join([*lines, "", ""])
     if not loaded.ready and not loaded.failed:
         how = "register and deploy one" if settings.model_root or settings.trusted_root else "build a model with `dragoman build`"
@@ -49,6 +51,8 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None, metrics_
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")
         )
     lines.append("")
+    if not base:
+        return "\n".join(lines)
     if loaded.samples:
         sample = min(loaded.samples, key=lambda sample: len(json.dumps(sample)))
         lines += requests_for(base, sample, default=loaded.ready[:1] == (sample["name"],) and not loaded.failed)
@@ -72,8 +76,8 @@ def requests_for(base: str, sample: dict[str, Any], *, default: bool = False) ->
     return [*lines, ""]
 
 
-def _host(settings: Settings) -> str:
-    return f"[{settings.host}]" if ":" in settings.host else settings.host
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _quoted(value: Any) -> str:

@@ -15,7 +15,7 @@ from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.requirements import environment_of
 from dragoman.engines.shelf import Installed
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 
 _DAY_S = 86_400.0
 _SHORTEST_PREFIX = 4

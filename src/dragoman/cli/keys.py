@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from dragoman.dialects import Access
+from dragoman.server.configuration import read
 from dragoman.server.guard import key_file
 from dragoman.server.keys import KeyRing
-from dragoman.server.settings import read
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

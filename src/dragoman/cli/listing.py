@@ -8,7 +8,7 @@ from typing import Any
 
 from dragoman.cli.client import NoServerError, add_output, add_place, add_server, call, foreign, moment, table, url_of, versions_table
 from dragoman.core.errors import Kind, ServingError
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.opening import opened
 

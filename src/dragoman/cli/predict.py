@@ -13,7 +13,7 @@ from dragoman.cli.client import NoServerError, accepted, add_place, add_server, 
 from dragoman.cli.fields import filled, parsed, saved
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.embed import TestClient
-from dragoman.server.settings import read
+from dragoman.server.configuration import read
 
 _DESCRIPTION = """\
 Call a model. INPUT is JSON, @FILE, or - for standard input: a list is one item per row, an object names the inputs.

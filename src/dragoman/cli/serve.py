@@ -8,13 +8,14 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any
 
 from dragoman.cli.banner import Progress, addresses, banner
 from dragoman.core.errors import Kind, ServingError
+from dragoman.server.configuration import as_toml, flag_of, read
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
@@ -22,7 +23,7 @@ from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
 from dragoman.server.loop import new_event_loop, share_the_interpreter
-from dragoman.server.settings import Settings, as_toml, flag_of, read
+from dragoman.server.settings import Settings
 from dragoman.server.supervisor import Supervisor
 from dragoman.server.worker import Worker
 from dragoman.serving.library.opening import newest
@@ -79,8 +80,15 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         sys.stdout.write(as_toml(settings))
         return 0
+    return start(settings)
+
+
+def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
+    """Serve until a signal; returns the exit code. `warnings` are logged first: what a command line asked for in vain."""
     Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
     configure_logging(settings.log_level, settings.log_format)
+    for text in warnings:
+        log.warning("%s", text)
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))

@@ -14,7 +14,8 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER as ENVIRONMENTS
 from dragoman.engines.environment import Environments
-from dragoman.server.settings import Settings, read
+from dragoman.server.configuration import read
+from dragoman.server.settings import Settings
 from dragoman.serving.library.building import Log, Project, build
 from dragoman.serving.library.dockerfile import write_context
 from dragoman.serving.library.library import Library, Stored

@@ -12,6 +12,7 @@ from dragoman.server.grpc_reflection import VERSIONS, ReflectionService
 from dragoman.server.guard import Guard
 from dragoman.server.logs import AccessLog
 from dragoman.server.settings import Settings
+from dragoman.server.tls import server_context
 
 
 async def listen(settings: Settings, services: Services, guard: Guard) -> GrpcServer:
@@ -24,7 +25,14 @@ async def listen(settings: Settings, services: Services, guard: Guard) -> GrpcSe
     limits = GrpcLimits(max_message_bytes=settings.max_body, max_calls=settings.max_connections)
     server = GrpcServer(offered, guard, limits, AccessLog() if settings.access_log else None, identified=settings.access_log)
     await server.start(
-        [address(settings.host, port) for port in settings.grpc_port],
-        credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca),
+        [address(settings.grpc_host or settings.host, port) for port in settings.grpc_port],
+        credentials(*_certificates(settings)),
     )
     return server
+
+
+def _certificates(settings: Settings) -> tuple[str, str, str]:
+    """Its own where it has any, else those of HTTP. Raises INVALID_INPUT for files that are none."""
+    own = settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca
+    server_context(*own, flags="--grpc-tls")
+    return own if settings.grpc_tls_cert else (settings.tls_cert, settings.tls_key, settings.tls_client_ca)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route, path_text
-from dragoman.server.access import Headers, Rules, cors_headers, preflight, refusal
+from dragoman.server.access import Headers, Rules, cors_headers, is_local, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
 from dragoman.serving.doors import Doors
@@ -26,7 +26,7 @@ class Guard:
     def __init__(self, settings: Settings, gateway: Gateway | None = None, doors: Doors | None = None) -> None:
         self._gateway = gateway
         self._doors = doors
-        self._rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+        self._rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
         self._ring = KeyRing.load(key_file(settings)) if settings.api_key_file else KeyRing(key_file(settings))
         self._cors = settings.cors
         self.active = self._rules.keys_in_force or self._cors
@@ -115,7 +115,12 @@ def key_file(settings: Settings) -> Path:
 
 def first_key(settings: Settings) -> str | None:
     """Makes an admin key where keys count, no file was named and there is none yet; the caller shows it once. To be called before workers start."""
-    rules = Rules.of(settings.host, no_auth=settings.no_auth, require_key=settings.require_key)
+    rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
     if settings.api_key_file or not rules.keys_in_force:
         return None
     return ensure_admin_key(key_file(settings))
+
+
+def _outermost(settings: Settings) -> str:
+    """The address by which access goes: one set of rules holds for all ports, so keys count where any of them is open to others."""
+    return settings.grpc_host if settings.grpc_port and settings.grpc_host and is_local(settings.host) else settings.host

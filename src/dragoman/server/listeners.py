@@ -40,8 +40,8 @@ def reserved(settings: Settings, stack: ExitStack) -> Settings:
     ports = []
     for port in settings.grpc_port:
         # First alone: sockets that share a port do not mind those of another server that shares its own.
-        with bind(settings.host, port) as alone:
+        with bind(settings.grpc_host or settings.host, port) as alone:
             free: int = alone.getsockname()[1]
         ports.append(free)
-        stack.enter_context(bind(settings.host, free, reuse_port=True))
+        stack.enter_context(bind(settings.grpc_host or settings.host, free, reuse_port=True))
     return replace(settings, grpc_port=tuple(ports))

@@ -8,7 +8,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else."""
 
 
-def server_context(cert: str, key: str = "", client_ca: str = "") -> ssl.SSLContext | None:
+def server_context(cert: str, key: str = "", client_ca: str = "", *, flags: str = "--tls") -> ssl.SSLContext | None:
     """The context for --tls-cert, --tls-key and --tls-client-ca; None where no certificate is named.
 
     Without `key` the private key is in the certificate's file. With `client_ca` only clients with a certificate signed by one of these
@@ -16,17 +16,17 @@ def server_context(cert: str, key: str = "", client_ca: str = "") -> ssl.SSLCont
     """
     if not cert:
         if key or client_ca:
-            raise invalid("--tls-key and --tls-client-ca need --tls-cert: the certificate that the server shows")
+            raise invalid(f"{flags}-key and {flags}-client-ca need {flags}-cert: the certificate that the server shows")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    key_flag, key_file = ("--tls-key", key) if key else ("--tls-cert", cert)
-    _check_pem("--tls-cert", cert, b"CERTIFICATE-----", "a certificate")
+    key_flag, key_file = (f"{flags}-key", key) if key else (f"{flags}-cert", cert)
+    _check_pem(f"{flags}-cert", cert, b"CERTIFICATE-----", "a certificate")
     _check_pem(key_flag, key_file, b"PRIVATE KEY-----", "a private key")
-    _check_certificates("--tls-cert", cert, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    _check_certificates(f"{flags}-cert", cert, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
     def encrypted() -> str:
         # Without this the library would ask for a password on the terminal and wait for ever.
@@ -35,10 +35,10 @@ def server_context(cert: str, key: str = "", client_ca: str = "") -> ssl.SSLCont
     try:
         context.load_cert_chain(cert, key_file, encrypted)
     except ssl.SSLError as exc:
-        raise _chain_error(exc, cert, key_flag, key_file) from exc
+        raise _chain_error(exc, f"{flags}-cert {cert}", key_flag, key_file) from exc
     if client_ca:
-        _check_pem("--tls-client-ca", client_ca, b"CERTIFICATE-----", "a certificate")
-        _check_certificates("--tls-client-ca", client_ca, context)
+        _check_pem(f"{flags}-client-ca", client_ca, b"CERTIFICATE-----", "a certificate")
+        _check_certificates(f"{flags}-client-ca", client_ca, context)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -63,8 +63,8 @@ def _check_certificates(flag: str, path: str, context: ssl.SSLContext) -> None:
 
 def _chain_error(exc: ssl.SSLError, cert: str, key_flag: str, key_file: str) -> ServingError:
     if exc.reason in {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"}:
-        return invalid(f"{key_flag} {key_file}: the private key does not belong to the certificate {cert}")
-    return invalid(f"--tls-cert {cert} and {key_flag} {key_file} cannot be used: {_reason(exc)}")
+        return invalid(f"{key_flag} {key_file}: the private key does not belong to the certificate {cert.partition(' ')[2]}")
+    return invalid(f"{cert} and {key_flag} {key_file} cannot be used: {_reason(exc)}")
 
 
 def _reason(exc: ssl.SSLError) -> str:

@@ -359,6 +359,7 @@ def defaults(settings: Settings) -> Defaults:
         engine="" if settings.engine == "auto" else settings.engine,
         arguments=arguments,
         batch_size=settings.batch_size,
+        batch_files=settings.batch_files,
         policy=policy_of(settings.version_policy),
         environments=settings.environments,
         run_timeout_s=settings.prediction_timeout or math.inf,

@@ -25,6 +25,7 @@ from dragoman.serving.mlflow_models import is_mlflow
 from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, state_of
 from dragoman.serving.roots import Roots
 from dragoman.serving.settings import LATEST
+from dragoman.serving.tfserving_files import own_batching
 from dragoman.serving.words import check_name
 
 _NO_BATCH_POLICY = BatchPolicy()
@@ -74,6 +75,8 @@ class Defaults:
     """The operator's word, which Python models take over what they declare; 0 when there is none."""
     environments: str = "auto"
     """Which Python models get a virtualenv: see python_models."""
+    batch_files: bool = False
+    """Whether versions say in TensorFlow Serving's file how their requests are joined, and those without it are not batched."""
     policy: Policy = LATEST
     """Which numeric folders are served where a model's own files do not say."""
     run_timeout_s: float = math.inf
@@ -185,6 +188,8 @@ class Reader:
         return Found(place.name, specs, error=first, faults=faults, notes=notes)
 
     def _version(self, place: Place, base: ModelSpec, folder: Path) -> ModelSpec:
+        if self._defaults.batch_files:
+            base = replace(base, batch=own_batching(folder, base.batch))
         if is_mlflow(folder):
             return self._mlflow(base, folder, place)
         return self._python(base, folder, place) if is_project(folder) else complete(base, layouts.one_artifact(folder))

@@ -279,7 +279,8 @@ class Reconciler:
                 table[name, f"@{label}"] = serving[target]
         model.labels = {k: v for k, v in model.labels.items() if k in desired.labels}
         self._gateway.swap(table)
-        self._gateway.publish(name, self._statuses(name, model, desired), model.labels)
+        labels = {label: version for label, version in model.labels.items() if version in serving}
+        self._gateway.publish(name, self._statuses(name, model, desired), labels)
 
     def _serving(self, model: _Model, wanted: Mapping[str, Wanted]) -> dict[str, Entry]:
         """The entry of each version that answers: the wanted revision where it is ready, else the one that still is."""

@@ -15,7 +15,8 @@ from dragoman.serving.model_config import ConfiguredModel, Models, read_models
 from dragoman.serving.reading import Found, Lack
 from dragoman.serving.registry import Registry
 from dragoman.serving.repository import Repository
-from dragoman.serving.wishes import Document
+from dragoman.serving.wishes import Document, tried_again
+from dragoman.store import Wish
 
 log = logging.getLogger("dragoman.models")
 
@@ -61,7 +62,10 @@ class Reloading:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def reload(self, models: Models, gone: frozenset[str] | None = None) -> None:
-        """Serve these models in every worker, and no longer the `gone`: by default all that are there by command line or list.
+        """Serve these models in every worker, and no longer the `gone`.
+
+        Without `gone` somebody has asked for it: no other model of the command line or of a list is served any more, and what could not be
+        loaded is tried again.
 
         Returns when each has loaded or failed everywhere; one that is not there yet is not waited for. Raises INVALID_INPUT for what cannot
         be read and CONFLICT (what="label") for a label of a version that will not be there, before anything changes; CONFLICT for one that
@@ -73,10 +77,11 @@ class Reloading:
             labels = {model.name: self._gateway.labels(model.name) for model in models}
             for model in models:
                 self._check(model, found[model.name], labels[model.name])
+            asked = gone is None
             if gone is None:
                 gone = frozenset([*await asyncio.to_thread(self._repository.names), *self._registry.models()])
             wished = {name: await self._wish(name, {}) for name in sorted(gone - found.keys())}
-            wished |= {model.name: await self._wish(model.name, _document(model, model.labels)) for model in models}
+            wished |= {model.name: await self._wish(model.name, _document(model, model.labels), again=asked) for model in models}
             failures = {name: await self._registry.settled(name, generation, self._registry.run) for name, generation in wished.items()}
             for model in models:
                 await self._check_labels(model, labels[model.name])
@@ -98,13 +103,20 @@ class Reloading:
     def _check(self, model: ConfiguredModel, found: Found, before: Mapping[str, str]) -> None:
         if found.error and not found.faults and found.lack is Lack.NOTHING:
             raise invalid(f"model '{model.name}' cannot be loaded: {found.error}", "model")
-        coming = {label: version for label, version in model.labels.items() if version not in found.versions}
-        label = self.unready_label(model.name, coming, before)
-        if label:
-            raise unavailable_label(model.name, model.labels[label])
+        for label, version in model.labels.items():
+            if version not in found.versions and not (self._early_labels and label not in before):
+                raise unavailable_label(model.name, version)
 
-    async def _wish(self, name: str, document: Document) -> int:
-        return (await self._registry.wish(name, lambda _: document, run=self._registry.run)).generation
+    async def _wish(self, name: str, document: Document, *, again: bool = False) -> int:
+        """With `again`, what is wished for already and has failed is tried again."""
+
+        def rewrite(standing: Wish | None) -> Document:
+            same = standing is not None and {**standing.document, "again": 0} == {**document, "again": 0}
+            if again and same and self._registry.failures(name):
+                return tried_again(standing) or document
+            return document
+
+        return (await self._registry.wish(name, rewrite, run=self._registry.run)).generation
 
     async def _check_labels(self, model: ConfiguredModel, before: Mapping[str, str]) -> None:
         """What a label was to lead to has not loaded: it leads where it led before, if anywhere."""

@@ -12,10 +12,12 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import BatchPolicy, Call, InferRequest, Model, ModelSpec
+from dragoman.core.plugins import find
 from dragoman.core.tensors import BF16, BYTES, DATATYPES, FP32, Tensor, Tensors, TensorSpec
 from dragoman.hosting.servable import LocalServable
 from dragoman.proto.messages import new
-from tests.models import savedmodels
+from dragoman.serving import mlflow_specs
+from tests.models import mlflow_folders, savedmodels
 from tests.models.calls import load, tensor
 
 PIXELS = (
@@ -364,6 +366,24 @@ def test_one_server_may_hold_many() -> None:
     assert isinstance(answer, Tensors)
     assert answer.items[0].array.tolist() == [[43.0]]
     second.close()
+
+
+def test_in_a_folder_of_mlflow(tmp_path: Path) -> None:
+    """Its tensorflow flavor, with a signature of one tensor without a name, as Keras models have."""
+    folder = mlflow_folders.write(
+        tmp_path / "m",
+        mlflow_folders.document(
+            {"tensorflow": {"data": "data", "model_type": "keras", "save_format": "tf"}},
+            described=mlflow_folders.signature([mlflow_folders.tensor("float32", -1, 3)], [mlflow_folders.tensor("float32", -1, 2)]),
+        ),
+    )
+    savedmodels.copy("keras_dense", folder / "data" / "model")
+    spec = mlflow_specs.spec_of(ModelSpec("m", engine=""), folder)
+    other: Model = find("runtimes", "mlflow")(spec)
+    answer = other.predict(Call(Tensors([tensor("features", floats([1, 2, 3]))])))
+    assert isinstance(answer, Tensors)
+    assert answer.items[0].array.tolist() == [[6.0, 6.0]]
+    other.close()
 
 
 # --- warm-up ---

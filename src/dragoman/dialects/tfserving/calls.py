@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.dialects.refusals import words
 from dragoman.dialects.rpc import Code
 from dragoman.dialects.tfserving import answers, finding, messages
@@ -20,7 +20,8 @@ _INT64 = 2**63
 
 def refuse(error: ServingError) -> tuple[Code, str]:
     """The status and the text of any error; a long text is cut at 1024 bytes, and says so."""
-    code = Code.FAILED_PRECONDITION if error.what == PRECONDITION else Code[messages.ANSWERS[error.kind][0]]
+    early = error.kind is Kind.CONFLICT and error.what == "label"  # of a version that does not answer yet
+    code = Code.FAILED_PRECONDITION if early or error.what == PRECONDITION else Code[messages.ANSWERS[error.kind][0]]
     text = words(error, None)
     encoded = text.encode()
     return code, text if len(encoded) <= _LONGEST else encoded[:_LONGEST].decode("utf-8", "ignore") + _CUT

@@ -64,7 +64,7 @@ class PredictionService:
         room = Room(self._limit)
         tensors = [tensor_proto.decode(name, value, room) for name, value in inputs.items()]
         _check_outputs(wanted, signature)
-        widened = widen(tensors, signature)
+        widened = widen(tensors, signature, entry.servable.platform)
         request = InferRequest(
             inwards(Tensors(tensors), signature, entry.name),
             signature=key,

@@ -1,6 +1,7 @@
 """TensorFlow Serving's ModelService over gRPC: the states of versions, and another list of models. Made by the server, once."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import Access, Services
@@ -18,8 +19,10 @@ class ModelService:
 
     def __init__(self, services: Services) -> None:
         self._gateway = services.gateway
+        self._operations = services.operations
         self.methods: Mapping[str, Method] = {
             "GetModelStatus": Method(Access.PUBLIC, self._status),
+            "HandleReloadConfigRequest": Method(Access.ADMIN, self._reload),
         }
 
     def refuse(self, error: ServingError) -> tuple[Code, str]:
@@ -36,3 +39,11 @@ class ModelService:
         answer = new(f"{calls.PACKAGE}.GetModelStatusResponse")
         parse_json(described, answer, _DEPTH)
         return answer.SerializeToString()
+
+    async def _reload(self, message: bytes, call: RpcCall) -> bytes:
+        """Returns when what the configuration names is served. Metrics that a request names are not counted here: none come back."""
+        await self._operations.reload_config(calls.read("ReloadConfigRequest", message).config)
+        answer: Any = new(f"{calls.PACKAGE}.ReloadConfigResponse")
+        answer.status.error_code = int(Code.OK)
+        serialized: bytes = answer.SerializeToString()
+        return serialized

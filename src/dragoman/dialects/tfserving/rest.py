@@ -89,7 +89,7 @@ class TFServing:
             classified.check_predict(signature)
         if signature.form is Form.ROWS:
             return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
-        asked = decode.asked(tree, body, signature)
+        asked = decode.asked(tree, body, signature, entry.servable.platform)
         response = await self._gateway.infer(entry, InferRequest(Tensors(asked.tensors), signature=key, strict=False, dialect=self.name))
         outputs = response.outputs
         if not isinstance(outputs, Tensors):

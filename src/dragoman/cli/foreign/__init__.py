@@ -1,0 +1,4 @@
+"""Other servers' start commands: their flags, files and variables under their own names, turned into our settings. Called by `dragoman`.
+
+One module per server; what they share is in flags.py and starting.py.
+"""
