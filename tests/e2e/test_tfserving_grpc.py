@@ -16,7 +16,8 @@ from google.protobuf import descriptor_pb2
 
 from dragoman.core.tensors import BYTES, Datatype, Tensor
 from dragoman.dialects.tfserving.messages import TYPE_NAMES
-from dragoman.dialects.tfserving.tensor_proto import Room, decode, encode
+from dragoman.dialects.tfserving.room import Room
+from dragoman.dialects.tfserving.tensor_proto import decode, encode
 from dragoman.proto import messages
 from tests import clients
 from tests.e2e.running import Running, serving

@@ -338,7 +338,8 @@ async def _nothing() -> dict[str, Any]:
 
 def defaults(settings: Settings) -> Defaults:
     """What the settings say about every model that does not say it itself."""
-    arguments: dict[str, Any] = {"trust_pickle": settings.trust_pickle}
+    arguments: dict[str, Any] = dict(each.split("=", 1) for each in settings.option)
+    arguments["trust_pickle"] = settings.trust_pickle
     if settings.threads:
         arguments["threads"] = settings.threads
     else:  # this worker's share, of which each runtime takes what suits its framework
