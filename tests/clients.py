@@ -22,6 +22,18 @@ _MARK = "ANSWER "
 _ONE_AT_A_TIME = threading.Lock()
 _IMPORTS = {
     "mlflow": ("mlflow", "mlflow.sklearn", "pandas", "sklearn.linear_model", "sklearn.datasets"),
+    # Not gradient itself, which reads its environment when it is imported.
+    "gradient": (
+        "gql",
+        "requests_toolbelt",
+        "pymongo",
+        "marshmallow",
+        "click.testing",
+        "halo",
+        "terminaltables",
+        "websocket",
+        "dateutil.parser",
+    ),
     "submarine": ("submarine.client", "submarine.client.api.serve_client"),
 }
 """What a client's scripts import, which takes seconds: it is done once per test process, and each script runs in a fork of that."""
