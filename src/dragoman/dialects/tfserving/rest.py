@@ -16,6 +16,7 @@ from dragoman.dialects import SHARED, Access, Answer, Request, Route, Services, 
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
+from dragoman.dialects.tfserving.room import Room
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -123,7 +124,7 @@ class TFServing:
         body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
-        asked = examples.asked(tree, body)
+        asked = examples.asked(tree, body, Room(self._max_inflated))
         entry = finding.find(self._gateway, name, version, label)
         found = finding.signature_of(entry, wanted)
         if found is None:
