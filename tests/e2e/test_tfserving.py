@@ -78,6 +78,25 @@ def refused(answer: requests.Response) -> str:
     return str(body["error"])
 
 
+# --- other runtimes ---
+
+
+def test_other_runtimes_classify_and_regress(server: Running) -> None:
+    """Features go to the inputs of their names; labels that a model knows are its answer's, and a model of one number regresses."""
+    flower = {"examples": [{"X": [5.1, 3.5, 1.4, 0.2]}, {"X": [6, 3, 5, 2]}]}
+    for model, labels in (("flowers", ["0", "1", "2"]), ("trees", [""] * 3), ("leaves", [""] * 3)):
+        found = requests.post(f"{server.url}/v1/models/{model}:classify", json=flower, timeout=60).json()["results"]
+        assert [[label for label, _ in each] for each in found] == [labels, labels]
+        assert [sum(score for _, score in each) for each in found] == pytest.approx([1, 1], abs=1e-5)
+        wrong = requests.post(f"{server.url}/v1/models/{model}:regress", json=flower, timeout=60)
+        assert wrong.status_code == 400
+        assert "has no one output of one number per example" in refused(wrong)
+    half = requests.post(f"{server.url}/v1/models/half_plus_two:regress", json={"examples": [{"x": 80}]}, timeout=60)
+    assert half.json() == {"results": [42.0]}
+    word = requests.post(f"{server.url}/v1/models/words:classify", json={"examples": [{"text_input": "foo"}]}, timeout=60)
+    assert word.json() == {"results": [[["FOO", 0.0]]]}
+
+
 # --- status and metadata ---
 
 

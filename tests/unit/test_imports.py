@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "hosting": {"core", "hosting"},
     "store": {"core", "store"},
     "engines": {"core", "hosting", "engines"},
+    "conversion": {"core", "runtimes", "engines", "conversion"},
     "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
     "dialects": {"core", "proto", "serving", "dialects"},
     "console": {"core", "serving", "console"},
@@ -54,6 +55,7 @@ THIRD_PARTY = {
     "runtimes": {"numpy"},
     "hosting": {"numpy"},
     "engines": set(),
+    "conversion": {"numpy"},
     "store": {"sqlalchemy", "alembic"},
     "compat": set(),
     "serving": {"numpy", "orjson"},
@@ -66,6 +68,10 @@ THIRD_PARTY = {
 """What a folder may import when its modules are imported."""
 
 LATE = {
+    **{
+        f"conversion/{module}.py": dict.fromkeys(packages, "lives in the virtualenv that the conversion is done in")
+        for module, packages in {"graphs": ("tensorflow", "tf2onnx", "onnx"), "program": ("tensorflow", "tf2onnx")}.items()
+    },
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
     "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {

@@ -94,6 +94,8 @@ def test_defaults_of_the_settings() -> None:
     assert (defaults(Settings()).repeatable, defaults(Settings(repeat=True)).repeatable) == (False, True)
     assert (Settings().setup_timeout, defaults(Settings()).load_timeout_s) == (3600, 3600)
     assert defaults(Settings(setup_timeout=0)).load_timeout_s == math.inf
+    named = defaults(Settings(option=("saved_model_tags=serve,gpu", "device=cpu", "x=a=b"), device="cuda", threads=1)).arguments
+    assert named == {"saved_model_tags": "serve,gpu", "x": "a=b", "device": "cuda", "threads": 1, "trust_pickle": False}
     many = defaults(Settings(workers=512))
     assert (many.arguments, many.batch.max_size) == ({"processors": 1, "trust_pickle": False}, BatchPolicy().max_size)
 

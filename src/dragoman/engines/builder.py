@@ -83,7 +83,7 @@ async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, 
             for number, command in enumerate(commands):
                 if number == 1:
                     _write(directory, lists)
-                code = await _run(command, directory.parent, environ, log, tail)
+                code = await run(command, directory.parent, environ, log, tail)
                 if code:
                     raise failure(recipe, list(tail), f"the installer ended with exit code {code}")
     except TimeoutError as exc:
@@ -116,7 +116,7 @@ def _write(directory: Path, lists: Mapping[str, str]) -> None:
             file.write(text)
 
 
-async def _run(command: Sequence[str], cwd: Path, environ: Mapping[str, str], log: Log, tail: deque[str]) -> int:
+async def run(command: Sequence[str], cwd: Path, environ: Mapping[str, str], log: Log, tail: deque[str]) -> int:
     """One command; its lines go to the log while it runs. Its whole process group is gone when this is left by an exception."""
     process = await asyncio.create_subprocess_exec(
         *command,

@@ -64,7 +64,7 @@ class Environments:
     """
 
     def __init__(self, root: Path, uv: str | None = None, *, build_timeout_s: float = 1800.0) -> None:
-        self._shelf = Shelf(root)
+        self._shelf = Shelf(root.absolute())  # builders run elsewhere
         self._environ = environment_for_builders(os.environ)
         self._uv = _find_uv(self._environ.get("PATH")) if uv is None else uv
         self._build_timeout_s = build_timeout_s

@@ -23,6 +23,7 @@ from dragoman.core.errors import Kind as ErrorKind
 from dragoman.core.errors import ServingError
 from dragoman.core.model import ModelSpec
 from dragoman.core.spec_json import spec_to_json
+from dragoman.engines import bootstrap
 from dragoman.hosting.frames import Frame, FrameError, Kind
 from dragoman.hosting.host import HELLO
 from dragoman.hosting.line import Line
@@ -33,15 +34,9 @@ _LINE = 4096
 _STOP_S = 5.0
 _LAST_WORDS_S = 0.5
 """How long after the end of a process the rest of its output may take."""
-_BOOTSTRAP = """\
-import importlib.util, sys
-folder, descriptor, owner = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("dragoman", folder + "/__init__.py", submodule_search_locations=[folder])
-sys.modules["dragoman"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["dragoman"])
-del sys.argv[1:]
+_MAIN = """\
 from dragoman.hosting.host import main
-main(int(descriptor), int(owner))
+main(*map(int, arguments))
 """
 
 
@@ -132,12 +127,11 @@ class Process:
         else:
             for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"):
                 env.pop(name, None)
-        command = [str(python or sys.executable), "-P", "-c", _BOOTSTRAP, str(Path(__file__).parents[1])]
+        command = bootstrap.command(str(python or sys.executable), _MAIN, str(theirs.fileno()), str(os.getpid()))
         with theirs:
             try:
                 self._popen = subprocess.Popen(  # noqa: S603 # in the thread of the loop: the process dies with the thread that started it
-                    [*command, str(theirs.fileno()), str(os.getpid())],
-                    pass_fds=[theirs.fileno()], env=env, start_new_session=True,
+                    command, pass_fds=[theirs.fileno()], env=env, start_new_session=True,
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 )  # fmt: skip
             except OSError as error:

@@ -20,6 +20,7 @@ from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
+_OPTION = re.compile(r"(?!(?i:trust_pickle)=)[A-Za-z]\w{0,99}=.+")
 _PUBLIC_URL = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~-]+)(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/%-]*)?")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -201,6 +202,9 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
+    for each in settings.option:
+        if not _OPTION.fullmatch(each):
+            raise refuse("option", "expected NAME=VALUE with the name of an option (--trust-pickle is a flag of its own)")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     if bool(settings.grpc_tls_cert) != bool(settings.grpc_tls_key):

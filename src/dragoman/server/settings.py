@@ -155,6 +155,9 @@ class Settings:
         "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
     )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
+    option: tuple[str, ...] = setting(
+        [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
+    )
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     store: str = setting(
         "",

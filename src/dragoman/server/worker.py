@@ -168,7 +168,12 @@ class Worker:
         )
         self._deployment_logs = Logs(settings.data_path)
         self.gradient = GradientDeployments(
-            self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
+            self.store,
+            self.registry,
+            self.gateway,
+            Models(self.catalog, self.deployments, origins),
+            self._deployment_logs,
+            grpc_port=settings.grpc_port[0] if settings.grpc_port else 0,
         )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
@@ -333,7 +338,8 @@ async def _nothing() -> dict[str, Any]:
 
 def defaults(settings: Settings) -> Defaults:
     """What the settings say about every model that does not say it itself."""
-    arguments: dict[str, Any] = {"trust_pickle": settings.trust_pickle}
+    arguments: dict[str, Any] = dict(each.split("=", 1) for each in settings.option)
+    arguments["trust_pickle"] = settings.trust_pickle
     if settings.threads:
         arguments["threads"] = settings.threads
     else:  # this worker's share, of which each runtime takes what suits its framework

@@ -252,6 +252,7 @@ COUNTS = outputs([7, 8], "i8", t.INT64, "best")
         (unsaved(words([[b"a", b"b"], [b"c", b"d"]]), scores(TABLE)), [[["a", 0.25], ["b", 0.75]], [["c", 0.5], ["d", 0.5]]]),
         (unsaved(COUNTS, outputs(TABLE, name="named"), labels=("p", "q")), [[["p", 0.25], ["q", 0.75]], [["p", 0.5], ["q", 0.5]]]),
         (unsaved(outputs(TABLE, name="named"), labels=("p",)), [[["", 0.25], ["", 0.75]], [["", 0.5], ["", 0.5]]]),
+        (unsaved(outputs([7, 8], "i8", t.INT64, "classes"), outputs(TABLE, name="p")), [[["", 0.25], ["", 0.75]], [["", 0.5], ["", 0.5]]]),
         (unsaved(COUNTS, outputs(TABLE, "f8", t.FP64, "p")), [[["", 0.25], ["", 0.75]], [["", 0.5], ["", 0.5]]]),
         (unsaved(WORDS, outputs([0.5, 1.0], name="p")), [[["a", 0.5]], [["b", 1.0]]]),
         (unsaved(outputs([0x3F80, 0x4000], "u2", t.BF16, "p"), WORDS), [[["a", 1.0]], [["b", 2.0]]]),
@@ -293,7 +294,16 @@ def test_numbers_of_any_model(toy: Toy, expected: Any) -> None:
     assert ask(toy, "regress") == expected
 
 
-@pytest.mark.parametrize("toy", [unsaved(outputs(TABLE, name="p")), unsaved(WORDS, COUNTS), unsaved(WORDS), flowers()])
+@pytest.mark.parametrize(
+    "toy",
+    [
+        unsaved(outputs(TABLE, name="p")),
+        unsaved(WORDS, COUNTS),
+        unsaved(WORDS),
+        unsaved(Tensor("outputs", t.BYTES, WORDS.array)),
+        flowers(),
+    ],
+)
 def test_models_that_regress_nothing(toy: Toy) -> None:
     """400 that names the outputs: none, or none alone, is one number per example. The class of a classifier is no such number."""
     body = {"examples": [{"x": 1.0, "size": [1.0, 1.0, 1.0, 1.0], "colour": "red"}] * 2}

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects.tfserving import decode, examples
+from dragoman.dialects.tfserving.room import Room
 
 
 def asked(document: Any) -> list[bytes]:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return examples.asked(decode.document(body), body)
+    return examples.asked(decode.document(body), body, Room(1 << 20))
 
 
 def read(document: Any) -> list[dict[str, Any]]:
@@ -164,3 +165,11 @@ def test_what_is_sent_is_read(sent: list[dict[str, list[Any]]]) -> None:
     ]
     body = json.dumps({"examples": sent}, allow_nan=True).encode()
     assert [dict(examples.features(each)) for each in asked(body)] == expected
+
+
+def test_a_context_cannot_be_multiplied_without_end() -> None:
+    """What it takes in all examples together has a limit: a megabyte of context times a million empty examples would be a terabyte."""
+    body = json.dumps({"context": {"text": "x" * 1000}, "examples": [{}] * 2000}).encode()
+    with pytest.raises(ServingError) as caught:
+        examples.asked(decode.document(body), body, Room(1 << 20))
+    assert caught.value.kind is Kind.TOO_LARGE

@@ -74,6 +74,14 @@ def test_what_is_narrowed(declared: Shape | None, answered: Shape, expected: Any
     assert client.predict("m", {"inputs": [1, 2, 3]}).json == {"outputs": expected}
 
 
+def test_graphs_are_fed_what_came() -> None:
+    """A SavedModel's graph takes the short shape itself, and its outputs are answered as they come."""
+    toy = summing((-1, 1), ("y", (-1, 1), (3, 1)))
+    toy.platform = "tensorflow_savedmodel"
+    assert Client({"m": toy}).predict("m", {"instances": [1.0, 2.0, 5.0]}).json == {"predictions": [[0.0], [0.0], [0.0]]}
+    assert fed_shape(toy) == (3,)
+
+
 def test_nothing_is_narrowed_after_a_full_shape() -> None:
     """Whoever sends the declared rank gets the model's shapes."""
     client = Client({"m": summing((-1, 1), ("y", (-1, 1), (3, 1)))})

@@ -8,7 +8,8 @@ import pytest
 from dragoman.core import tensors as t
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Datatype, Tensor
-from dragoman.dialects.tfserving.tensor_proto import Room, decode, encode
+from dragoman.dialects.tfserving.room import Room
+from dragoman.dialects.tfserving.tensor_proto import decode, encode
 from tests.tensor_protos import ALL, FIELDS, VALUES, array_of, proto, typed
 
 

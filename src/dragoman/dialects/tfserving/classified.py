@@ -59,7 +59,7 @@ async def classify(
         _check_type(scores, "scores", "DT_FLOAT")
         names: tuple[str, ...] = ()
     else:
-        labels, scores, names = _classes_of(outputs, signature, entry.name)
+        labels, scores, names = featured.classes(outputs, signature, entry.name)
     return _classes(labels, scores, names, len(examples))
 
 
@@ -86,7 +86,7 @@ async def regress(
             raise _silent(entry.name, _OUTPUTS)
         _check_type(found, "output", "DT_FLOAT")
     else:
-        found = _numbers_of(outputs, entry.name)
+        found = featured.numbers(outputs, entry.name)
     shape = found.array.shape
     if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
         raise invalid(
@@ -176,6 +176,12 @@ def _stacked(answers: Sequence[Tensors]) -> Tensors:
     return Tensors([Tensor(column[0].name, column[0].datatype, np.stack([each.array for each in column])) for column in columns])
 
 
+def _silent(model: str, output: str) -> ServingError:
+    return ServingError(
+        Kind.MODEL_FAILED, f"model '{model}' did not answer the output '{output}' that its signature declares", what="model"
+    )
+
+
 # --- what a signature must be ---
 
 
@@ -212,59 +218,6 @@ def _text(signature: Signature) -> str:
     """A signature in a message."""
     names = [", ".join(spec.name for spec in specs) for specs in (signature.inputs, signature.outputs)]
     return messages.cut(f"inputs: {names[0]}; outputs: {names[1]}; method_name: {signature.method}")
-
-
-# --- which outputs are meant ---
-
-
-def _classes_of(outputs: Tensors, signature: Signature, model: str) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
-    """Labels, scores, and the names of the columns of the scores where the model knows them."""
-    labels, scores = outputs.get(_CLASSES), outputs.get(_SCORES)
-    if labels is None and scores is None:
-        known = {name: spec.labels for name, spec in signature.output_by_name.items() if spec.labels}
-        named = [each for each in outputs.items if each.name in known]
-        if len(named) == 1:
-            return None, named[0], known[named[0].name]
-        scored = [each for each in outputs.items if each.datatype.kind in ("float", "bits")]
-        told = [each for each in outputs.items if each.datatype is BYTES]
-        told = told or [each for each in outputs.items if each.datatype.kind in ("int", "uint")]
-        label = _column(told[0]) if len(told) == 1 else None
-        if len(scored) == 1:
-            score = _column(scored[0])
-            labels = label if label is not None and label.array.shape == score.array.shape else None
-            # one number per example is no list of classes, unless a label comes with it
-            scores = score if labels is not None or scored[0].array.ndim == 2 else None
-        elif not scored:
-            labels = label
-    if labels is None and scores is None:
-        names = ", ".join(f"'{each.name}' {_shape(each)}" for each in outputs.items)
-        raise invalid(f"Model {model} has no outputs that are classes or scores of [batch_size num_classes]: its outputs are {names}")
-    return labels, scores, ()
-
-
-def _column(tensor: Tensor) -> Tensor:
-    """One element per example as the only class of each."""
-    return Tensor(tensor.name, tensor.datatype, tensor.array[:, np.newaxis]) if tensor.array.ndim == 1 else tensor
-
-
-def _numbers_of(outputs: Tensors, model: str) -> Tensor:
-    named = outputs.get(_OUTPUTS)
-    if named is not None:
-        return named
-    one_each = [each for each in outputs.items if each.array.ndim == 1 or each.array.shape[1:] == (1,)]
-    decimals = [each for each in one_each if each.datatype.kind in ("float", "bits")]
-    whole = [each for each in one_each if each.datatype.kind in ("int", "uint") and len(outputs.items) == 1]  # else it is a class
-    for candidates in (decimals, whole):
-        if len(candidates) == 1:
-            return candidates[0]
-    names = ", ".join(f"'{each.name}' {_shape(each)}" for each in outputs.items)
-    raise invalid(f"Model {model} has no one output of one number per example, [batch_size] or [batch_size, 1]: its outputs are {names}")
-
-
-def _silent(model: str, output: str) -> ServingError:
-    return ServingError(
-        Kind.MODEL_FAILED, f"model '{model}' did not answer the output '{output}' that its signature declares", what="model"
-    )
 
 
 # --- what they say ---

@@ -16,6 +16,8 @@ from dragoman.dialects.tfserving import messages
 from dragoman.dialects.tfserving.messages import is_b64
 from dragoman.dialects.tfserving.values import offender, tensor_of
 
+_GRAPHS = "tensorflow_savedmodel"
+"""What a model is called that is a TensorFlow graph."""
 UNNAMED = "input"
 """What a plain value is called when the model does not say what its inputs are."""
 
@@ -67,22 +69,27 @@ def form(tree: Mapping[str, Any], body: bytes) -> bool:
     return rows
 
 
-def asked(tree: Mapping[str, Any], body: bytes, signature: Signature) -> Asked:
-    """The tensors that a document carries for a signature. Raises INVALID_INPUT, or UNSUPPORTED for a datatype that JSON cannot carry."""
+def asked(tree: Mapping[str, Any], body: bytes, signature: Signature, platform: str = "") -> Asked:
+    """The tensors that a document carries for a signature of a model that `platform` runs.
+
+    Raises INVALID_INPUT, or UNSUPPORTED for a datatype that JSON cannot carry.
+    """
     rows = form(tree, body)
     tensors = _rows(tree["instances"], signature) if rows else _columns(tree["inputs"], signature)
     if not tensors:
         raise messages.document_error(body, "names no input")
-    return Asked(tensors, rows, widen(tensors, signature))
+    return Asked(tensors, rows, widen(tensors, signature, platform))
 
 
-def widen(tensors: list[Tensor], signature: Signature) -> frozenset[int]:
+def widen(tensors: list[Tensor], signature: Signature, platform: str) -> frozenset[int]:
     """Give every input that lacks only a last dimension of 1 that dimension; returns the declared ranks of those.
 
-    A TensorFlow graph takes [3] where its signature says [-1, 1], and the protocol's best known example relies on it. Other runtimes insist
-    on the rank, so the dimension is added here, and taken from the outputs again by encode.narrow.
+    A TensorFlow graph takes [3] where its signature says [-1, 1], and the protocol's best known example relies on it: such a graph is fed
+    what came. Other runtimes insist on the rank, so the dimension is added here, and taken from the outputs again by encode.narrow.
     """
     ranks: frozenset[int] = frozenset()
+    if platform == _GRAPHS:
+        return ranks
     declared = signature.input_by_name
     for tensor in tensors:
         spec = declared.get(tensor.name)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from dragoman.core.errors import ServingError, invalid
 from dragoman.dialects.json import NumberList, is_list, json_type
 from dragoman.dialects.tfserving import messages
+from dragoman.dialects.tfserving.room import Room, with_context
 from dragoman.dialects.tfserving.values import with_bytes
 from dragoman.proto.messages import new, parse
 
@@ -22,10 +23,10 @@ _KINDS: Mapping[type, str] = {int: "int64", bool: "int64", float: "float", str: 
 _LARGEST = 2**63 - 1
 
 
-def asked(tree: Mapping[str, Any], body: bytes) -> list[bytes]:
-    """The Examples of a document, one or more, each with the features of `context`. Raises INVALID_INPUT in this protocol's words.
+def asked(tree: Mapping[str, Any], body: bytes, room: Room) -> list[bytes]:
+    """The Examples of a document, one or more, each with the features of `context`.
 
-    A feature that is in the context and in an example has the example's value: what comes last in a serialized map holds.
+    Raises INVALID_INPUT in this protocol's words, and TOO_LARGE from `room` for a context that is large in all examples together.
     """
     context = _example(tree["context"]) if "context" in tree else b""
     # TensorFlow Serving says "classify" for both methods, and clients match on it.
@@ -36,7 +37,7 @@ def asked(tree: Mapping[str, Any], body: bytes) -> list[bytes]:
         raise messages.document_error(body, "Expecting 'examples' value to be an list/array")
     if not examples:
         raise messages.document_error(body, "'examples' value is an empty array")
-    return [context + _example(each) for each in examples]
+    return with_context(context, [_example(each) for each in examples], room)
 
 
 def features(example: bytes) -> dict[str, Feature]:

@@ -1,7 +1,7 @@
-"""Examples as the inputs of models that parse none themselves: each feature goes to the input of its name. Called by classified.py.
+"""Classify and regress of models that know neither: features as inputs, and the outputs that can be meant. Called by classified.py.
 
-A TensorFlow graph says in itself which features it wants; every other model says it by its inputs. Features that no input asks for are
-ignored, as TensorFlow's parser does.
+A TensorFlow graph says in itself which features it wants; every other model says it by its inputs, each of which takes the feature of its
+name. Features that no input asks for are ignored, as TensorFlow's parser does.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from dragoman.core.convert import input_tensors, inwards
 from dragoman.core.errors import ServingError, invalid
-from dragoman.core.tensors import Form, Rows, Signature, Tensors, TensorSpec, Value
+from dragoman.core.tensors import BF16, BYTES, FP16, FP32, FP64, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value
 from dragoman.dialects.tfserving import messages
 from dragoman.dialects.tfserving.examples import Feature, features
 
@@ -25,6 +25,7 @@ _TAKES = {
     "bytes": ("bytes",),
 }
 """Kind of a datatype -> the features it is made of. A whole number is as good as one with a point: only a graph could tell them apart."""
+_SCORED = frozenset({FP16, BF16, FP32, FP64})
 _CALLED = {"float": "float", "bits": "float", "int": "int64", "uint": "int64", "bool": "int64", "bytes": "string"}
 
 
@@ -90,3 +91,54 @@ def _misfit(spec: TensorSpec, index: int, text: str) -> ServingError:
 
 def _called(spec: TensorSpec) -> str:
     return "float" if spec.datatype is None else _CALLED.get(spec.datatype.kind, messages.TYPE_NAMES[spec.datatype])
+
+
+# --- outputs ---
+
+
+def classes(outputs: Tensors, signature: Signature, model: str) -> tuple[Tensor | None, Tensor | None, tuple[str, ...]]:
+    """Labels, scores, and the names of the columns of the scores where the model knows them; at least one of the first two.
+
+    Raises INVALID_INPUT where there is nothing of the kind, or more than one output could be meant.
+    """
+    # Their names alone say little: a model that is no SavedModel may call one index per example "classes".
+    labels = next((each for each in outputs.items if each.name == "classes" and each.datatype is BYTES and each.array.ndim == 2), None)
+    scores = next((each for each in outputs.items if each.name == "scores" and each.datatype in _SCORED and each.array.ndim == 2), None)
+    if labels is None and scores is None:
+        known = {name: spec.labels for name, spec in signature.output_by_name.items() if spec.labels}
+        named = [each for each in outputs.items if each.name in known and each.datatype in _SCORED]
+        if len(named) == 1:
+            return None, named[0], known[named[0].name]
+        scored = [each for each in outputs.items if each.datatype in _SCORED]
+        told = [each for each in outputs.items if each.datatype is BYTES]
+        told = told or [each for each in outputs.items if each.datatype.kind in ("int", "uint")]
+        label = _column(told[0]) if len(told) == 1 else None
+        if len(scored) == 1:
+            score = _column(scored[0])
+            labels = label if label is not None and label.array.shape == score.array.shape else None
+            # one number per example is no list of classes, unless a label comes with it
+            scores = score if labels is not None or scored[0].array.ndim == 2 else None
+        elif not scored:
+            labels = label
+    if labels is None and scores is None:
+        names = ", ".join(f"'{each.name}' {messages.shape_text(each.array.shape)}" for each in outputs.items)
+        raise invalid(f"Model {model} has no outputs that are classes or scores of [batch_size num_classes]: its outputs are {names}")
+    return labels, scores, ()
+
+
+def _column(tensor: Tensor) -> Tensor:
+    """One element per example as the only class of each."""
+    return Tensor(tensor.name, tensor.datatype, tensor.array[:, np.newaxis]) if tensor.array.ndim == 1 else tensor
+
+
+def numbers(outputs: Tensors, model: str) -> Tensor:
+    """The one output of one number per example. Raises INVALID_INPUT where there is none, or more than one that could be meant."""
+    one_each = [each for each in outputs.items if each.array.ndim == 1 or each.array.shape[1:] == (1,)]
+    decimals = [each for each in one_each if each.datatype in _SCORED]
+    named = [each for each in decimals if each.name == "outputs"]
+    whole = [each for each in one_each if each.datatype.kind in ("int", "uint") and len(outputs.items) == 1]  # else it is a class
+    for candidates in (named, decimals, whole):
+        if len(candidates) == 1:
+            return candidates[0]
+    names = ", ".join(f"'{each.name}' {messages.shape_text(each.array.shape)}" for each in outputs.items)
+    raise invalid(f"Model {model} has no one output of one number per example, [batch_size] or [batch_size, 1]: its outputs are {names}")

@@ -16,6 +16,7 @@ from dragoman.dialects import SHARED, Access, Answer, Request, Route, Services, 
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
+from dragoman.dialects.tfserving.room import Room
 from dragoman.serving.gateway import Entry
 
 _PATH = re.compile(
@@ -89,7 +90,7 @@ class TFServing:
             classified.check_predict(signature)
         if signature.form is Form.ROWS:
             return await self._predict_rows(entry, key, rows.asked_rows(tree, body, signature, entry.name))
-        asked = decode.asked(tree, body, signature)
+        asked = decode.asked(tree, body, signature, entry.servable.platform)
         response = await self._gateway.infer(entry, InferRequest(Tensors(asked.tensors), signature=key, strict=False, dialect=self.name))
         outputs = response.outputs
         if not isinstance(outputs, Tensors):
@@ -123,7 +124,7 @@ class TFServing:
         body = await self._body(request)
         tree = decode.document(body)
         wanted = decode.signature_name(tree, body)
-        asked = examples.asked(tree, body)
+        asked = examples.asked(tree, body, Room(self._max_inflated))
         entry = finding.find(self._gateway, name, version, label)
         found = finding.signature_of(entry, wanted)
         if found is None:

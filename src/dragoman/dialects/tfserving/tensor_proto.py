@@ -10,10 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from dragoman.core import tensors as t
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.tensors import Array, Datatype, Tensor, element_count
 from dragoman.dialects.buffers import owned, raw
 from dragoman.dialects.tfserving.messages import TYPE_NAMES, cut
+from dragoman.dialects.tfserving.room import Room
 from dragoman.proto import wire
 from dragoman.proto.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, tag
 
@@ -80,21 +81,6 @@ _AS_THEY_LIE = frozenset({t.FP32, t.FP64, t.COMPLEX64, t.COMPLEX128})
 
 _POINTER = 8
 _MAX_RANK: Final = 32
-
-
-class Room:
-    """Bytes that one request may still take for what it does not send: one value that stands for all of a shape, a context for every example."""
-
-    __slots__ = ("left", "limit")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = self.left = limit
-
-    def take(self, size: int, what: str) -> None:
-        """Raises TOO_LARGE when it is used up."""
-        self.left -= size
-        if self.left < 0:
-            raise ServingError(Kind.TOO_LARGE, f"{what} would fill more than {self.limit} bytes", what="body")
 
 
 # --- reading ---
