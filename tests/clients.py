@@ -3,6 +3,7 @@
 A script runs in the client's Python, gets its arguments as JSON, and answers with what it passes to `answer`.
 """
 
+import atexit
 import fcntl
 import hashlib
 import json
@@ -125,7 +126,7 @@ def _run(forker: subprocess.Popen[str], script: str, timeout_s: float, environme
 @cache
 def _forker(client: str) -> subprocess.Popen[str]:
     """The client's Python with its imports done; it ends with this process, when its standard input does."""
-    return subprocess.Popen(
+    forker = subprocess.Popen(
         [str(python_of(client)), "-c", _FORKING, *_IMPORTS.get(client, ())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -133,6 +134,8 @@ def _forker(client: str) -> subprocess.Popen[str]:
         env={**_kept(), **_QUIET},
         start_new_session=True,
     )
+    atexit.register(forker.communicate)  # which closes its standard input
+    return forker
 
 
 def _kept() -> dict[str, str]:
