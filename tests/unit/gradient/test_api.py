@@ -199,6 +199,8 @@ def test_a_password_closes_every_way_to_a_model(client: TestClient) -> None:
         assert client.post(path, json=body, headers=basic("joe", "wrong")).status == 401, path
         assert client.post(path, json=body, headers=basic("joe", "geheim")).status == 200, path
         assert client.post(path, json=body).status == 401, path
+    later = client.post(ways[7][0], json=ways[7][1], headers=basic("joe", "geheim")).json()["prediction_id"]
+    assert client.get(f"/models/{deployment}/predictions/{later}?wait=20").json()["status"] == "success"
     refused = client.post(ways[0][0], json=ROWS)
     assert refused.headers["www-authenticate"] == 'Basic realm="deployment"'
     assert refused.json().keys() == {"error"}
