@@ -16,6 +16,7 @@ from pathlib import Path
 
 FOREIGN = ("tfserving", "triton", "mlserver")
 START_TIMEOUT_S = 90.0
+_GRPC = re.compile(r"^gRPC: (\S+)$", re.MULTILINE)
 _LISTENING = re.compile(r"listening on (.+?)(?: \(.*\))?$")
 
 
@@ -39,6 +40,15 @@ class Running:
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def grpc(self) -> str:
+        """host:port of gRPC, which the banner names below the line that says where it listens."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (found := _GRPC.search(self.output)) is None:
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.01)
+        return found[1]
 
     @property
     def output(self) -> str:
