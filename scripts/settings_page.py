@@ -87,16 +87,18 @@ def _sentence(text: str) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """One table per command: its arguments and flags. Those of `serve` are the settings; Tungsten's words have a page of their own."""
-    return [(name, _arguments(command)) for name, command in _subcommands(parser()) if name not in ("serve", "tungsten", *FOREIGN)]
+    """One table per command: its arguments and flags. Those of `serve` are the settings; Tungsten's and Gradient's words have pages of their own."""
+    elsewhere = ("serve", "tungsten", "deployments", *FOREIGN)
+    return [(name, _arguments(command)) for name, command in subcommands(parser()) if name.split()[0] not in elsewhere]
 
 
-def _subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
+def subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tuple[str, argparse.ArgumentParser]]:
+    """The commands of a parser by their words, those inside of others too."""
     found = []
     for action in command._actions:  # noqa: SLF001 # argparse has no other way to ask what was added
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for name, child in action.choices.items():
-                below = _subcommands(child, f"{prefix}{name} ")
+                below = subcommands(child, f"{prefix}{name} ")
                 found += below or [(f"{prefix}{name}", child)]
     return found
 

@@ -3,6 +3,7 @@
 A script runs in the client's Python, gets its arguments as JSON, and answers with what it passes to `answer`.
 """
 
+import atexit
 import fcntl
 import hashlib
 import json
@@ -22,6 +23,18 @@ _MARK = "ANSWER "
 _ONE_AT_A_TIME = threading.Lock()
 _IMPORTS = {
     "mlflow": ("mlflow", "mlflow.sklearn", "pandas", "sklearn.linear_model", "sklearn.datasets"),
+    # Not gradient itself, which reads its environment when it is imported.
+    "gradient": (
+        "gql",
+        "requests_toolbelt",
+        "pymongo",
+        "marshmallow",
+        "click.testing",
+        "halo",
+        "terminaltables",
+        "websocket",
+        "dateutil.parser",
+    ),
     "submarine": ("submarine.client", "submarine.client.api.serve_client"),
 }
 """What a client's scripts import, which takes seconds: it is done once per test process, and each script runs in a fork of that."""
@@ -113,7 +126,7 @@ def _run(forker: subprocess.Popen[str], script: str, timeout_s: float, environme
 @cache
 def _forker(client: str) -> subprocess.Popen[str]:
     """The client's Python with its imports done; it ends with this process, when its standard input does."""
-    return subprocess.Popen(
+    forker = subprocess.Popen(
         [str(python_of(client)), "-c", _FORKING, *_IMPORTS.get(client, ())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -121,6 +134,8 @@ def _forker(client: str) -> subprocess.Popen[str]:
         env={**_kept(), **_QUIET},
         start_new_session=True,
     )
+    atexit.register(forker.communicate)  # which closes its standard input
+    return forker
 
 
 def _kept() -> dict[str, str]:

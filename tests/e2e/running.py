@@ -4,16 +4,19 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+FOREIGN = ("tfserving", "triton", "mlserver")
 START_TIMEOUT_S = 90.0
+_GRPC = re.compile(r"^gRPC: (\S+)$", re.MULTILINE)
 _LISTENING = re.compile(r"listening on (.+?)(?: \(.*\))?$")
 
 
@@ -37,6 +40,15 @@ class Running:
     @property
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def grpc(self) -> str:
+        """host:port of gRPC, which the banner names below the line that says where it listens."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (found := _GRPC.search(self.output)) is None:
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.01)
+        return found[1]
 
     @property
     def output(self) -> str:
@@ -66,8 +78,11 @@ def environment(data_dir: Path, extra: Mapping[str, str] | None = None) -> dict[
 
 @contextmanager
 def serving(data_dir: Path, *arguments: str, extra: Mapping[str, str] | None = None, verb: Sequence[str] = ("serve",)) -> Iterator[Running]:
-    """`dragoman serve ARGUMENTS` until the block ends; yields when it listens. Port 0 unless the arguments name one. `verb`: another command."""
-    ports = [] if any(a in ("-p", "--port") for a in arguments) else ["--port", "0"]
+    """`dragoman serve ARGUMENTS` until the block ends; yields when it listens. Port 0 unless the arguments name one. `verb`: another command.
+
+    Commands of other servers name their ports themselves.
+    """
+    ports = [] if verb[0] in FOREIGN or any(a in ("-p", "--port") for a in arguments) else ["--port", "0"]
     process = subprocess.Popen(
         command(*verb, *arguments, *ports),
         stdout=subprocess.PIPE,
@@ -114,3 +129,12 @@ def serving(data_dir: Path, *arguments: str, extra: Mapping[str, str] | None = N
 def run(data_dir: Path, *arguments: str, timeout_s: float = 60.0, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     """One command to its end."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(data_dir), timeout=timeout_s, input=stdin)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has now, for servers that cannot choose their own."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -19,6 +19,7 @@ OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tensorflow-serving.md"
 SUBMARINE = "docs/dialects/submarine.md"
 MLFLOW = "docs/dialects/mlflow.md"
+GRADIENT = "docs/dialects/gradient.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
 PATH_OF_PROGRAMS = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'src' / 'dragoman' / 'compat'}"
@@ -89,6 +90,10 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
             root = tmp_path_factory.mktemp("roots")
             build.iris(root / "iris" / "model.onnx")
             return ["--model-root", str(root)]
+        if page == GRADIENT:
+            root = tmp_path_factory.mktemp("roots")
+            documented.half_plus_two(root / "half_plus_two" / "1" / "model.onnx")
+            return ["--model-root", str(root)]
         return [folder(page)] if page in (OIP, TFSERVING) else [folder(page), READING]
 
     def folder(page: str) -> str:
@@ -109,7 +114,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING, SUBMARINE, *OWN_MODELS) else ""
+            key = page if page in (OIP, TFSERVING, SUBMARINE, GRADIENT, *OWN_MODELS) else ""
             if key not in started:
                 started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]

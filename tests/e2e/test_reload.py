@@ -3,16 +3,22 @@
 TensorFlow Serving's layout and list of models, and a Triton repository in poll mode. ONNX files, as they load in milliseconds.
 """
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 import requests
 
+from dragoman.proto.messages import message_class, new, parse_text
 from tests.e2e.crowd import Crowd, post, until
 from tests.e2e.running import Running, run, serving
 from tests.e2e.test_deployments_workers import CONNECTIONS, scaled
+from tests.e2e.test_tfserving_grpc import grpc_address
 
 POLL = ("--poll", "0.05")
 PREDICT = {"inputs": [1.0]}
@@ -42,6 +48,11 @@ def states(server: Running, name: str) -> dict[str, str]:
     """Version -> state, as the status of a model tells it."""
     reply = requests.get(f"{server.url}/v1/models/{name}", timeout=10)
     return {each["version"]: each["state"] for each in reply.json().get("model_version_status", [])}
+
+
+def workers_of(server: Running) -> list[str]:
+    """Process ids of the workers."""
+    return Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text("utf-8").split()
 
 
 def listed(path: Path, *models: str) -> None:
@@ -101,6 +112,40 @@ def test_the_list_of_models_changes_under_load(tmp_path: Path, workers: str) -> 
         until(lambda: set(states(server, "half").values()) == {"END"}, "the model does not go")
         assert factors(server, "half") <= {-404.0, -503.0}
         assert "Traceback" not in server.output
+
+
+def test_a_list_by_request_reaches_every_worker(tmp_path: Path) -> None:
+    """HandleReloadConfigRequest returns when all workers serve it; what it may not do changes nothing; a new worker knows it, too."""
+    base = tmp_path / "half"
+    for version in (1, 2):
+        add(base, version, version)
+    with serving(tmp_path, f"target={base}", *POLL, "--workers", "2", "--grpc-port", "0") as server:
+        address = grpc_address(server)
+
+        def reload(model: str) -> Any:
+            request: Any = new("tensorflow.serving.ReloadConfigRequest")
+            parse_text(f"config {{ model_config_list {{ config {{ {model} }} }} }}", request)
+            with grpc.insecure_channel(address) as channel:
+                call = channel.unary_unary(
+                    "/tensorflow.serving.ModelService/HandleReloadConfigRequest",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=message_class("tensorflow.serving.ReloadConfigResponse").FromString,
+                )
+                return call(request, timeout=30)
+
+        listed = f'name: "half" base_path: "{base}" model_version_policy {{ all {{}} }} version_labels {{ key: "stable" value: %d }}'
+        assert reload(listed % 1).status.error_code == 0
+        assert factors(server, "half/labels/stable") == {1.0}
+        assert factors(server, "target") <= {-404.0, -503.0}
+        with pytest.raises(grpc.RpcError, match="Request to assign label to version 3 of model half, which is not currently available"):
+            reload(listed % 3)
+        assert factors(server, "half/labels/stable") == {1.0}
+        (victim, _) = workers_of(server)
+        os.kill(int(victim), signal.SIGKILL)
+        until(lambda: len(workers_of(server)) == 2 and victim not in workers_of(server), "no new worker")
+        add(base, 3, 3.0)
+        until(answers(server, "half", 3.0), "not every worker follows the list")
+        until(answers(server, "half/labels/stable", 1.0), "not every worker knows the label")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -372,5 +372,12 @@ def test_the_banner_has_every_address(settings: Settings, expected: str) -> None
 def test_the_banner_while_models_load() -> None:
     """It says where to see how far they are; without targets, what to do."""
     assert "/v2/health/ready" in banner(Settings(), [1], None)
+    only = banner(replace(Settings(), grpc_port=(5,)), [], Loaded(("m",), (), ()), 7)
+    assert only.startswith("\nDragoman is listening on 127.0.0.1:5 (")
+    assert "Metrics, and nothing else: http://127.0.0.1:7/metrics" in only
+    assert "Pages" not in only
+    assert "http" not in banner(replace(Settings(), grpc_port=(5,)), [], None)
+    both = banner(replace(Settings(), grpc_port=(5,), grpc_host="::1"), [1], Loaded((), (), ()))
+    assert "gRPC: [::1]:5" in both
     assert "No model is served yet" in banner(Settings(), [1], Loaded((), (), ()))
     assert "failed: bad" in banner(Settings(), [1], Loaded(("good",), (("bad", "no"),), ()))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.cli import tungsten
+from dragoman.cli import parser, tungsten
 from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
@@ -51,6 +51,7 @@ DIALECT_PAGES = {
     "scoring": "mlflow.md",
     "seldon": "seldon.md",
     "submarine": "submarine.md",
+    "gradient": "gradient.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {
@@ -162,6 +163,18 @@ def test_every_command_of_tungsten_is_in_the_table() -> None:
     (commands,) = (a for a in tungsten.parser()._actions if isinstance(a, argparse._SubParsersAction))  # there is no other way
     for name in commands.choices:
         assert f"`{name}`" in table, name
+
+
+def test_every_option_of_gradient_is_on_its_page() -> None:
+    """Gradient's own words: each command of `deployments`, and each of their options."""
+    page = text("dialects/gradient.md")
+    commands = {name: command for name, command in settings_page().subcommands(parser()) if name.startswith("deployments ")}
+    assert len(commands) > 10
+    for name, command in commands.items():
+        assert f"`{name.split()[-1]}`" in page or f"`{name.removeprefix('deployments ')}`" in page, name
+        for action in command._actions:
+            for option in action.option_strings:
+                assert option in ("-h", "--help") or f"`{option}" in page, f"{name} {option}"
 
 
 def test_the_numbers_of_tungsten_are_those_of_the_code() -> None:

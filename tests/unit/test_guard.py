@@ -55,6 +55,15 @@ def route(access: Access, *methods: str) -> Callable[[Request], Callable[[], Rou
     return matching
 
 
+def test_keys_count_where_any_port_is_open_to_others(tmp_path: Path) -> None:
+    """HTTP on this machine and gRPC for everyone: one set of rules, the stricter one."""
+    inner = Settings(data_dir=str(tmp_path), grpc_port=(1,))
+    assert not Guard(inner).active
+    assert Guard(replace(inner, grpc_host="0.0.0.0")).active
+    assert not Guard(replace(inner, grpc_host="0.0.0.0", grpc_port=())).active
+    assert Guard(replace(inner, host="0.0.0.0", grpc_host="127.0.0.1")).active
+
+
 def refused(guard: Guard, access: Access, *headers: tuple[bytes, bytes]) -> Kind:
     """The kind of error of a call that must not be admitted."""
     with pytest.raises(ServingError) as caught:

@@ -90,6 +90,38 @@ def test_schema_equals_the_clients() -> None:
     assert _plain(ours) == _plain(theirs)
 
 
+def _sorted(file: descriptor_pb2.FileDescriptorProto) -> descriptor_pb2.FileDescriptorProto:
+    """As `_plain`, and without order, names of other files, and options, none of which are on the wire."""
+    _plain(file)
+    file.ClearField("dependency")
+    file.ClearField("options")
+    file.message_type.sort(key=lambda message: message.name)
+    for message in file.message_type:
+        message.nested_type.sort(key=lambda nested: nested.name)
+        message.field.sort(key=lambda field: field.number)
+    for service in file.service:
+        service.method.sort(key=lambda method: method.name)
+        for method in service.method:
+            method.ClearField("options")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("inference_service.proto", "tritonclient.grpc.service_pb2"),
+        ("grpc_health.proto", "grpc_health.v1.health_pb2"),
+        ("grpc_reflection_v1alpha.proto", "grpc_reflection.v1alpha.reflection_pb2"),
+    ],
+)
+def test_services_equal_the_clients(ours: str, theirs: str) -> None:
+    """Every message, field, number and method is as the clients of the service have it."""
+    known = descriptor_pb2.FileDescriptorProto()
+    importlib.import_module(theirs).DESCRIPTOR.CopyToProto(known)
+    described = descriptor_pb2.FileDescriptorSet.FromString((PROTOS / "descriptors.binpb").read_bytes())
+    assert _sorted(next(file for file in described.file if file.name == ours)) == _sorted(known)
+
+
 def test_messages_cross_to_the_client_and_back() -> None:
     """What we write, the client reads, and the other way round, byte for byte."""
     ours: Any = messages.new("inference.ModelConfig")

@@ -554,3 +554,16 @@ def test_a_load_that_succeeds_when_it_is_tried_again() -> None:
         await until(lambda: parts.answering() == ("2", "a"))
 
     with_parts(test, retries=5, retry_s=0.001)
+
+
+def test_the_status_does_not_grow_for_ever() -> None:
+    """Of versions that were unloaded the newest hundred are listed."""
+
+    async def test(parts: Parts) -> None:
+        for version in range(1, 111):
+            await parts.deploy(spec(str(version)))
+        await settle(lambda: not parts.draining())
+        await settle(lambda: len(parts.statuses()) == 101)
+        assert [version for version, _, _ in parts.statuses()] == [str(version) for version in range(110, 9, -1)]
+
+    with_parts(test)

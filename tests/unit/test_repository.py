@@ -42,6 +42,27 @@ def error_of(found: Mapping[str, Found]) -> str:
     return model.error
 
 
+def test_versions_say_how_their_requests_are_joined(tmp_path: Path) -> None:
+    """Where the operator wants that; those that do not say it are not batched, and a change is a new revision."""
+    put(tmp_path / "m" / "1" / "model.onnx")
+    usual = Defaults(batch=BatchPolicy(max_size=8), batch_files=True)
+
+    def found() -> ModelSpec:
+        (model,) = Repository([str(tmp_path / "m")], usual).discover()
+        return model.versions["1"]
+
+    alone = found()
+    assert alone.batch.max_size == 1
+    put(tmp_path / "m" / "1" / "batching_params.pbtxt", "max_batch_size { value: 4 } allowed_batch_sizes: 4")
+    joined = found()
+    assert joined.batch == BatchPolicy(max_size=4, max_queue=40, allowed=(4,))
+    assert joined.revision != alone.revision
+    assert only(find(tmp_path / "m")).batch == BatchPolicy()
+    put(tmp_path / "m" / "1" / "batching_params.pbtxt", "max_batch_size: 4")
+    (model,) = Repository([str(tmp_path / "m")], usual).discover()
+    assert "batching_params.pbtxt" in model.error
+
+
 # --- one model ---
 
 

@@ -114,6 +114,43 @@ def test_a_repository_with_a_composed_model(repository: Path) -> None:
         assert "iris" in samples
 
 
+def test_what_is_loaded_on_request(repository: Path) -> None:
+    """At start what is named, with the members of what is composed; everything else when a client asks. What is nowhere has failed."""
+    with dragoman.TestClient(str(repository), load="request", load_model=("a_sum", "none")) as client:
+        assert states(client) == {"a_sum": "ready", "add": "ready", "none": "failed"}
+        assert sums(client).status == 200
+        assert post(client, "iris/load").status == 200
+        assert states(client)["iris"] == "ready"
+    with dragoman.TestClient(str(repository), load="request") as client:
+        assert states(client) == {}
+        assert client.get("/v2/health/ready").status == 200
+
+
+def test_a_lenient_server_is_ready_whatever_its_models_are(repository: Path) -> None:
+    """Triton's --strict-readiness=false: probes see the server, not the models."""
+    (repository / "iris" / "1" / "model.onnx").write_text("no model")
+    with dragoman.TestClient(str(repository)) as client:
+        assert client.get("/v2/health/ready").status == 503
+    with dragoman.TestClient(str(repository), lenient_readiness=True) as client:
+        assert client.get("/v2/health/ready").status == 200
+
+
+def test_a_name_of_its_own(repository: Path) -> None:
+    """What clients of the Open Inference Protocol see."""
+    with dragoman.TestClient(str(repository / "iris"), server_name="triton") as client:
+        assert client.get("/v2").json()["name"] == "triton"
+
+
+def test_allowed_batch_sizes_reach_the_model(tmp_path: Path) -> None:
+    """Every answer is whole, in the server and in a process of its own."""
+    build.identity(tmp_path / "m.onnx")
+    for engine in ("local", "process"):
+        with dragoman.TestClient(str(tmp_path / "m.onnx"), batch_sizes=(4,), engine=engine, data_dir=str(tmp_path / engine)) as client:
+            for count in (1, 4, 9):
+                rows = [[float(n)] for n in range(count)]
+                assert client.post("/v1/models/m:predict", json={"instances": rows}).json() == {"predictions": rows}
+
+
 def test_unloading_a_member_takes_the_composed_model_out_of_use_until_it_is_back(repository: Path) -> None:
     """Its callers hear which member is missing; loading the member is enough."""
     with dragoman.TestClient(str(repository)) as client:

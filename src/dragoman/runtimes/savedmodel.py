@@ -4,6 +4,7 @@ They run as in TensorFlow Serving: a session over the exported graph, fed by the
 TensorFlow 1 and 2 alike, leaves shapes to the graph, and costs a quarter of calling what `tf.saved_model.load` gives.
 """
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from dragoman.runtimes import memory, savedmodel_errors, savedmodel_files, saved
 from dragoman.runtimes.options import Options, processors
 from dragoman.runtimes.savedmodel_signatures import Described
 from dragoman.runtimes.signatures import settle
+
+log = logging.getLogger("dragoman.runtimes.savedmodel")
 
 _MOST_CALLABLES = 64
 """Prepared calls of one model, one for each signature and choice of outputs; clients choose, so there is a bound."""
@@ -63,6 +66,9 @@ class SavedModel:
         self._lock = threading.Lock()
         self._callables: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._bits = tensorflow.bfloat16.as_numpy_dtype
+        entries = {key: entry for key, entry in entries.items() if self._wired(entry)}
+        if not entries:
+            raise ServingError(Kind.UNSUPPORTED, f"no signature of model '{spec.name}' names tensors that are in its graph", what="model")
         default = savedmodel_signatures.DEFAULT if savedmodel_signatures.DEFAULT in entries else min(entries)
         self._entries: dict[str, Described] = {"": entries[default], **entries}
         for key, entry in entries.items():
@@ -124,6 +130,16 @@ class SavedModel:
             array = result if isinstance(result, np.ndarray) else np.array(result, object if spec.datatype is BYTES else None)
             answer.append(Tensor(spec.name, spec.datatype, array.view(np.uint16) if spec.datatype is BF16 else array))
         return Tensors(answer)
+
+    def _wired(self, entry: Described) -> bool:
+        """Whether the graph has the tensors that a signature names; says so in the log when it has not."""
+        try:
+            self._callable(entry, tuple(spec.native for spec in entry.signature.outputs))
+        except (self._tensorflow.errors.OpError, UnicodeDecodeError) as error:
+            reason = savedmodel_errors.plain(error)
+            log.warning("model '%s': signature '%s' is left out: %s", self._name, entry.key, reason)
+            return False
+        return True
 
     def _callable(self, entry: Described, fetches: tuple[str, ...]) -> Any:
         """What runs a signature for these outputs: feeding through Session.run would refuse shapes that differ from the declared ones."""

@@ -52,7 +52,7 @@ class ReflectionService:
                 case "file_by_filename":
                     _describe(response, pool.FindFileByName(request.file_by_filename))
                 case "file_containing_symbol":
-                    _describe(response, pool.FindFileContainingSymbol(request.file_containing_symbol))
+                    _describe(response, _file_of(pool, request.file_containing_symbol))
                 case "file_containing_extension":
                     asked = request.file_containing_extension
                     extended = pool.FindMessageTypeByName(asked.containing_type)
@@ -66,6 +66,16 @@ class ReflectionService:
                     raise invalid("the request asks for nothing")
         except KeyError:
             raise ServingError(Kind.NOT_FOUND, "there is no such file, symbol or extension") from None
+
+
+def _file_of(pool: Any, symbol: str) -> Any:
+    """Where a symbol is; the pool does not know methods by their full names. Raises KeyError."""
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        service, _, method = symbol.rpartition(".")
+        found = pool.FindServiceByName(service)
+        return found.methods_by_name[method].containing_service.file
 
 
 def _describe(response: Any, file: Any) -> None:

@@ -168,7 +168,12 @@ class Worker:
         )
         self._deployment_logs = Logs(settings.data_path)
         self.gradient = GradientDeployments(
-            self.store, self.registry, self.gateway, Models(self.catalog, self.deployments, origins), self._deployment_logs
+            self.store,
+            self.registry,
+            self.gateway,
+            Models(self.catalog, self.deployments, origins),
+            self._deployment_logs,
+            grpc_port=settings.grpc_port[0] if settings.grpc_port else 0,
         )
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)

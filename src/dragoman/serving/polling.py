@@ -24,6 +24,8 @@ log = logging.getLogger("dragoman.models")
 
 _AGAIN_S = 1.0
 """What has changed is looked at once more after this time at most: it counts when it looks the same twice, as a copy that goes on does not."""
+_SHARE = 9
+"""A look is followed by a pause of so many times as long at least: some 0.4 ms for each model on a disk of this machine, and long on a slow one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +165,17 @@ class Polling:
         self._registry.fix(name, specs, labels, EMPTY, self._models.get(name))
 
     async def _go_on(self) -> None:
+        took_s = 0.0
         while True:
             pause_s = min(self._every_s, _AGAIN_S) if self._seen else self._every_s
+            pause_s = max(pause_s, _SHARE * took_s) if pause_s else 0.0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s or None):
                     await self._registry.news.wait()
+            begin = time.monotonic()
             try:
                 await self.look()
+                took_s = time.monotonic() - begin
             except Exception:  # the next look may go better; without this nothing would ever be looked at again
                 log.exception("the targets could not be looked at; it is tried again")
                 await asyncio.sleep(_AGAIN_S)

@@ -24,6 +24,9 @@ _PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _HEALTHY_S = 600.0
 """A version that answered for so long starts over with the shortest pause."""
 
+_REMEMBERED = 100
+"""Unloaded versions of a model that its status still lists: a server whose models are replaced every hour runs for years."""
+
 Key: TypeAlias = tuple[str, str]
 """(version, revision)"""
 
@@ -226,6 +229,8 @@ class Reconciler:
         self._forget(model, key)
         if not any(version == key[0] for version, _ in model.have):
             model.gone[key[0]] = VersionStatus(name, key[0], State.GONE, "unloaded", since=time.time())
+            if len(model.gone) > _REMEMBERED:
+                del model.gone[next(iter(model.gone))]
         log.info("model '%s' version %s is unloaded", name, key[0])
         self._step(name)
 

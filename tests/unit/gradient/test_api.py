@@ -10,7 +10,7 @@ import pytest
 
 import dragoman
 from dragoman.embed import TestClient, TestResponse
-from tests.models import build, learned
+from tests.models import build, documented, learned
 
 ROWS = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
 DEADLINE_S = 30.0
@@ -21,7 +21,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A server with a model root: a model with a version folder, a single file, one that cannot be loaded, and Python code."""
     folder = tmp_path_factory.mktemp("gradient")
     build.iris(folder / "models" / "iris" / "7" / "model.onnx")
-    build.half_plus_two(folder / "models" / "half.onnx")
+    documented.half_plus_two(folder / "models" / "half.onnx")
     learned.write(folder / "models" / "bad" / "model.onnx", b"no model")
     learned.write(folder / "models" / "trees" / "model.ubj", learned.xgboost_model())
     learned.write(folder / "models" / "code" / "model.py", b"def predict(x: float) -> float:\n    return x\n")
@@ -127,6 +127,7 @@ def test_where_a_model_may_be_named(client: TestClient) -> None:
         ({"modelId": "code"}, 400, "is Python code"),
         ({"env": {"MODEL_BASE_PATH": "/models"}}, 400, "'/models/model' is not in a folder"),
         ({"modelId": "iris", "instanceCount": 0}, 400, "instanceCount is 0"),
+        ({"modelId": "iris", "apiType": "GRPC"}, 400, "--grpc-port"),
         ({"modelId": "iris", "authUsername": "joe"}, 400, "have to be used together"),
     ],
 )
@@ -170,7 +171,7 @@ def test_changes_of_one_that_is_stopped_wait(client: TestClient) -> None:
     assert changed.json()["state"] == "Stopped"
     client.post(f"/deployments/{deployment}/start")
     settled(client, deployment, "Running")
-    assert client.post(f"/model-serving/{deployment}:predict", json={"instances": [1.0]}).json() == {"predictions": [2.5]}
+    assert client.post(f"/model-serving/{deployment}:predict", json={"instances": [[1.0]]}).json() == {"predictions": [[2.5]]}
     client.request("DELETE", f"/deployments/{deployment}")
 
 
@@ -198,6 +199,8 @@ def test_a_password_closes_every_way_to_a_model(client: TestClient) -> None:
         assert client.post(path, json=body, headers=basic("joe", "wrong")).status == 401, path
         assert client.post(path, json=body, headers=basic("joe", "geheim")).status == 200, path
         assert client.post(path, json=body).status == 401, path
+    later = client.post(ways[7][0], json=ways[7][1], headers=basic("joe", "geheim")).json()["prediction_id"]
+    assert client.get(f"/models/{deployment}/predictions/{later}?wait=20").json()["status"] == "success"
     refused = client.post(ways[0][0], json=ROWS)
     assert refused.headers["www-authenticate"] == 'Basic realm="deployment"'
     assert refused.json().keys() == {"error"}

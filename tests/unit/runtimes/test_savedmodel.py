@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,17 @@ def failure(path: Path, **arguments: Any) -> ServingError:
     assert "'m'" in caught.value.message
     assert str(path.parent) not in caught.value.message
     return caught.value
+
+
+def changed(folder: Path, change: Callable[[Any], object]) -> Path:
+    """A model whose first graph was changed in its file."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    change(saved.meta_graphs[0])
+    file.write_bytes(saved.SerializeToString())
+    return folder
 
 
 def example(**features: float) -> bytes:
@@ -318,20 +329,15 @@ def test_text_form(tmp_path: Path) -> None:
 )
 def test_graphs_that_reach_out(tmp_path: Path, operation: str, known: bool) -> None:
     """Files and Python are for models that the operator trusts; a checkpoint's operations may be there, but no request may reach them."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    folder = savedmodels.copy("iris", tmp_path / "1")
-    file = folder / "saved_model.pb"
-    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    graph = saved.meta_graphs[0]
-    node = graph.graph_def.node.add(name="extra", op=operation)
-    file.write_bytes(saved.SerializeToString())
-    lonely = operation in ("SaveV2", "Relu")
-    if lonely:  # nothing leads to it: TensorFlow may think of it what it likes
+    folder = changed(savedmodels.copy("iris", tmp_path / "1"), lambda graph: graph.graph_def.node.add(name="extra", op=operation))
+    if operation in ("SaveV2", "Relu"):  # nothing leads to it: TensorFlow may think of it what it likes
         assert "reaches out" not in failure(folder).message
-    graph.graph_def.node[0].input.append(f"^{node.name}")
-    graph.signature_def["serving_default"].outputs["label"].name = f"{node.name}:0"
-    file.write_bytes(saved.SerializeToString())
+
+    def lead_there(graph: Any) -> None:
+        graph.signature_def["serving_default"].outputs["label"].name = "extra:0"
+
+    changed(folder, lead_there)
+    arguments: dict[str, Any]
     for arguments in ({}, {"trust_pickle": True}):
         error = failure(folder, **arguments)
         assert (f"has the operation {operation}, which reaches out" in error.message) is (known and not arguments)
@@ -340,15 +346,57 @@ def test_graphs_that_reach_out(tmp_path: Path, operation: str, known: bool) -> N
 
 def test_functions_are_looked_into(tmp_path: Path) -> None:
     """What a graph calls counts as its own."""
-    from tensorflow.core.protobuf import saved_model_pb2
 
-    folder = savedmodels.copy("tagged", tmp_path / "1")
-    file = folder / "saved_model.pb"
-    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    name = next(f for f in saved.meta_graphs[0].graph_def.library.function if "inference_label" in f.signature.name)
-    name.node_def.add(name="save", op="SaveV2")
-    file.write_bytes(saved.SerializeToString())
+    def hide(graph: Any) -> None:
+        function = next(each for each in graph.graph_def.library.function if "inference_label" in each.signature.name)
+        function.node_def.add(name="save", op="SaveV2")
+
+    folder = changed(savedmodels.copy("tagged", tmp_path / "1"), hide)
     assert "has the operation SaveV2, which reaches out" in failure(folder).message
+
+
+def test_inputs_with_a_default(tmp_path: Path) -> None:
+    """They may be left out."""
+
+    def change(graph: Any) -> None:
+        value = graph.signature_def["serving_default"].defaults["x"]
+        value.dtype = 1
+        for size in (1, 4):
+            value.tensor_shape.dim.add(size=size)
+        value.float_val.extend([6.6, 3.0, 5.6, 2.0])
+
+    other = load("savedmodel", changed(savedmodels.copy("iris", tmp_path / "1"), change))
+    assert other.signatures[""].inputs[0].optional
+    for given, label in (([], 2), ([tensor("x", floats([5.0, 3.4, 1.5, 0.2]))], 0)):
+        answer = other.predict(Call(Tensors(given), outputs=("label",)))
+        assert isinstance(answer, Tensors)
+        assert answer.items[0].array.tolist() == [label]
+    other.close()
+
+
+def test_signatures_that_are_broken(tmp_path: Path) -> None:
+    """One that names tensors which the graph lacks is left out; without any other the model does not load."""
+
+    def lose(graph: Any) -> None:
+        graph.signature_def["serving_default"].outputs["y"].name = "nowhere:0"
+
+    folder = changed(savedmodels.copy("half_plus_three", tmp_path / "1"), lose)
+    other = load("savedmodel", folder)
+    assert list(other.signatures) == ["", "tensorflow/serving/regress"]
+    other.close()
+    changed(folder, lambda graph: graph.signature_def.pop("tensorflow/serving/regress"))
+    assert "no signature of model 'm' names tensors that are in its graph" in failure(folder).message
+    changed(folder, lambda graph: graph.signature_def.pop("serving_default"))
+    assert "has no signature that can be served" in failure(folder).message
+
+
+def test_no_default_signature(tmp_path: Path) -> None:
+    """The first in alphabetical order is taken for it."""
+    folder = changed(savedmodels.copy("identities", tmp_path / "1"), lambda graph: graph.signature_def.pop("serving_default"))
+    other = load("savedmodel", folder)
+    assert other.signatures[""] == other.signatures["bfloat16"]
+    assert "serving_default" not in other.signatures
+    other.close()
 
 
 def test_options() -> None:

@@ -225,7 +225,8 @@ def predict(prompt: str, times: int = 1) -> dict:
 @pytest.fixture
 def rows(tmp_path: Path) -> Iterator[Fake]:
     with same_process():
-        yield Fake({"m": Served(model_of(tmp_path / "m", SOURCE))})
+        odd = "def predict(x: int) -> dict:\n    return {'\\ud800': x}"
+        yield Fake({"m": Served(model_of(tmp_path / "m", SOURCE)), "odd": Served(model_of(tmp_path / "odd", odd))})
 
 
 def test_models_of_rows_answer(rows: Fake) -> None:
@@ -243,3 +244,8 @@ def test_models_of_rows_refuse(rows: Fake) -> None:
     refused = rows.predict("m", {"prompt": proto(t.BYTES, (1,), string_val=[b"\xff"])})
     assert refused.code is Code.INVALID_ARGUMENT
     assert "prompt" in refused.text
+
+
+def test_keys_of_rows_that_no_message_can_carry(rows: Fake) -> None:
+    """Half a surrogate pair in a name is replaced."""
+    assert list(rows.predict("odd", {"x": proto(t.INT64, (1,), int64_val=[3])}).outputs["?"].int64_val) == [3]

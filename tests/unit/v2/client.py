@@ -14,6 +14,8 @@ from dragoman.core.lifecycle import State, version_order
 from dragoman.core.model import BatchPolicy, Call, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import BYTES, DATATYPES, FP32, INT64, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.dialects import Request
+from dragoman.dialects.rpc import RpcCall
+from dragoman.dialects.v2.grpc import InferenceService
 from dragoman.dialects.v2.rest import V2
 from dragoman.hosting.servable import Cost, LocalServable
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
@@ -87,7 +89,9 @@ class Client:
                 name, [VersionStatus(name, e.version, State.READY, "", "fake") for e in versions], {"stable": versions[0].version}
             )
         self.gateway.swap(table)
-        self.dialect = V2(services(self.gateway, meters, extensions=("odd_extension",), max_inflated=max_inflated))
+        given = services(self.gateway, meters, extensions=("odd_extension",), max_inflated=max_inflated)
+        self.dialect = V2(given)
+        self.service = InferenceService(given)
         self._max_body = max_body
 
     def __enter__(self) -> Self:
@@ -105,6 +109,16 @@ class Client:
     def send(self, method: str, path: str, body: bytes | Any = b"", headers: Headers = ()) -> Reply:
         """Send one request and wait for the whole answer. A body that is not bytes is sent as JSON."""
         return self.run(self.ask(method, path, body, headers))
+
+    def call(self, method: str, message: bytes, call: RpcCall | None = None) -> bytes:
+        """One call over gRPC, without its transport: raises the ServingError that would become a status."""
+        unary = self.service.methods[method].unary
+        assert unary is not None
+
+        async def ask() -> bytes:
+            return await unary(message, call or RpcCall())
+
+        return self.run(ask())
 
     def infer(self, model: str, body: bytes | Any, headers: Headers = ()) -> Reply:
         return self.send("POST", f"/v2/models/{model}/infer", body, headers)
@@ -237,15 +251,16 @@ TEXT = Signature(
 
 
 class _Streaming(LocalServable):
-    """One response per word of the text; the word "bad" fails instead."""
+    """One response per word of the text; the word "bad" fails instead, and after "..." it does not know whether more will come."""
 
     async def stream(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         assert isinstance(request.inputs, Tensors)
         words = request.inputs.items[0].array.ravel()[0].split()
-        for word in words:
+        for index, word in enumerate(words):
             if word == b"bad":
                 raise ServingError(Kind.MODEL_FAILED, "model 'words' failed: a bad word")
-            yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings())
+            more = index + 1 < len(words) or word == b"..."
+            yield InferResponse(Tensors([tensor("text_output", BYTES, [word], (1, 1))]), Timings(), more=more)
 
 
 def words() -> Entry:

@@ -87,7 +87,7 @@ def parse(program: str, flags: Sequence[Flag], arguments: Iterable[str]) -> Give
 
 def usage(program: str, description: str, flags: Sequence[Flag]) -> str:
     """What --help prints."""
-    lines = [f"usage: {program} [--flag=value ...]", "", description.rstrip(), "", "flags:"]
+    lines = [f"usage: {program}", "", description.rstrip(), "", "flags:"]
     for flag in flags:
         default = "" if flag.default in ("", None, False) else f" (default: {str(flag.default).lower()})"
         text = (flag.refused and f"not possible here: {flag.refused}") or (flag.idle and f"no effect here: {flag.idle}") or flag.text

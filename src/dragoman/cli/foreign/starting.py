@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from dragoman import __version__
 from dragoman.cli import serve
 from dragoman.cli.foreign.flags import Flag, Given, parse, usage
 from dragoman.core.errors import invalid
@@ -21,7 +22,8 @@ OWN = (
     Flag("help", bool, "print this, and exit", default=False),
 )
 """Beside a server's own flags, in all of its commands."""
-EVERYWHERE = "0.0.0.0"  # noqa: S104 # where the originals listen; whatever changes the server asks for a key there
+LOCAL = "127.0.0.1"
+"""Where they listen unless told otherwise. The originals listen everywhere, and let everybody load and unload."""
 
 
 @dataclass(slots=True)
@@ -44,10 +46,12 @@ class Command:
     flags: tuple[Flag, ...]
     start: Callable[[Given], Start]
 
+    arguments: str = "[--flag=value ...]"
+
     def settings(self, arguments: Sequence[str]) -> tuple[Settings, list[str], Given]:
-        """The settings of a command line, what to warn of, and the flags as they were given."""
+        """The settings of a command line, what to warn of, and the flags as they were given (those of help and version come to nothing else)."""
         given = parse(f"dragoman {self.name}", (*self.flags, *OWN), arguments)
-        if given.get("help"):
+        if given.get("help") or given.get("version"):
             return Settings(), [], given
         start = self.start(given)
         if given.idle:
@@ -68,7 +72,10 @@ class Command:
         """Run the command; returns the exit code. Raises ServingError as `dragoman serve` does."""
         settings, warnings, given = self.settings(arguments)
         if given.get("help"):
-            print(usage(f"dragoman {self.name}", self.description, (*self.flags, *OWN)))
+            print(usage(f"dragoman {self.name} {self.arguments}", self.description, (*self.flags, *OWN)))
+            return 0
+        if given.get("version"):
+            print(f"dragoman {__version__}, as {self.name}")
             return 0
         if given.get("print-config"):
             print(as_toml(settings), end="")

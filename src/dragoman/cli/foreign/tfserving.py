@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.cli.foreign.flags import Flag, Given
-from dragoman.cli.foreign.starting import EVERYWHERE, Command, Start
+from dragoman.cli.foreign.starting import LOCAL, Command, Start
 from dragoman.core.errors import invalid
 from dragoman.serving.tfserving_files import Monitoring, read_batching, read_certificates, read_monitoring
 
 _THREADS = "requests wait on an event loop, not in threads"
 _LOADS = "models load side by side, and none holds up another"
 _TENSORFLOW = "TensorFlow's own default is used"
-_GPU = "TensorFlow takes memory as it needs it"
 _TPU = "there is no TPU support"
 _LITE = "a .tflite file is served where a version's folder holds one"
 
 FLAGS = (
     Flag("port", int, "port of gRPC; 0 for none", 8500),
-    Flag("host", text="address to listen on", default=EVERYWHERE),
+    Flag("host", text="address to listen on; 0.0.0.0 for all of them, as the original does", default=LOCAL),
     Flag("grpc_socket_path", idle="gRPC is answered on a port"),
     Flag("rest_api_port", int, "port of HTTP; 0 for none", 0),
     Flag("rest_api_num_threads", int, idle=_THREADS, default=None),
@@ -44,16 +43,16 @@ FLAGS = (
     Flag("flush_filesystem_caches", bool, idle="the system keeps its caches", default=True),
     Flag("tensorflow_session_parallelism", int, "threads per model", 0),
     Flag("tensorflow_intra_op_parallelism", int, "threads per model, before tensorflow_session_parallelism", 0),
-    Flag("tensorflow_inter_op_parallelism", int, idle="the threads per model are said by tensorflow_intra_op_parallelism", default=0),
+    Flag("tensorflow_inter_op_parallelism", int, "operations of a SavedModel that run at the same time", 0),
     Flag("tensorflow_session_config_file", idle=_TENSORFLOW),
     Flag("use_alts_credentials", bool, refused="use --ssl_config_file", default=False),
     Flag("ssl_config_file", text="key and certificates of gRPC"),
     Flag("platform_config_file", idle="each model's own files say what loads it"),
-    Flag("per_process_gpu_memory_fraction", float, idle=_GPU, default=0.0),
-    Flag("saved_model_tags", idle="the graph tagged `serve` is loaded", default="serve"),
+    Flag("per_process_gpu_memory_fraction", float, "how much of a GPU's memory SavedModels may take; 0 for as it is needed", 0.0),
+    Flag("saved_model_tags", text="which graph of a SavedModel is loaded", default="serve"),
     Flag("grpc_channel_arguments", idle="messages have the limit of --max-body, connections none"),
     Flag("grpc_max_threads", int, idle=_THREADS, default=None),
-    Flag("enable_model_warmup", bool, idle="warm-up requests are replayed where a model has them", default=True),
+    Flag("enable_model_warmup", bool, "replay the warm-up requests that SavedModels bring", True),
     Flag("num_request_iterations_for_warmup", int, idle="each warm-up request is replayed once", default=0),
     Flag("version", bool, "print the version, and exit", False),
     Flag("monitoring_config_file", text="where metrics are shown to Prometheus"),
@@ -70,6 +69,13 @@ FLAGS = (
     Flag("enable_grpc_healthcheck_service", bool, "always on", False),
     Flag("enable_serialization_as_tensor_content", bool, idle="answers always have their tensors as bytes", default=False),
 )
+_OPTIONS: Mapping[str, str] = {
+    "saved_model_tags": "saved_model_tags",
+    "enable_model_warmup": "model_warmup",
+    "tensorflow_inter_op_parallelism": "inter_op_parallelism",
+    "per_process_gpu_memory_fraction": "per_process_gpu_memory_fraction",
+}
+"""Flag -> option of the SavedModel runtime."""
 _DESCRIPTION = """\
 Serve as tensorflow_model_server does: its flags, its files, its ports. What serves is Dragoman, which answers on the port of HTTP
 in every other protocol, too. MODEL_NAME and MODEL_BASE_PATH name the model as in TensorFlow Serving's container, where no flag does."""
@@ -88,7 +94,7 @@ def _start(given: Given, environ: Mapping[str, str] = os.environ) -> Start:
     retry_s = max(given.get("load_retry_interval_micros", 60_000_000) / 1e6, 0.001)
     start.settings = {
         **model,
-        "host": given.get("host", EVERYWHERE),
+        "host": given.get("host", LOCAL),
         "port": (rest,) if rest else (),
         "grpc_port": (grpc,) if grpc else (),
         "timeout": _least(given, "rest_api_timeout_in_ms", 30_000, 1) / 1000,
@@ -100,6 +106,7 @@ def _start(given: Given, environ: Mapping[str, str] = os.environ) -> Start:
         "exit_on_error": True,
         "wait_for_models": True,
         "threads": given.get("tensorflow_intra_op_parallelism") or given.get("tensorflow_session_parallelism") or None,
+        "option": tuple(f"{option}={given.get(flag)}" for flag, option in _OPTIONS.items() if given.get(flag, "") != ""),
         "check_signature_methods": given.get("enable_signature_method_name_check"),
         **_batching(given, start.warnings),
         **_monitoring(given),

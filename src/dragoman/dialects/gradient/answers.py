@@ -6,6 +6,7 @@ Errors are an object with a name, a status and a message below `error`, which is
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -50,8 +51,8 @@ def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
     return Answer(status, orjson.dumps(body), headers=headers(status, error, allowed))
 
 
-def deployment(record: Record, status: Status, base: str) -> dict[str, Any]:
-    """All that may be seen of one; what has no value is left out. `base` is the address of this server."""
+def deployment(record: Record, status: Status, base: str, grpc_port: int) -> dict[str, Any]:
+    """All that may be seen of one; what has no value is left out. `base` is the address of this server, `grpc_port` that of gRPC."""
     fields = dict(record.fields)
     if "env" in fields:
         fields["env"] = {name: value if name in _SHOWN_VARIABLES else _HIDDEN for name, value in fields["env"].items()}
@@ -62,7 +63,7 @@ def deployment(record: Record, status: Status, base: str) -> dict[str, Any]:
         "name": record.get("name"),
         "state": status.state.value,
         "reason": status.reason,
-        "endpoint": endpoint(record, base),
+        "endpoint": endpoint(record, base, grpc_port),
         **fields,
         "instanceCount": instances,
         "runningCount": instances if running else 0,
@@ -76,13 +77,14 @@ def deployment(record: Record, status: Status, base: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in ("", [], {})}
 
 
-def endpoint(record: Record, base: str) -> str:
+def endpoint(record: Record, base: str, grpc_port: int) -> str:
     """Where predictions are asked for: with the method that TensorFlow Serving's API wants, unless the deployment names another.
 
     A gRPC client dials the server itself, and names the deployment as the model.
     """
     if record.grpc:
-        return base.partition("://")[2].rpartition("/")[0] or base.partition("://")[2]
+        host = urlsplit(base).hostname or ""
+        return f"[{host}]:{grpc_port}" if ":" in host else f"{host}:{grpc_port}"
     method = record.get("method")
     return f"{base}/model-serving/{record.id}{method if method.startswith(':') and len(method) > 1 else ':predict'}"
 

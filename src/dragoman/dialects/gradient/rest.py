@@ -138,7 +138,8 @@ class Gradient:
         return answers.json({"charts": charts, "chart_names": self._charts.names})
 
     async def _shown(self, request: Request, record: Record) -> dict[str, object]:
-        return answers.deployment(record, await self._deployments.status(record), base_url(request, self._public_url))
+        status, base = await self._deployments.status(record), base_url(request, self._public_url)
+        return answers.deployment(record, status, base, self._deployments.grpc_port)
 
 
 def _look(handler: Handler, *args: str) -> Route:

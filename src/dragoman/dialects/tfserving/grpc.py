@@ -1,6 +1,6 @@
 """TensorFlow Serving's PredictionService over gRPC, for models of every runtime. Made by the server, once; called by its gRPC listener.
 
-Messages that carry tensors are read and written as bytes (tensor_proto.py); the small ones are message objects.
+Messages that carry tensors are read and written as bytes (predict_call.py); the small ones are message objects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 from dragoman.core.convert import inwards, output_tensors
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import Signature, Tensor, Tensors
+from dragoman.core.tensors import Tensors
 from dragoman.dialects import Access, Services
 from dragoman.dialects.rows import infer
 from dragoman.dialects.rpc import Code, Method, RpcCall
-from dragoman.dialects.tfserving import answers, calls, classified, encode, finding, messages, tensor_proto
+from dragoman.dialects.tfserving import answers, calls, classified, encode, finding, messages, predict_call, tensor_proto
 from dragoman.dialects.tfserving.classified import Classes
 from dragoman.dialects.tfserving.decode import widen
 from dragoman.dialects.tfserving.room import Room, with_context
@@ -22,8 +22,7 @@ from dragoman.proto.messages import new, parse_json
 from dragoman.proto.wire import LENGTH, Buffer, tag
 from dragoman.serving.gateway import Entry
 
-_SPEC, _SECOND, _THIRD = tag(1, LENGTH), tag(2, LENGTH), tag(3, LENGTH)
-_KEY, _VALUE = tag(1, LENGTH), tag(2, LENGTH)
+_FIRST, _SECOND = tag(1, LENGTH), tag(2, LENGTH)
 _METADATA_FIELD = "signature_def"
 _DEPTH = 32
 
@@ -51,7 +50,7 @@ class PredictionService:
     # --- Predict ---
 
     async def _predict(self, message: bytes, call: RpcCall) -> bytes:
-        spec, inputs, wanted = _read_predict(message)
+        spec, inputs, wanted = predict_call.read(message)
         entry = calls.find(self._gateway, spec)
         found = finding.signature_of(entry, spec.signature_name)
         if found is None:
@@ -60,10 +59,10 @@ class PredictionService:
         key, signature = found
         if self._check_methods:
             classified.check_predict(signature)
-        _check_inputs(inputs, signature)
+        predict_call.check_inputs(inputs, signature)
         room = Room(self._limit)
         tensors = [tensor_proto.decode(name, value, room) for name, value in inputs.items()]
-        _check_outputs(wanted, signature)
+        predict_call.check_outputs(wanted, signature)
         widened = widen(tensors, signature, entry.servable.platform)
         request = InferRequest(
             inwards(Tensors(tensors), signature, entry.name),
@@ -77,10 +76,10 @@ class PredictionService:
         response = await infer(self._gateway, entry, request)
         outputs = output_tensors(response.outputs, signature, entry.name).items
         if wanted:
-            outputs = _chosen(outputs, wanted)
+            outputs = predict_call.chosen(outputs, wanted)
         if widened:
             encode.narrow(outputs, signature, widened)
-        return _write_predict(entry, key, outputs)
+        return predict_call.write(entry, key, outputs)
 
     # --- Classify, Regress, MultiInference ---
 
@@ -119,7 +118,7 @@ class PredictionService:
     async def _multi(self, message: bytes, call: RpcCall) -> bytes:
         tasks, given = [], []
         for field, value in wire.fields(message):
-            if field == _SPEC:
+            if field == _FIRST:
                 tasks.append(calls.read("InferenceTask", bytes(value)))
             elif field == _SECOND:
                 given.append(value)
@@ -156,7 +155,7 @@ class PredictionService:
         """Who answers a Classify or Regress call, by which signature, and its Examples. The entry is found last: nothing is awaited after."""
         specs, given = [], []
         for field, value in wire.fields(message):
-            if field == _SPEC:
+            if field == _FIRST:
                 specs.append(value)
             elif field == _SECOND:
                 given.append(value)
@@ -188,27 +187,6 @@ class PredictionService:
 # --- reading ---
 
 
-def _read_predict(message: bytes) -> tuple[Any, dict[str, Buffer], list[str]]:
-    """The ModelSpec, the serialized tensors by name, and the names of the wanted outputs (none for all)."""
-    specs: list[Buffer] = []
-    inputs: dict[str, Buffer] = {}
-    wanted: list[str] = []
-    for field, value in wire.fields(message):
-        if field == _SECOND:
-            name, tensor = "", b""
-            for inner, content in wire.fields(value):
-                if inner == _KEY:
-                    name = wire.text(content, "the name of an input")
-                elif inner == _VALUE:
-                    tensor = content
-            inputs[name] = tensor
-        elif field == _SPEC:
-            specs.append(value)
-        elif field == _THIRD:
-            wanted.append(wire.text(value, "the name of an output"))
-    return calls.read("ModelSpec", b"".join(specs)), inputs, wanted
-
-
 def _read_examples(given: Sequence[memoryview], room: Room) -> list[bytes]:
     """The serialized Examples of an Input that came in these pieces, each with the features of the context before its own, which win.
 
@@ -219,14 +197,14 @@ def _read_examples(given: Sequence[memoryview], room: Room) -> list[bytes]:
     contexts: list[Buffer] = []
     for piece in given:
         for field, value in wire.fields(piece):
-            if field not in (_SPEC, _SECOND):
+            if field not in (_FIRST, _SECOND):
                 continue
             if field != kind:  # one of the two: the later one
                 kind, examples, contexts = field, [], []
             for inner, content in wire.fields(value):
-                if inner == _KEY:
+                if inner == _FIRST:
                     examples.append(bytes(content))
-                elif inner == _VALUE and field == _SECOND:
+                elif inner == _SECOND and field == _SECOND:
                     contexts.append(content)
     if not examples:
         raise invalid("Input is empty.", "body")
@@ -241,63 +219,7 @@ def _key_of(entry: Entry, spec: Any) -> str:
     return found[0]
 
 
-def _check_inputs(inputs: Mapping[str, Buffer], signature: Signature) -> None:
-    """The inputs are those of the signature, but for optional ones. Models that declare none take what comes."""
-    declared = signature.input_by_name
-    if not declared:
-        return
-    extra = sorted(set(inputs) - declared.keys())
-    missing = sorted(spec.name for spec in signature.inputs if spec.name not in inputs and not spec.optional)
-    if extra or missing:
-        raise invalid(
-            f"input size does not match signature: {len(inputs)}!={len(declared)} len({_names(inputs)}) != len({_names(declared)}). "
-            f"Sent extra: {_names(extra)}. Missing but required: {_names(missing)}."
-        )
-
-
-def _check_outputs(wanted: Sequence[str], signature: Signature) -> None:
-    seen: set[str] = set()
-    for name in wanted:
-        if signature.outputs and name not in signature.output_by_name:
-            raise _no_output(name, signature.output_by_name)
-        if name in seen:
-            raise invalid(f"duplicate output tensor alias: {messages.cut(name)}", "output")
-        seen.add(name)
-
-
-def _chosen(outputs: Sequence[Tensor], wanted: Sequence[str]) -> list[Tensor]:
-    """The wanted outputs; of a model that declares none it is known only now which it has."""
-    have = {tensor.name: tensor for tensor in outputs}
-    for name in wanted:
-        if name not in have:
-            raise _no_output(name, have)
-    return [have[name] for name in wanted]
-
-
-def _no_output(name: str, have: Mapping[str, object]) -> ServingError:
-    return invalid(
-        f"output tensor alias not found in signature: {messages.cut(name)} Outputs expected to be in the set {_names(have)}.", "output"
-    )
-
-
-def _names(names: Mapping[str, object] | Sequence[str]) -> str:
-    return "{" + messages.cut(",".join(sorted(names))) + "}"
-
-
 # --- writing ---
-
-
-def _write_predict(entry: Entry, key: str, outputs: Sequence[Tensor]) -> bytes:
-    parts: list[Buffer] = []
-    for tensor in outputs:
-        named: list[Buffer] = []
-        wire.put(named, 1, tensor.name.encode())
-        wire.nest(named, 2, tensor_proto.encode(tensor))
-        wire.nest(parts, 1, named)
-    spec: Any = new(f"{calls.PACKAGE}.ModelSpec")
-    calls.tell(spec, entry, key)
-    wire.put(parts, 2, spec.SerializeToString())
-    return b"".join(parts)
 
 
 def _tell_classes(result: Any, found: Any) -> None:

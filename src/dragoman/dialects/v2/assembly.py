@@ -4,6 +4,7 @@ Nothing here knows JSON or protobuf. Called by codec.py and grpc_codec.py.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from dragoman.core.convert import inwards, output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -65,6 +66,19 @@ def answered(entry: Entry, response: InferResponse) -> Tensors:
     """The outputs as tensors, in the model's order."""
     outputs = response.outputs
     return outputs if type(outputs) is Tensors else output_tensors(outputs, default_signature(entry), entry.name)
+
+
+def answered_part(entry: Entry, response: InferResponse) -> Tensors:
+    """As `answered`, of a part of a stream: a model of rows declares its whole answer, of which a part may be a single element."""
+    try:
+        return answered(entry, response)
+    except ServingError as error:
+        signature = default_signature(entry)
+        elements = [replace(s, shape=(s.shape[0], *s.shape[2:])) if s.shape and len(s.shape) > 1 else s for s in signature.outputs]
+        try:
+            return output_tensors(response.outputs, replace(signature, outputs=tuple(elements)), entry.name)
+        except ServingError:
+            raise error from None
 
 
 def picked(entry: Entry, outputs: Tensors, plan: Plan) -> Iterator[tuple[Tensor, Wanted]]:

@@ -57,13 +57,13 @@ class InferenceService:
         entry, request, plan = self._decoded(asked, call)
         if isinstance(request.inputs, Rows) and len(request.inputs.items) != 1:
             response = await infer(self._gateway, entry, request)
-            yield grpc_codec.encode(entry, request, response, plan, {grpc_codec.FINAL: True})
+            yield grpc_codec.encode(entry, request, response, plan, last=True)
             return
         ended = False
         async with aclosing(self._gateway.stream(entry, request)) as responses:
             async for response in responses:
                 ended = not response.more
-                yield grpc_codec.encode(entry, request, response, plan, {grpc_codec.FINAL: ended})
+                yield grpc_codec.encode(entry, request, response, plan, last=ended)
         if end_apart and not ended:
             yield grpc_codec.final(entry, request)
 

@@ -20,6 +20,7 @@ from dragoman.dialects.v2.assembly import (
     MAX_RANK,
     NAMES,
     answered,
+    answered_part,
     default_signature,
     picked,
     request_of,
@@ -306,17 +307,20 @@ _CHOICES: Mapping[int, Callable[[Any, str], Any]] = {
 # --- encode ---
 
 
-def encode(entry: Entry, request: InferRequest, response: InferResponse, plan: Plan, more: Mapping[str, Any] = EMPTY) -> list[Buffer]:
-    """The parts of a ModelInferResponse with raw contents, to be joined once; `more` are parameters on top of the model's own.
+def encode(entry: Entry, request: InferRequest, response: InferResponse, plan: Plan, last: bool | None = None) -> list[Buffer]:
+    """The parts of a ModelInferResponse with raw contents, to be joined once. `last`, for streams only, is what it says of itself.
 
     Outputs are in the model's order. Raises INVALID_INPUT where an output is not there or cannot be classified.
     """
     parts = _head(entry, request)
-    if more or response.parameters is not EMPTY:
-        for name, value in {**response.parameters, **more}.items():
+    if response.parameters is not EMPTY:
+        for name, value in response.parameters.items():
             nest(parts, 4, _parameter(name, value))
+    if last is not None:
+        nest(parts, 4, _parameter(FINAL, last))
+    outputs = answered(entry, response) if last is None else answered_part(entry, response)
     contents: list[Buffer] = []
-    for tensor, _ in picked(entry, answered(entry, response), plan):
+    for tensor, _ in picked(entry, outputs, plan):
         parts.append(_output(tensor.name, tensor.datatype.name, tensor.array.shape))
         data = raw_bytes(tensor)
         contents.append(wire.head(6, len(data)))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dragoman.core import lifecycle
-from dragoman.core.errors import Kind, ServingError
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.doors import DOOR, door, lock_of
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.gradient.logs import Logs, Row
@@ -61,7 +61,10 @@ class GradientDeployments:
         *,
         clock: Callable[[], float] = time.time,
         id_of: Callable[[], str] = new_id,
+        grpc_port: int = 0,
     ) -> None:
+        self.grpc_port = grpc_port
+        """On which gRPC deployments answer, 0 for none."""
         self._store = store
         self._registry = registry
         self._gateway = gateway
@@ -86,6 +89,7 @@ class GradientDeployments:
         """
         fields, secret = {**_USUAL, **checked(given)}, credentials(given)
         check_whole(fields)
+        self._check_port(fields)
         deployment = self._id_of()
         fields = await self._models.fetched(fields, deployment)
         now = self._clock()
@@ -122,6 +126,7 @@ class GradientDeployments:
         if any(name in changes for name in ("modelId", "containerModelPath")) and "modelUrl" not in changes:
             changes["modelUrl"] = ""
         changes = await self._models.fetched({**changes, "name": changes.get("name", before.get("name"))}, deployment)
+        self._check_port(changes)
         lock = await _locked(secret)
 
         def change(record: Record) -> Record:
@@ -172,6 +177,10 @@ class GradientDeployments:
         return await asyncio.to_thread(self._logs.read, deployment, line, limit)
 
     # --- how ---
+
+    def _check_port(self, fields: Mapping[str, Any]) -> None:
+        if fields.get("apiType") == "GRPC" and not self.grpc_port:
+            raise invalid("apiType is GRPC, but this server has no gRPC port: its operator gives it one with --grpc-port", "apiType")
 
     async def _wish(self, record: Record, model: Model) -> Record:
         """Wish for the model under the deployment's id; returns when that is wished. Whether it loads is followed by a task."""

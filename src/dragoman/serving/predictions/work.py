@@ -126,6 +126,7 @@ class Work:
         since = self._parts.monotonic()
         while True:
             entry = await self._entry(run, patient=patient)
+            self._parts.gateway.let_in(entry.name)
             try:
                 return await self._parts.gateway.infer_rows(
                     entry,

@@ -22,7 +22,7 @@ _Field: TypeAlias = Any
 
 _FLOAT = 2
 """FieldDescriptor.TYPE_FLOAT."""
-_BACKENDS = {"onnx": "onnxruntime", "torch": "pytorch"}
+_BACKENDS = {"onnx": "onnxruntime", "torch": "pytorch", "savedmodel": "tensorflow"}
 """Triton's name for the backend by our runtime, where it has one; otherwise the runtime's own name."""
 _COMPLETED = ("platform", "backend", "max_batch_size", "input", "output", "instance_group", "default_model_filename")
 """What Triton fills in where the file says nothing."""
