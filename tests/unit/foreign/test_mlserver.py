@@ -18,7 +18,7 @@ def settings(folder: Path, **content: Any) -> Settings:
 def test_the_defaults_are_those_of_the_original(tmp_path: Path) -> None:
     """Three ports on all addresses; the folder is the repository."""
     found = settings_of("mlserver", "start", str(tmp_path))
-    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("0.0.0.0", (8080,), (8081,), 8082)  # as it listens
+    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("127.0.0.1", (8080,), (8081,), 8082)  # as it listens
     assert (found.targets, found.workers, found.server_name, found.load, found.cors) == ((str(tmp_path),), 1, "mlserver", "wait", False)
 
 

@@ -19,7 +19,7 @@ def settings(*arguments: str) -> Settings:
 def test_the_defaults_are_those_of_the_original() -> None:
     """gRPC on 8500 of all addresses, no REST, one model called default, no batching, new versions looked for every second."""
     found = settings()
-    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("0.0.0.0", (), (8500,), -1)  # where it listens
+    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("127.0.0.1", (), (8500,), -1)  # where it listens
     assert found.targets == ("default=/models/half",)
     assert (found.batch_size, found.timeout, found.poll) == (1, 30.0, 1.0)
     assert (found.load_retries, found.load_retry_interval) == (5, 60.0)
@@ -149,7 +149,7 @@ def test_other_settings_come_from_a_file_or_variables(monkeypatch: pytest.Monkey
     file.write_text('workers = 2\nhost = "10.0.0.1"\n')
     with variables(monkeypatch, tmp_path, DRAGOMAN_LOG_LEVEL="debug"):
         found = settings(f"--config={file}")
-    assert (found.workers, found.log_level, found.host) == (2, "debug", "0.0.0.0")  # what the command says
+    assert (found.workers, found.log_level, found.host) == (2, "debug", "127.0.0.1")  # what the command says
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--print-config", MODEL]])

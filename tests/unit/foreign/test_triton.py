@@ -17,7 +17,7 @@ def settings(*arguments: str) -> Settings:
 def test_the_defaults_are_those_of_the_original() -> None:
     """Three ports on all addresses, everything loaded at start, an end when something cannot be."""
     found = settings()
-    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("0.0.0.0", (8000,), (8001,), 8002)  # as it listens
+    assert (found.host, found.port, found.grpc_port, found.metrics_port) == ("127.0.0.1", (8000,), (8001,), 8002)  # as it listens
     assert (found.targets, found.load, found.poll, found.server_name) == (("/models",), "wait", 0.0, "triton")
     assert (found.exit_on_error, found.lenient_readiness, found.drain_timeout, found.log_level) == (True, False, 30.0, "info")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.cli.foreign.flags import Given
-from dragoman.cli.foreign.starting import EVERYWHERE, Command, Start
+from dragoman.cli.foreign.starting import LOCAL, Command, Start
 from dragoman.core.errors import invalid
 from dragoman.server.settings import Settings
 from dragoman.serving import layouts
@@ -24,7 +24,7 @@ Serve the folder as `mlserver start FOLDER` does: every folder below it with a m
 or of MLSERVER_HTTP_PORT (8080), MLSERVER_GRPC_PORT (8081) and MLSERVER_METRICS_PORT (8082). What serves is Dragoman, which answers
 on the port of HTTP in every other protocol, too."""
 DEFAULTS: Mapping[str, Any] = {
-    "host": EVERYWHERE,
+    "host": LOCAL,
     "http_port": 8080,
     "grpc_port": 8081,
     "metrics_port": 8082,

@@ -22,7 +22,8 @@ OWN = (
     Flag("help", bool, "print this, and exit", default=False),
 )
 """Beside a server's own flags, in all of its commands."""
-EVERYWHERE = "0.0.0.0"  # noqa: S104 # where the originals listen; whatever changes the server asks for a key there
+LOCAL = "127.0.0.1"
+"""Where they listen unless told otherwise. The originals listen everywhere, and let everybody load and unload."""
 
 
 @dataclass(slots=True)

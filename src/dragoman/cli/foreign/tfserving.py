@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.cli.foreign.flags import Flag, Given
-from dragoman.cli.foreign.starting import EVERYWHERE, Command, Start
+from dragoman.cli.foreign.starting import LOCAL, Command, Start
 from dragoman.core.errors import invalid
 from dragoman.serving.tfserving_files import Monitoring, read_batching, read_certificates, read_monitoring
 
@@ -21,7 +21,7 @@ _LITE = "a .tflite file is served where a version's folder holds one"
 
 FLAGS = (
     Flag("port", int, "port of gRPC; 0 for none", 8500),
-    Flag("host", text="address to listen on", default=EVERYWHERE),
+    Flag("host", text="address to listen on; 0.0.0.0 for all of them, as the original does", default=LOCAL),
     Flag("grpc_socket_path", idle="gRPC is answered on a port"),
     Flag("rest_api_port", int, "port of HTTP; 0 for none", 0),
     Flag("rest_api_num_threads", int, idle=_THREADS, default=None),
@@ -94,7 +94,7 @@ def _start(given: Given, environ: Mapping[str, str] = os.environ) -> Start:
     retry_s = max(given.get("load_retry_interval_micros", 60_000_000) / 1e6, 0.001)
     start.settings = {
         **model,
-        "host": given.get("host", EVERYWHERE),
+        "host": given.get("host", LOCAL),
         "port": (rest,) if rest else (),
         "grpc_port": (grpc,) if grpc else (),
         "timeout": _least(given, "rest_api_timeout_in_ms", 30_000, 1) / 1000,

@@ -6,7 +6,7 @@ What a flag does here is in `_start`; what has no effect says so in the table, a
 from typing import Any
 
 from dragoman.cli.foreign.flags import Flag, Given
-from dragoman.cli.foreign.starting import EVERYWHERE, Command, Start
+from dragoman.cli.foreign.starting import LOCAL, Command, Start
 from dragoman.core.errors import invalid
 
 _THREADS = "requests wait on an event loop, not in threads"
@@ -36,11 +36,11 @@ FLAGS = (
     Flag("load-model", text="model that is loaded at start in mode explicit, or * for all; may be repeated", many=True),
     Flag("model-load-retry-count", int, "tries after a load has failed", 0),
     Flag("allow-http", bool, "answer over HTTP", True),
-    Flag("http-address", text="address for HTTP", default=EVERYWHERE),
+    Flag("http-address", text="address for HTTP; 0.0.0.0 for all of them, as the original does", default=LOCAL),
     Flag("http-port", int, "port for HTTP", 8000),
     Flag("http-max-input-size", int, "largest body, in bytes (default: that of `dragoman serve`)", None),
     Flag("allow-grpc", bool, "answer over gRPC", True),
-    Flag("grpc-address", text="address for gRPC", default=EVERYWHERE),
+    Flag("grpc-address", text="address for gRPC; 0.0.0.0 for all of them, as the original does", default=LOCAL),
     Flag("grpc-port", int, "port for gRPC", 8001),
     Flag("grpc-use-ssl", bool, "TLS for gRPC", False),
     Flag("grpc-use-ssl-mutual", bool, "TLS for gRPC that asks clients for certificates", False),
@@ -131,14 +131,14 @@ def _start(given: Given) -> Start:
     http, grpc = given.get("allow-http", True), given.get("allow-grpc", True)
     if not http and not grpc:
         raise invalid("--allow-http and --allow-grpc are both false, so nothing could be asked")
-    host = given.get("http-address", EVERYWHERE)
+    host = given.get("http-address", LOCAL)
     start = Start()
     start.settings = {
         "targets": tuple(repositories),
         "host": host,
         "port": (given.get("http-port", 8000),) if http else (),
         "grpc_port": (given.get("grpc-port", 8001),) if grpc else (),
-        "grpc_host": given.get("grpc-address", EVERYWHERE),
+        "grpc_host": given.get("grpc-address", LOCAL),
         "metrics_port": given.get("metrics-port", 8002) if given.get("allow-metrics", True) else -1,
         "metrics_host": given.get("metrics-address", host),
         "server_name": given.get("id", "triton"),
