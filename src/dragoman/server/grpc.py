@@ -171,6 +171,7 @@ class GrpcServer:
     def _ending(self, service: RpcService, path: str, context: Context) -> Iterator[_Ending]:
         """Count a call while it runs, make a status of what goes wrong with it, and log it."""
         began = time.perf_counter_ns()
+        peer = "" if self._on_call is None else context.peer()  # which nobody knows any more once it has left
         self._open += 1
         self._begun += 1
         ending = _Ending()
@@ -190,7 +191,7 @@ class GrpcServer:
             self._open -= 1
             if self._on_call is not None:
                 ids: Ids | None = CURRENT.get()
-                scope: Scope = {"type": "grpc", "method": "GRPC", "path": path, "client": _client(context.peer()), IDS_KEY: ids}
+                scope: Scope = {"type": "grpc", "method": "GRPC", "path": path, "client": _client(peer), IDS_KEY: ids}
                 self._on_call(scope, ending.code.name, ending.sent, began)
 
     async def _end(self, context: Context, ending: _Ending) -> None:
