@@ -365,11 +365,14 @@ def test_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
             assert await echo == b"1234"
             assert ("x-request-id", "mine") in list(await echo.trailing_metadata())
         await refused(call(where, "Fail", b"no"))
+        await refused(call(where, "Hold", limit_s=0.05))
+        await until(lambda: probe.seen == ["cancelled"])
 
     serve(scenario, on_call=AccessLog(), identified=True)
     lines = [record.getMessage() for record in caplog.records if record.name == "dragoman.access"]
     assert lines[0].startswith("127.0.0.1 GRPC /probe.Probe/Echo OK 4 B ")
     assert lines[1].startswith("127.0.0.1 GRPC /probe.Probe/Fail UNAVAILABLE 0 B ")
+    assert lines[2].startswith("127.0.0.1 GRPC /probe.Probe/Hold CANCELLED 0 B ")
 
 
 # --- ports ---
