@@ -45,7 +45,7 @@ MODELS: Mapping[str, str] = {
 FLOWERS = ("setosa", "versicolor", "virginica")
 """The classes of `classifier`."""
 _LARGE = ("resnet",)
-"""Not made unless somebody asks for it: image FP32 [-1,224,224,3] -> output_0 FP32 [-1,1000], 100 MB of random weights, for benchmarks."""
+"""Not made unless somebody asks for it: keras_tensor FP32 [-1,224,224,3] -> output_0 FP32 [-1,1000], 100 MB of random weights, for benchmarks."""
 
 
 def path(name: str) -> Path:
