@@ -109,8 +109,10 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
 
 
 async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> AsyncGenerator[bytes, None]:
-    """Server-sent events, one per response, and one without outputs for none at all. An error before the first is raised, so that it becomes a normal error answer; later it is
-    an event of its own, the last one."""
+    """Server-sent events, one per response, and one without outputs where there is none at all.
+
+    An error before the first is raised, so that it becomes a normal error answer; later it is an event of its own, the last one.
+    """
     begun = False
     try:
         async with aclosing(gateway.stream(entry, request)) as responses:
