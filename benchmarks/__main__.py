@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import deploy, engines, image, installed, iris, memory, slow, start, store, tensorflow, tungsten
+from benchmarks import deploy, engines, image, installed, iris, json_bodies, memory, slow, start, store, tensorflow, tungsten
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -18,6 +18,7 @@ from benchmarks.servers import PEERS
 SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "iris": iris.run,
     "image": image.run,
+    "json": json_bodies.run,
     "slow": slow.run,
     "engines": engines.run,
     "start": start.run,

@@ -32,6 +32,7 @@ _FILE = re.compile(r"# ([\w/]+\.py)\n")
 _CLIENT = re.compile(r"^(?:import|from) (mlflow|submarine)\b", re.MULTILINE)
 """What has a virtualenv of its own in the tests; MLflow's finds the server by a variable, as that page says."""
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
+_RPC = re.compile(r"\blocalhost:8001\b")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
             root = tmp_path_factory.mktemp("roots")
             documented.half_plus_two(root / "half_plus_two" / "1" / "model.onnx")
             return ["--model-root", str(root)]
-        return [folder(page)] if page in (OIP, TFSERVING) else [folder(page), READING]
+        if page == OIP:
+            return [folder(page), "--grpc-port", "0"]
+        return [folder(page)] if page == TFSERVING else [folder(page), READING]
 
     def folder(page: str) -> str:
         if page == TFSERVING:
@@ -129,6 +132,8 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     python_models(block.page, tmp_path)
     server = server_of(block.page)
     text = _SERVER.sub(server.address, block.text)
+    if _RPC.search(text):
+        text = _RPC.sub(server.grpc, text)
     client = _CLIENT.search(text) if block.language == "python" else None
     python = str(python_of(client[1])) if client is not None else "python"
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]

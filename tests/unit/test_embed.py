@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import orjson
 import pytest
 
@@ -76,6 +77,20 @@ def test_serve_answers_until_its_block_ends(iris: Path) -> None:
     assert refuses(server.ports[0])
     with socket.create_server(("127.0.0.1", server.ports[0])):
         pass
+
+
+def test_grpc_has_a_port_of_its_own(iris: Path) -> None:
+    """A free one for 0; twice in one process, which shares the library between them; afterwards it is free again."""
+    for _ in range(2):
+        with dragoman.serve(str(iris), grpc_port=0) as server:
+            (port,) = server.grpc_ports
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                ready = channel.unary_unary("/inference.GRPCInferenceService/ServerReady")
+                assert ready(b"", timeout=30) == b"\x08\x01"
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(b"\xff", timeout=30)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert refuses(port)
 
 
 def test_stopping_twice_does_no_harm(iris: Path) -> None:

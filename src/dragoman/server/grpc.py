@@ -1,6 +1,6 @@
 """The gRPC listener: services of dialects on ports of their own, bytes in and bytes out, on the worker's event loop. Made by worker.py.
 
-One call reads straight down in `_unary` and `_stream`: who calls, may he, until when, the service's method, its answer or its status. Nothing
+One call reads straight down in `_unary` or `_stream`: who calls, may he, until when, the service's method, its answer or its status. Nothing
 here knows a protocol. Workers share a port by SO_REUSEPORT: the kernel gives each its connections.
 """
 
@@ -9,8 +9,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -45,6 +45,15 @@ class GrpcLimits:
 
     max_message_bytes: int
     max_calls: int
+
+
+@dataclass(slots=True)
+class _Ending:
+    """How a call ends: the bytes that it has sent, its status and the text of that."""
+
+    sent: int = 0
+    code: Code = Code.OK
+    text: str = ""
 
 
 class GrpcServer:
@@ -133,27 +142,13 @@ class GrpcServer:
         self, service: RpcService, path: str, access: Access, method: Unary
     ) -> Callable[[bytes, Context], Coroutine[Any, Any, bytes]]:
         async def handle(message: bytes, context: Context) -> bytes:
-            began = time.perf_counter_ns()
-            self._open += 1
-            self._begun += 1
-            answer, code, text = b"", Code.OK, ""
-            try:
+            answer = b""
+            with self._ending(service, path, context) as ending:
                 call = await self._admitted(context, access)
                 # What changes the server goes on when its caller leaves, as over HTTP.
                 answer = await (method(message, call) if access is not Access.ADMIN else self._kept(method(message, call)))
-            except ServingError as error:
-                code, text = self._refused(service, error)
-            except Exception:
-                log.exception("%s failed", path)
-                code, text = Code.INTERNAL, "internal error"
-            finally:
-                self._open -= 1
-                if self._on_call is not None:
-                    self._tell(context, path, code, len(answer), began)
-            if self._draining.is_set():
-                await self._dismissed.wait()
-            if code is not Code.OK:
-                await _abort(context, code, text)
+                ending.sent = len(answer)
+            await self._end(context, ending)
             return answer
 
         return handle
@@ -162,31 +157,49 @@ class GrpcServer:
         self, service: RpcService, path: str, access: Access, method: Stream
     ) -> Callable[[AsyncIterator[bytes], Context], AsyncGenerator[bytes, None]]:
         async def handle(messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
-            began = time.perf_counter_ns()
-            self._open += 1
-            self._begun += 1
-            sent, code, text = 0, Code.OK, ""
-            try:
+            with self._ending(service, path, context) as ending:
                 call = await self._admitted(context, access)
                 async with aclosing(method(self._until_drain(messages), call)) as answers:
                     async for answer in answers:
-                        sent += len(answer)
+                        ending.sent += len(answer)
                         yield answer
-            except ServingError as error:
-                code, text = self._refused(service, error)
-            except Exception:
-                log.exception("%s failed", path)
-                code, text = Code.INTERNAL, "internal error"
-            finally:
-                self._open -= 1
-                if self._on_call is not None:
-                    self._tell(context, path, code, sent, began)
-            if self._draining.is_set():
-                await self._dismissed.wait()
-            if code is not Code.OK:
-                await _abort(context, code, text)
+            await self._end(context, ending)
 
         return handle
+
+    @contextmanager
+    def _ending(self, service: RpcService, path: str, context: Context) -> Iterator[_Ending]:
+        """Count a call while it runs, make a status of what goes wrong with it, and log it."""
+        began = time.perf_counter_ns()
+        peer = "" if self._on_call is None else context.peer()  # which nobody knows any more once it has left
+        self._open += 1
+        self._begun += 1
+        ending = _Ending()
+        try:
+            yield ending
+        except ServingError as error:
+            if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:
+                log.exception("%s", error.message, exc_info=error.__cause__)
+            ending.code, ending.text = service.refuse(error)
+        except Exception:
+            log.exception("%s failed", path)
+            ending.code, ending.text = Code.INTERNAL, "internal error"
+        except (asyncio.CancelledError, GeneratorExit):
+            ending.code = Code.CANCELLED
+            raise
+        finally:
+            self._open -= 1
+            if self._on_call is not None:
+                ids: Ids | None = CURRENT.get()
+                scope: Scope = {"type": "grpc", "method": "GRPC", "path": path, "client": _client(peer), IDS_KEY: ids}
+                self._on_call(scope, ending.code.name, ending.sent, began)
+
+    async def _end(self, context: Context, ending: _Ending) -> None:
+        """Let the call end by its status, and when the server drains not before its clients know of that."""
+        if self._draining.is_set():
+            await self._dismissed.wait()
+        if ending.code is not Code.OK:
+            await _abort(context, ending.code, ending.text)
 
     async def _admitted(self, context: Context, access: Access) -> RpcCall:
         """Who calls and until when. Raises UNAUTHENTICATED or FORBIDDEN."""
@@ -232,17 +245,6 @@ class GrpcServer:
                 yield message
         finally:
             draining.cancel()
-
-    def _refused(self, service: RpcService, error: ServingError) -> tuple[Code, str]:
-        if error.kind is Kind.MODEL_FAILED and error.__cause__ is not None:
-            log.error("%s", error.message, exc_info=error.__cause__)
-        return service.refuse(error)
-
-    def _tell(self, context: Context, path: str, code: Code, sent: int, began: int) -> None:
-        assert self._on_call is not None
-        ids: Ids | None = CURRENT.get()
-        scope: Scope = {"type": "grpc", "method": "GRPC", "path": path, "client": _client(context.peer()), IDS_KEY: ids}
-        self._on_call(scope, code.name, sent, began)
 
 
 class _Handlers:

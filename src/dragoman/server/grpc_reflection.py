@@ -26,12 +26,11 @@ class ReflectionService:
 
     async def _answer(self, messages: AsyncIterator[bytes], call: RpcCall) -> AsyncGenerator[bytes, None]:
         """One answer per question; what does not exist is an answer, too."""
-        request_class: Any = protos.message_class(f"{self._package}.ServerReflectionRequest")
         async for message in messages:
             try:
-                request = request_class.FromString(message)
-            except Exception as error:
-                raise invalid(f"the message is no ServerReflectionRequest: {error}", "body") from None
+                request: Any = protos.parse(f"{self._package}.ServerReflectionRequest", message)
+            except ValueError:
+                raise invalid("the message is no ServerReflectionRequest", "body") from None
             response: Any = protos.new(f"{self._package}.ServerReflectionResponse")
             response.valid_host = request.host
             response.original_request.CopyFrom(request)

@@ -386,7 +386,7 @@ def test_multi_inference() -> None:
     good = b"\x0a\x0f\x0a\x0d\x0a\x01x\x12\x08\x12\x06\x0a\x04\x00\x00\xa0\x42"
 
     def multi(tasks: list[tuple[str, str]], examples: list[bytes]) -> Any:
-        return asyncio.run(classified.multi(client.gateway, entry, tasks, examples))
+        return asyncio.run(classified.multi(client.gateway, entry, tasks, examples, classified.Terms()))
 
     assert multi([("regress_x_to_y", REGRESS), ("classify_x_to_y", CLASSIFY)], [good]) == [[42.0], [[("", 42.0)]]]
     for tasks, kind, text in (

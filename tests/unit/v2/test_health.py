@@ -277,5 +277,6 @@ def test_a_model_without_a_default_signature_is_unsupported() -> None:
     bare.signatures = {}
     with Client([bare]) as server:
         assert server.infer("bare", GOOD).status == 501
+        assert server.send("GET", "/v2/models/bare/config").status == 501
         assert "bare" in server.send("POST", "/v2/models/bare/generate", {"x": 1}).error
         assert server.send("GET", "/v2/models/bare").json["inputs"] == []

@@ -4,7 +4,7 @@ Python objects for 150,000 floats cost three times what simdjson needs to put th
 looking whether they form a box, so the box is proved here. Made by reading.py, taken apart by arrays.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,8 +41,15 @@ class NumberList:
 
     __slots__ = ("_length", "_numbers", "_shape", "_text", "_tokens")
 
-    def __init__(self, text: bytes, nonfinite: bool = False) -> None:
+    def __init__(self, text: bytes, nonfinite: bool = False, known: tuple[Array, Shape, bool] | None = None) -> None:
+        """`known` are the numbers, their shape, and whether there may be tokens, of a text that `of_each` has parsed among others."""
         self._text = text
+        self._shape: Shape | None
+        self._numbers: Array | None
+        if known is not None:
+            self._numbers, self._shape, self._tokens = known
+            self._length = known[1][0]
+            return
         plain, counts = without_tokens(text) if nonfinite else (text, {})
         self._tokens = bool(counts)
         try:
@@ -54,10 +61,22 @@ class NumberList:
         self._numbers = _numbers(tree)
         if counts and (self._numbers is None or not put_back(self._numbers, counts)):
             raise ValueError("a token is stuck to a digit, or cannot be told from a number")
-        self._shape: Shape | None = _box(tree, plain, self._numbers.size) if self._numbers is not None else None
+        self._shape = _box(tree, plain, self._numbers.size) if self._numbers is not None else None
         del tree  # a parser is free again when nothing points into its document
         if len(plain) <= _SPARE_BYTES and not _spare:
             _spare.append(parser)
+
+    @classmethod
+    def of_each(cls, texts: Sequence[bytes], nonfinite: bool = False) -> "list[NumberList]":
+        """One for each text, parsed together where they are boxes of one shape: for many short lists that is most of the work. Raises as the
+        construction does."""
+        if len(texts) > 1:
+            together = cls(b"[" + b",".join(texts) + b"]", nonfinite)
+            numbers, shape = together._numbers, together.shape
+            if numbers is not None and shape is not None and shape[0] == len(texts) and len(shape) > 1:
+                parts = numbers.reshape(len(texts), -1)
+                return [cls(text, known=(part, shape[1:], together._tokens)) for text, part in zip(texts, parts, strict=True)]
+        return [cls(text, nonfinite) for text in texts]
 
     def __len__(self) -> int:
         return self._length

@@ -63,11 +63,11 @@ def _packed(text: bytes, nonfinite: bool) -> Any:
     The text is valid exactly if the rest and every list are, since a value was exchanged for a value. Returns None when there is no such
     list or anything is odd, and so leaves the verdict to orjson.
     """
-    lists: dict[str, bytes] = {}
+    columns: dict[bytes, dict[str, bytes]] = {}
     marker = os.urandom(6).hex()  # made after the text had come, so that no string in it is taken for a list
     pieces: list[bytes] = []
     done = 0
-    for start, end in _long_gaps(text):
+    for key, start, end in _long_gaps(text):
         opening = _LIST_OPENS.match(text, start, end)
         if opening is None:
             continue
@@ -79,23 +79,26 @@ def _packed(text: bytes, nonfinite: bool) -> Any:
         for _ in range(levels):
             last = text.find(b"]", last, end) + 1 or end
         name = f"{marker}{first}"
-        lists[name] = text[first:last]
+        columns.setdefault(key, {})[name] = text[first:last]
         pieces += (text[done:first], f'"{name}"'.encode())
         done = last
     pieces.append(text[done:])
     rest = b"".join(pieces)
-    if not lists or rest.count(b"[") + rest.count(b"{") > _MAX_BRACKETS:
+    if not columns or rest.count(b"[") + rest.count(b"{") > _MAX_BRACKETS:
         return None
     try:
         tree = parse_with_tokens(rest) if nonfinite else orjson.loads(rest)
-        return replace_strings(tree, {name: NumberList(found, nonfinite) for name, found in lists.items()})
+        lists: dict[str, Any] = {}
+        for column in columns.values():
+            lists.update(zip(column, NumberList.of_each(list(column.values()), nonfinite), strict=True))
+        return replace_strings(tree, lists)
     except (ValueError, RuntimeError):
         return None
 
 
-def _long_gaps(text: bytes) -> list[tuple[int, int]]:
-    """Stretches of at least _LONG bytes outside strings, behind the first string. None at all for a text with escapes or many strings."""
-    gaps: list[tuple[int, int]] = []
+def _long_gaps(text: bytes) -> list[tuple[bytes, int, int]]:
+    """Stretches of at least _LONG bytes outside strings, each with the string before it. None at all for a text with escapes or many strings."""
+    gaps: list[tuple[bytes, int, int]] = []
     if b"\\" in text:
         return gaps
     opening = text.find(b'"')
@@ -103,8 +106,9 @@ def _long_gaps(text: bytes) -> list[tuple[int, int]]:
         close = text.find(b'"', opening + 1)
         if opening < 0 or close < 0:
             return gaps
+        key = text[opening + 1 : close]
         opening = text.find(b'"', close + 1)
         end = opening if opening >= 0 else len(text)
         if end - close > _LONG:
-            gaps.append((close + 1, end))
+            gaps.append((key, close + 1, end))
     return gaps if opening < 0 else []

@@ -33,6 +33,7 @@ _NUMBERS = (
     (b"Inf", b"I", _FOR_PLUS),
     (b"NaN", b"N", _FOR_NAN),
 )
+_FEW_TOKENS = 100
 
 
 def parse_with_tokens(text: bytes) -> Any:
@@ -70,13 +71,29 @@ def without_tokens(text: bytes) -> tuple[bytes, dict[float, int]]:
     """A list of numbers with its tokens written as numbers, and how often each of those was written. For `put_back`."""
     counts: dict[float, int] = {}
     for token, letter, number in _NUMBERS:
-        if letter in text:
-            written = repr(number).encode()
-            shorter, text = text, text.replace(token, written)
-            found = (len(text) - len(shorter)) // (len(written) - len(token))
-            if found:
-                counts[number] = counts.get(number, 0) + found
+        text, found = _replaced(text, token, letter, repr(number).encode())
+        if found:
+            counts[number] = counts.get(number, 0) + found
     return text, counts
+
+
+def _replaced(text: bytes, token: bytes, letter: bytes, written: bytes) -> tuple[bytes, int]:
+    """`text.replace(token, written)` and how often that was done. A few tokens in a long text are found by their letter, in a tenth of the time."""
+    back = token.index(letter)
+    pieces: list[bytes] = []
+    done, place = 0, text.find(letter)
+    for _ in range(_FEW_TOKENS):
+        if place < 0:
+            break
+        start = place - back
+        if start >= done and text.startswith(token, start):
+            pieces += (text[done:start], written)
+            done = start + len(token)
+        place = text.find(letter, max(place + 1, done))
+    else:
+        longer = text.replace(token, written)
+        return longer, (len(longer) - len(text)) // (len(written) - len(token))
+    return (b"".join([*pieces, text[done:]]), len(pieces) // 2) if pieces else (text, 0)
 
 
 def put_back(numbers: Array, counts: dict[float, int]) -> bool:

@@ -6,6 +6,7 @@ inputs (featured.py), and the answer is looked for among its outputs: `classes` 
 
 import math
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -30,27 +31,30 @@ Classes: TypeAlias = list[tuple[str, float]]
 """Label and score of each class of one Example; floats hold float32 values, for that is what the protocol has."""
 
 
-async def classify(
-    gateway: Gateway,
-    entry: Entry,
-    key: str,
-    examples: Sequence[bytes],
-    *,
-    deadline: float = math.inf,
-    caller: str = "",
-    dialect: str = "tfserving",
-    check_method: bool = False,
-) -> list[Classes]:
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On whose behalf, until when (monotonic, seconds) and for which row of the metrics Examples are run.
+
+    With `check_method` a signature that names another method is refused.
+    """
+
+    caller: str = ""
+    deadline: float = math.inf
+    dialect: str = "tfserving"
+    check_method: bool = False
+
+
+async def classify(gateway: Gateway, entry: Entry, key: str, examples: Sequence[bytes], terms: Terms) -> list[Classes]:
     """The classes of each Example by signature `key`, in order. Labels are "" and scores 0.0 where the model has none.
 
-    `examples` holds at least one. The caller has just found the entry: nothing was awaited since. With `check_method` a signature that names
-    another method is refused. Raises INVALID_INPUT in TensorFlow Serving's words, and what Gateway.infer raises.
+    `examples` holds at least one. The caller has just found the entry: nothing was awaited since. Raises INVALID_INPUT in TensorFlow
+    Serving's words, and what Gateway.infer raises.
     """
     signature = entry.signatures[key]
     strict = _parses(signature)
     if strict:
-        _check_classify(signature, check_method)
-    outputs = await _run(gateway, entry, key, examples, strict, deadline, caller, dialect)
+        _check_classify(signature, terms.check_method)
+    outputs = await _run(gateway, entry, key, examples, terms, strict)
     if strict:
         labels, scores = outputs.get(_CLASSES), outputs.get(_SCORES)
         if labels is None and scores is None:
@@ -63,23 +67,13 @@ async def classify(
     return _classes(labels, scores, names, len(examples))
 
 
-async def regress(
-    gateway: Gateway,
-    entry: Entry,
-    key: str,
-    examples: Sequence[bytes],
-    *,
-    deadline: float = math.inf,
-    caller: str = "",
-    dialect: str = "tfserving",
-    check_method: bool = False,
-) -> list[float]:
+async def regress(gateway: Gateway, entry: Entry, key: str, examples: Sequence[bytes], terms: Terms) -> list[float]:
     """One number per Example by signature `key`, in order. Contract as of `classify`."""
     signature = entry.signatures[key]
     strict = _parses(signature)
     if strict:
-        _check_regress(signature, check_method)
-    outputs = await _run(gateway, entry, key, examples, strict, deadline, caller, dialect)
+        _check_regress(signature, terms.check_method)
+    outputs = await _run(gateway, entry, key, examples, terms, strict)
     if strict:
         found = outputs.get(_OUTPUTS)
         if found is None:
@@ -102,11 +96,7 @@ async def multi(
     entry: Entry,
     tasks: Sequence[tuple[str, str]],
     examples: Sequence[bytes],
-    *,
-    deadline: float = math.inf,
-    caller: str = "",
-    dialect: str = "tfserving",
-    check_method: bool = False,
+    terms: Terms,
 ) -> list[list[Classes] | list[float]]:
     """The answers of several signatures to the same Examples, in order; a task is (key, method name). Contract as of `classify`.
 
@@ -122,9 +112,7 @@ async def multi(
     with entry.held():  # so that it is there for the last task, too
         for key, method in tasks:
             ask = classify if method == CLASSIFY else regress
-            answers.append(
-                await ask(gateway, entry, key, examples, deadline=deadline, caller=caller, dialect=dialect, check_method=check_method)
-            )
+            answers.append(await ask(gateway, entry, key, examples, terms))
     return answers
 
 
@@ -143,13 +131,13 @@ def _parses(signature: Signature) -> bool:
     return bool(signature.method) or (len(specs) == 1 and specs[0].name == _INPUTS and specs[0].datatype is BYTES)
 
 
-async def _run(
-    gateway: Gateway, entry: Entry, key: str, examples: Sequence[bytes], strict: bool, deadline: float, caller: str, dialect: str
-) -> Tensors:
+async def _run(gateway: Gateway, entry: Entry, key: str, examples: Sequence[bytes], terms: Terms, strict: bool) -> Tensors:
     signature = entry.signatures[key]
 
     def ask(inputs: Tensors | Rows) -> Awaitable[Tensors]:
-        request = InferRequest(inputs, signature=key, deadline=deadline, caller=caller, strict=not strict, dialect=dialect)
+        request = InferRequest(
+            inputs, signature=key, deadline=terms.deadline, caller=terms.caller, strict=not strict, dialect=terms.dialect
+        )
         return _answer(gateway, entry, request, signature)
 
     if strict:

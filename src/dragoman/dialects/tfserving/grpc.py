@@ -14,7 +14,7 @@ from dragoman.dialects import Access, Services
 from dragoman.dialects.rows import infer
 from dragoman.dialects.rpc import Code, Method, RpcCall
 from dragoman.dialects.tfserving import answers, calls, classified, encode, finding, messages, predict_call, tensor_proto
-from dragoman.dialects.tfserving.classified import Classes
+from dragoman.dialects.tfserving.classified import Classes, Terms
 from dragoman.dialects.tfserving.decode import widen
 from dragoman.dialects.tfserving.room import Room, with_context
 from dragoman.proto import wire
@@ -85,32 +85,14 @@ class PredictionService:
 
     async def _classify(self, message: bytes, call: RpcCall) -> bytes:
         entry, key, examples = self._examples(message)
-        found = await classified.classify(
-            self._gateway,
-            entry,
-            key,
-            examples,
-            deadline=call.deadline,
-            caller=call.caller,
-            dialect="tfserving-grpc-classify",
-            check_method=self._check_methods,
-        )
+        found = await classified.classify(self._gateway, entry, key, examples, self._terms(call, "tfserving-grpc-classify"))
         answer: Any = new(f"{calls.PACKAGE}.ClassificationResponse")
         _tell_classes(answer.result, found)
         return _told(answer, entry, key)
 
     async def _regress(self, message: bytes, call: RpcCall) -> bytes:
         entry, key, examples = self._examples(message)
-        found = await classified.regress(
-            self._gateway,
-            entry,
-            key,
-            examples,
-            deadline=call.deadline,
-            caller=call.caller,
-            dialect="tfserving-grpc-regress",
-            check_method=self._check_methods,
-        )
+        found = await classified.regress(self._gateway, entry, key, examples, self._terms(call, "tfserving-grpc-regress"))
         answer: Any = new(f"{calls.PACKAGE}.RegressionResponse")
         _tell_numbers(answer.result, found)
         return _told(answer, entry, key)
@@ -131,16 +113,7 @@ class PredictionService:
         entry = calls.find(self._gateway, first)
         keys = [_key_of(entry, task.model_spec) for task in tasks]
         asked = [(key, task.method_name) for key, task in zip(keys, tasks, strict=True)]
-        found = await classified.multi(
-            self._gateway,
-            entry,
-            asked,
-            examples,
-            deadline=call.deadline,
-            caller=call.caller,
-            dialect="tfserving-grpc-multi",
-            check_method=self._check_methods,
-        )
+        found = await classified.multi(self._gateway, entry, asked, examples, self._terms(call, "tfserving-grpc-multi"))
         answer: Any = new(f"{calls.PACKAGE}.MultiInferenceResponse")
         for (key, method), values in zip(asked, found, strict=True):
             result = answer.results.add()
@@ -150,6 +123,9 @@ class PredictionService:
             else:
                 _tell_numbers(result.regression_result, values)
         return _bytes(answer)
+
+    def _terms(self, call: RpcCall, dialect: str) -> Terms:
+        return Terms(call.caller, call.deadline, dialect, self._check_methods)
 
     def _examples(self, message: bytes) -> tuple[Entry, str, list[bytes]]:
         """Who answers a Classify or Regress call, by which signature, and its Examples. The entry is found last: nothing is awaited after."""

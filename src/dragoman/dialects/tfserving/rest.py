@@ -16,6 +16,7 @@ from dragoman.dialects import SHARED, Access, Answer, Request, Route, Services, 
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
+from dragoman.dialects.tfserving.classified import Terms
 from dragoman.dialects.tfserving.room import Room
 from dragoman.serving.gateway import Entry
 
@@ -107,16 +108,14 @@ class TFServing:
 
     async def _classify(self, request: Request, name: str, version: str, label: str) -> Answer:
         entry, key, asked = await self._examples(request, name, version, label)
-        found = await classified.classify(
-            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-classify", check_method=self._check_methods
-        )
+        terms = Terms(request.caller, dialect="tfserving-classify", check_method=self._check_methods)
+        found = await classified.classify(self._gateway, entry, key, asked, terms)
         return _results(request, encode.classes(found))
 
     async def _regress(self, request: Request, name: str, version: str, label: str) -> Answer:
         entry, key, asked = await self._examples(request, name, version, label)
-        found = await classified.regress(
-            self._gateway, entry, key, asked, caller=request.caller, dialect="tfserving-regress", check_method=self._check_methods
-        )
+        terms = Terms(request.caller, dialect="tfserving-regress", check_method=self._check_methods)
+        found = await classified.regress(self._gateway, entry, key, asked, terms)
         return _results(request, encode.numbers(found))
 
     async def _examples(self, request: Request, name: str, version: str, label: str) -> tuple[Entry, str, list[bytes]]:

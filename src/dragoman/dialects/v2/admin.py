@@ -1,11 +1,12 @@
 """The Open Inference Protocol's extensions around models: repository, configuration, statistics, logging and trace settings.
 
-Contributes endpoints to the router in rest.py. Shared memory is answered with a plain refusal and not listed as an extension.
+Contributes endpoints to the router in rest.py; how the parameters of load requests are read serves grpc_admin.py, too. Shared memory is
+answered with a plain refusal and not listed as an extension.
 """
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -14,6 +15,7 @@ from dragoman.core.errors import invalid
 from dragoman.dialects import Access, Answer, Request, Services
 from dragoman.dialects.documents import json_object, shown
 from dragoman.dialects.v2 import facts
+from dragoman.dialects.v2.assembly import find
 from dragoman.dialects.v2.routes import Endpoint
 
 EXTENSIONS: Final = ("model_repository", "model_repository(unload_dependents)", "model_configuration", "statistics", "trace", "logging")
@@ -71,10 +73,7 @@ class Admin:
         body = await self._object(request)
         parameters = body.get("parameters", {})
         config, files = overrides(parameters, _decoded)
-        version = parameters.get("version", "")
-        if isinstance(version, bool) or not isinstance(version, str | int):
-            raise invalid(f"the parameter 'version' is {shown(version)}, expected a version, an alias or a stage of a registered model")
-        await self._services.operations.load(name, config, files, str(version))
+        await self._services.operations.load(name, config, files, version_to_load(parameters))
         return _json({"name": name, "load": True})
 
     async def _unload(self, request: Request, name: str) -> Answer:
@@ -82,16 +81,13 @@ class Admin:
         parameters = body.get("parameters", {})
         if not isinstance(parameters, dict):
             raise invalid(f"'parameters' is {shown(parameters)}, expected an object")
-        members_too = parameters.get("unload_dependents", False)
-        if not isinstance(members_too, bool):
-            raise invalid(f"'unload_dependents' is {shown(members_too)}, expected true or false")
-        await self._services.operations.unload(name, members_too=members_too)
+        await self._services.operations.unload(name, members_too=unload_members(parameters))
         return _json({"name": name, "unload": True})
 
     # --- facts about models ---
 
     async def _config(self, request: Request, name: str, version: str = "") -> Answer:
-        return _json(facts.configuration(self._gateway.find(name, version)))
+        return _json(facts.configuration(find(self._gateway, name, version)))
 
     async def _statistics(self, request: Request, name: str = "", version: str = "") -> Answer:
         return _json(await facts.statistics(self._services, name, version))
@@ -132,6 +128,22 @@ def overrides(parameters: object, decoded: Callable[[str, Any], bytes]) -> tuple
     if files and not config:
         raise invalid("a load request with files needs the parameter 'config' too")
     return config, files
+
+
+def version_to_load(parameters: Mapping[str, Any]) -> str:
+    """The version of a registered model that a load request names, "" for none. Raises INVALID_INPUT."""
+    version = parameters.get("version", "")
+    if isinstance(version, bool) or not isinstance(version, str | int):
+        raise invalid(f"the parameter 'version' is {shown(version)}, expected a version, an alias or a stage of a registered model")
+    return str(version)
+
+
+def unload_members(parameters: Mapping[str, Any]) -> bool:
+    """Whether an unload request is for the members of a composed model, too. Raises INVALID_INPUT."""
+    members_too = parameters.get("unload_dependents", False)
+    if not isinstance(members_too, bool):
+        raise invalid(f"'unload_dependents' is {shown(members_too)}, expected true or false")
+    return members_too
 
 
 def _decoded(key: str, value: Any) -> bytes:

@@ -8,6 +8,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import Services
+from dragoman.dialects.v2.assembly import default_signature, find
 from dragoman.dialects.v2.statistics import model_statistics
 from dragoman.serving.gateway import Entry, Gateway, VersionStatus
 from dragoman.serving.triton import describe
@@ -46,14 +47,14 @@ def _described(spec: TensorSpec) -> dict[str, Any]:
 
 
 def configuration(entry: Entry) -> dict[str, Any]:
-    """The model's configuration as Triton writes it."""
-    return describe(entry.spec, entry.signatures[""], entry.servable.platform)
+    """The model's configuration as Triton writes it. Raises UNSUPPORTED for a model without a default signature."""
+    return describe(entry.spec, default_signature(entry), entry.servable.platform)
 
 
 async def statistics(services: Services, name: str, version: str) -> dict[str, Any]:
     """The counters of one version, of all versions of a model, or of all models. Unknown ones are errors, not empty lists."""
     if name:
-        services.gateway.find(name, version)
+        find(services.gateway, name, version)
     return model_statistics(await asyncio.to_thread(services.meters.totals, name, version))
 
 

@@ -11,7 +11,7 @@ from dragoman.dialects import Access, Services
 from dragoman.dialects.documents import shown
 from dragoman.dialects.rpc import Method, RpcCall
 from dragoman.dialects.v2 import facts
-from dragoman.dialects.v2.admin import overrides
+from dragoman.dialects.v2.admin import overrides, unload_members, version_to_load
 from dragoman.dialects.v2.assembly import find
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.proto import messages
@@ -98,17 +98,11 @@ class Admin:
     async def _load(self, request: Any) -> dict[str, Any]:
         parameters = _chosen(request.parameters)
         config, files = overrides(parameters, _file)
-        version = parameters.get("version", "")
-        if isinstance(version, bool) or not isinstance(version, str | int):
-            raise invalid(f"the parameter 'version' is {shown(version)}, expected a version, an alias or a stage of a registered model")
-        await self._services.operations.load(request.model_name, config, files, str(version))
+        await self._services.operations.load(request.model_name, config, files, version_to_load(parameters))
         return {}
 
     async def _unload(self, request: Any) -> dict[str, Any]:
-        members_too = _chosen(request.parameters).get("unload_dependents", False)
-        if not isinstance(members_too, bool):
-            raise invalid(f"'unload_dependents' is {shown(members_too)}, expected true or false")
-        await self._services.operations.unload(request.model_name, members_too=members_too)
+        await self._services.operations.unload(request.model_name, members_too=unload_members(_chosen(request.parameters)))
         return {}
 
     # --- settings ---
@@ -139,11 +133,10 @@ def _by_messages(name: str, handler: Handler) -> Callable[[bytes, RpcCall], Awai
     """A method of bytes out of one of messages."""
 
     async def answer(message: bytes, call: RpcCall) -> bytes:
-        request = messages.message_class(f"inference.{name}Request")
         try:
-            given = request.FromString(message)
-        except Exception as error:
-            raise invalid(f"the message is no {name}Request: {error}", "body") from None
+            given = messages.parse(f"inference.{name}Request", message)
+        except ValueError:
+            raise invalid(f"the message is no {name}Request", "body") from None
         response = messages.new(f"inference.{name}Response")
         messages.parse_json(await handler(given), response, _DEEPEST)
         return response.SerializeToString()

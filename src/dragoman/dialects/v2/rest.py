@@ -77,9 +77,8 @@ class V2:
         body = await request.body()
         if encoding is not None:
             body = await inflated(body, encoding, self._max_inflated)
-        entry = find(
-            self._gateway, model, version
-        )  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
+        # From here to gateway.infer nothing is awaited, so the entry cannot be drained in between.
+        entry = find(self._gateway, model, version)
         asked, plan = codec.decode(entry, body, json_size)
         response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)

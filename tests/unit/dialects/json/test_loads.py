@@ -216,6 +216,57 @@ def test_several_packed_lists_keep_their_places() -> None:
     assert got["signature_name"] == "s"
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"a": [[float(n) for n in range(2_000)]] * 5},
+        {"a": [list(range(2_000))] * 5, "b": [[0.5] * 2_000] * 5},
+        {"a": [[[1.5, 2.5]] * 1_000] * 5, "b": [list(range(2_000))] * 5},
+        {"a": [[1] * 2_000, [1] * 2_001, [1] * 2_000]},
+        {"a": [[1] * 2_000, [[1] * 2_000], [1] * 2_000]},
+        {"a": [[1] * 2_000, [1.5] * 2_000, [2**63] * 2_000]},
+        {"a": [[1] * 2_000, [True] * 2_000]},
+        {"a": [[1] * 2_000, [math.nan] * 2_000, [math.inf] * 2_000]},
+    ],
+    ids=lambda columns: f"{len(columns)} columns of {len(columns['a'])}",
+)
+def test_lists_of_many_objects_are_what_they_are_alone(columns: dict[str, list[Any]]) -> None:
+    """Rows whose lists are alike are parsed together; each keeps its own length, items and array."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    got = loads(json.dumps({"rows": rows}).encode(), nonfinite=True)["rows"]
+    for row, expected in zip(got, rows, strict=True):
+        for name, values in expected.items():
+            assert len(row[name]) == len(values)
+            assert repr(list(row[name])) == repr(values)
+            if not isinstance(values[0], bool):
+                assert np.array_equal(array_of(row[name], FP64), np.array(values, float), equal_nan=True)
+        if "b" in row and isinstance(expected["a"][0], int):
+            assert array_of(row["a"], INT64).tolist() == expected["a"]  # decimals beside it do not make decimals of it
+
+
+@pytest.mark.parametrize("bad", ["[{n}],[{n}]", "[{n}],1]", "[[{n},[1]]", "[{n}]]", "[{n},[1]"])
+def test_lists_that_make_up_for_each_other_are_refused(bad: str) -> None:
+    """What is no JSON alone is none among others, whatever is on either side of it."""
+    numbers = ",".join(["1"] * 3_000)
+    for rows in (("[{n}]", bad), (bad, "[{n}]"), (bad, bad), (bad, "[[{n}]]", "[{n}]"), ("[[{n},[1]]", bad, "[{n}],[{n}]")):
+        text = '{"rows":[' + ",".join('{"a":' + row.format(n=numbers) + "}" for row in rows) + "]}"
+        with pytest.raises(ValueError):
+            json.loads(text)
+        error_of(text.encode())
+
+
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "Inf", "-Inf"])
+@pytest.mark.parametrize("count", [1, 3, 99, 100, 101, 5_000])
+def test_few_and_many_tokens(token: str, count: int) -> None:
+    """A few are looked for one by one, many are replaced at once."""
+    words = [token] * count + ["1.5"] * (6_000 - count)
+    random.Random(count).shuffle(words)
+    got = array_of(loads(f'{{"a":[{",".join(words)}]}}'.encode(), nonfinite=True)["a"], FP64)
+    assert got.tolist().count(1.5) == 6_000 - count
+    assert int(np.count_nonzero(~np.isfinite(got))) == count
+    assert np.array_equal(np.isfinite(got), np.array([word == "1.5" for word in words]))
+
+
 def test_a_string_cannot_pass_for_a_packed_list() -> None:
     """Text that looks like JSON, braces, quotes and colons inside strings changes nothing."""
     odd = {"a": ": [1,2,3]}", "b": "[" * 5_000, "c": "x" * 10_000, "d": LONG, "e": ", " * 5_000, "f": {"g": LONG}}
