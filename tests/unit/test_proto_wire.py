@@ -156,9 +156,10 @@ def test_text_must_be_text() -> None:
 
 def test_endless_little_fields_are_refused() -> None:
     """A message of more fields than any client sends does not keep the server busy."""
-    with pytest.raises(ServingError, match="more than 4194304 fields"):
-        for _ in fields(b"\x0a\x00" * ((1 << 22) + 1)):
-            pass
+    message = b"\x0a\x00" * ((1 << 16) + 1)
+    with pytest.raises(ServingError, match="more than 65536 fields"):
+        list(fields(message))
+    assert len(list(fields(message, wire.ELEMENTS))) == (1 << 16) + 1
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ class InferResponse:
     timings: Timings
     parameters: Mapping[str, Value] = EMPTY
     more: bool = False
-    """Of a stream: whether another part follows."""
+    """Of a stream: whether another part may follow. The end may come as a response without outputs."""
 
 
 @dataclass(slots=True)

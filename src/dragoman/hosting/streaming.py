@@ -1,4 +1,4 @@
-"""Answers in parts: a model that streams hands all parts but the last to `request.part`; the last one is the answer. Called by servables.
+"""Answers in parts: a model that streams hands each to `request.part` as it comes; its answer is only that it has ended. Called by servables.
 
 So a stream is a request like any other to queues, batchers, deadlines and cancellation, near or far.
 """
@@ -10,6 +10,7 @@ from contextlib import closing
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, InferRequest, InferResponse, Model, Timings
+from dragoman.core.tensors import Tensors
 from dragoman.hosting.batch import Payload
 
 AHEAD = 16
@@ -19,19 +20,14 @@ MOST_WAITING = 10_000
 
 
 def run(model: Model, call: Call, request: InferRequest) -> Payload:
-    """The model's answer to a call; to a request that wants parts, its last part, after all others have been handed over."""
+    """The model's answer to a call; to a request that wants parts one without outputs, after all parts have been handed over."""
     part = request.part
     if part is None or not getattr(model, "streams", False):
         return model.predict(call)
-    last: Payload | None = None
     with closing(model.stream(call)) as parts:  # type: ignore[attr-defined] # streams says that it is there
         for each in parts:
-            if last is not None:
-                part(last)
-            last = each
-    if last is None:
-        raise ServingError(Kind.MODEL_FAILED, "the model ended its stream without a part")
-    return last
+            part(each)
+    return Tensors([])
 
 
 class Parts:
@@ -61,7 +57,7 @@ class Parts:
     async def read(
         self, infer: Callable[[InferRequest], Awaitable[InferResponse]], request: InferRequest
     ) -> AsyncGenerator[InferResponse, None]:
-        """All parts, and the answer as the last. Whoever stops reading has cancelled the request."""
+        """All parts, and the answer, which has no outputs where there were parts. Whoever stops reading has cancelled the request."""
         answer = asyncio.ensure_future(infer(request))
         answer.add_done_callback(lambda _: self._queue.put_nowait(None))
         try:

@@ -26,8 +26,10 @@ _UINT64 = 1 << 64
 _KEYS = 1 << 32
 _VARINT_BYTES = 10
 _WIDTHS = {FIXED64: 8, FIXED32: 4}
-_MOST_FIELDS = 1 << 22
-"""Fields of one message: some seconds of walking. More is only made to keep a server busy."""
+_MOST_FIELDS = 1 << 16
+"""Fields of one message. More is only made to keep a server busy: where walking takes a microsecond each, what is made of them takes more."""
+ELEMENTS: Final = 1 << 22
+"""As many where a field is an element of a tensor, such as a text: some seconds of walking."""
 
 
 def tag(number: int, wire_type: int) -> int:
@@ -38,18 +40,18 @@ def tag(number: int, wire_type: int) -> int:
 # --- reading ---
 
 
-def fields(message: Buffer) -> Iterator[tuple[int, Any]]:
+def fields(message: Buffer, most: int = _MOST_FIELDS) -> Iterator[tuple[int, Any]]:
     """Every field in the order in which it lies there, as its tag and its value: an int for VARINT, else a view of the value's bytes.
 
     Compare with `tag(number, wire_type)`: what compares equal to none of the tags that one knows is a field of a later version, or one
     of another type than it should be, which protobuf leaves unread, too. Nothing is copied; the views keep the message alive. Raises
-    INVALID_INPUT, possibly after some fields.
+    INVALID_INPUT, possibly after some fields, also where there are more than `most`.
     """
     view = memoryview(message)
     end = len(view)
     at = 0
     try:
-        for _ in range(_MOST_FIELDS):
+        for _ in range(most):
             if at == end:
                 return
             key = view[at]
@@ -83,7 +85,7 @@ def fields(message: Buffer) -> Iterator[tuple[int, Any]]:
     except IndexError:
         raise _ended("it ends inside a field") from None
     if at < end:
-        raise invalid(f"the message has more than {_MOST_FIELDS} fields", "body")
+        raise invalid(f"the message has more than {most} fields", "body")
 
 
 def text(value: memoryview, what: str) -> str:

@@ -245,8 +245,8 @@ class PlainModel:
             for piece in self._pieces(rows[0]):
                 silent = False
                 yield Rows([{UNNAMED: piece}])
-            if silent:
-                yield Rows([{UNNAMED: "" if self._texts() else None}])
+            if silent and self._texts():
+                yield Rows([{UNNAMED: ""}])
 
     def close(self) -> None:
         """Forget the model; its own `close` is called once."""

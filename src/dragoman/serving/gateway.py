@@ -259,7 +259,7 @@ class Gateway:
         return answers
 
     async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """Like infer, for models that answer in parts; a model that does not gives one part.
+        """Like infer, for models that answer in parts; a model that does not gives one part. The end is no part, so there may be none.
 
         Metered as one request that lasts until its last part is taken; a caller that stops before has cancelled it.
         """
@@ -271,7 +271,8 @@ class Gateway:
             async with aclosing(entry.servable.stream(request)) as responses:
                 async for response in responses:
                     timings = response.timings
-                    yield response
+                    if response.more or response.outputs.items:
+                        yield response
         if timings is not None:
             meter.succeeded(begin, time.monotonic_ns(), timings)
 

@@ -181,11 +181,11 @@ def test_an_error_before_the_first_event_is_an_error(server: Client) -> None:
     assert "bad word" in reply.error
 
 
-def test_an_empty_stream_is_the_models_failure(server: Client) -> None:
-    """A stream without a response has nothing to send as its first event."""
+def test_an_empty_stream_is_an_event_without_outputs(server: Client) -> None:
+    """A generator that yields nothing has not failed."""
     reply = server.send("POST", WORDS, {"text_input": ""})
-    assert reply.status == 500
-    assert "without a response" in reply.error
+    assert reply.status == 200
+    assert events(reply.body) == [{"model_name": "words", "model_version": "1"}]
 
 
 def test_a_client_that_leaves_ends_the_stream(server: Client) -> None:

@@ -257,9 +257,9 @@ def test_models_that_answer_in_parts(server: Client) -> None:
 
 
 def test_the_flag_of_the_end(server: Client) -> None:
-    """Where the last part could not tell that it is the last, an empty answer does, for who asked; the parameter must be a boolean."""
+    """Who asked gets the end by an empty answer where the last part could not tell it, others at the last part; it must be a boolean."""
     unknown = text_request("a ...", id="u")
-    assert [final(answer) for answer in streamed(server, unknown.SerializeToString())] == [False, False]
+    assert [final(answer) for answer in streamed(server, unknown.SerializeToString())] == [False, True]
     unknown.parameters["triton_enable_empty_final_response"].bool_param = True
     answers = streamed(server, unknown.SerializeToString())
     assert [final(answer) for answer in answers] == [False, False, True]
@@ -271,6 +271,17 @@ def test_the_flag_of_the_end(server: Client) -> None:
     answers = streamed(server, asked.SerializeToString(), wrong.SerializeToString())
     assert final(answers[0])
     assert "must be true or false" in answers[1].error_message
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_parts_at_all(server: Client, asked: bool) -> None:
+    """Are one answer without outputs: nobody waits for ever."""
+    request = text_request("", id="none")
+    if asked:
+        request.parameters["triton_enable_empty_final_response"].bool_param = True
+    (answer,) = streamed(server, request.SerializeToString())
+    assert final(answer)
+    assert (answer.infer_response.id, list(answer.infer_response.outputs), answer.error_message) == ("none", [], "")
 
 
 def test_who_stops_reading_cancels(server: Client) -> None:

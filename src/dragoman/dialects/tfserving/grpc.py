@@ -177,7 +177,7 @@ def _read_examples(given: Sequence[memoryview], room: Room) -> list[bytes]:
                 continue
             if field != kind:  # one of the two: the later one
                 kind, examples, contexts = field, [], []
-            for inner, content in wire.fields(value):
+            for inner, content in wire.fields(value, wire.ELEMENTS):
                 if inner == _FIRST:
                     examples.append(bytes(content))
                 elif inner == _SECOND and field == _SECOND:

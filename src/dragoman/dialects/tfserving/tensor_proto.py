@@ -92,7 +92,7 @@ def decode(name: str, message: Buffer, room: Room) -> Tensor:
     shape: list[int] = []
     content: Buffer = b""
     pieces: dict[int, list[Any]] = {}
-    for key, value in wire.fields(message):
+    for key, value in wire.fields(message, wire.ELEMENTS):
         if key == _CONTENT:
             content = value
         elif key == _DTYPE:

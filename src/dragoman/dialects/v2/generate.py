@@ -12,7 +12,7 @@ import orjson
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.files import decode_files
-from dragoman.core.model import EMPTY, InferRequest, InferResponse
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, Timings
 from dragoman.core.rows import checked
 from dragoman.core.tensors import Form, Rows, Tensor, Tensors, TensorSpec, element_count
 from dragoman.dialects.json import NumbersError, array_of
@@ -109,8 +109,10 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
 
 
 async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> AsyncGenerator[bytes, None]:
-    """Server-sent events, one per response. An error before the first is raised, so that it becomes a normal error answer; later it is
-    an event of its own, the last one."""
+    """Server-sent events, one per response, and one without outputs where there is none at all.
+
+    An error before the first is raised, so that it becomes a normal error answer; later it is an event of its own, the last one.
+    """
     begun = False
     try:
         async with aclosing(gateway.stream(entry, request)) as responses:
@@ -124,7 +126,7 @@ async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> Async
         yield _event(error_body(error))
         return
     if not begun:
-        raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' ended its answer without a response")
+        yield _event(encode(entry, request, InferResponse(Tensors([]), Timings())))
 
 
 def _event(text: bytes) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.model import InferRequest
+from dragoman.core.model import InferRequest, InferResponse
 from dragoman.core.tensors import Rows
 from dragoman.dialects import Access, Services, check_table
 from dragoman.dialects.refusals import words
@@ -51,7 +51,11 @@ class InferenceService:
         return grpc_stream.run(messages, lambda message: self._parts(message, call))
 
     async def _parts(self, message: bytes, call: RpcCall) -> AsyncGenerator[list[Buffer], None]:
-        """One ModelInferResponse per part of the answer to one message of a stream."""
+        """One ModelInferResponse per part of the answer to one message of a stream.
+
+        Who wants the end told apart gets each part as it comes. All others find the end at the last part, for which each part has to wait
+        until the next is there.
+        """
         asked = grpc_codec.read(message)
         end_apart = grpc_codec.stream_flag(asked)
         entry, request, plan = self._decoded(asked, call)
@@ -60,11 +64,25 @@ class InferenceService:
             yield grpc_codec.encode(entry, request, response, plan, last=True)
             return
         ended = False
-        async with aclosing(self._gateway.stream(entry, request)) as responses:
-            async for response in responses:
-                ended = not response.more
-                yield grpc_codec.encode(entry, request, response, plan, last=ended)
-        if end_apart and not ended:
+        held: InferResponse | None = None
+        try:
+            async with aclosing(self._gateway.stream(entry, request)) as responses:
+                async for response in responses:
+                    if held is not None:
+                        yield grpc_codec.encode(entry, request, held, plan, last=False)
+                        held = None
+                    if response.more and not end_apart:
+                        held = response
+                    else:
+                        ended = not response.more
+                        yield grpc_codec.encode(entry, request, response, plan, last=ended)
+        except ServingError:
+            if held is not None:
+                yield grpc_codec.encode(entry, request, held, plan, last=False)
+            raise
+        if held is not None:
+            yield grpc_codec.encode(entry, request, held, plan, last=True)
+        elif not ended:  # by an answer without outputs, also where there was no part at all: nobody waits for one that never comes
             yield grpc_codec.final(entry, request)
 
     def _decoded(self, asked: grpc_codec.Message, call: RpcCall) -> tuple[Entry, InferRequest, Plan]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dragoman.core.errors import invalid
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
 from dragoman.core.tensors import BOOL, Array, Datatype, Shape, Tensor
 from dragoman.dialects.v2.assembly import (
@@ -211,7 +211,7 @@ def _typed(declared: _Declared, model: str) -> Array:
     own = _FIELD_OF.get(datatype.name, 0)
     pieces: list[Any] = []
     for contents in declared.contents:
-        for key, value in fields(contents):
+        for key, value in fields(contents, wire.ELEMENTS):
             number, wire_type = key >> 3, key & 7
             if number not in _CONTENTS_FIELDS or wire_type not in (LENGTH, _CONTENTS_FIELDS[number][1]):
                 continue
@@ -237,7 +237,10 @@ def _elements(pieces: list[Any], datatype: Datatype, number: int, where: str) ->
         elements[:] = [bytes(piece) for piece in pieces]
         return elements
     if layout != VARINT:
-        return wire.fixed_numbers(pieces, dtype).copy()
+        try:
+            return wire.fixed_numbers(pieces, dtype).copy()
+        except ServingError as error:
+            raise invalid(f"{where}: {error.message}") from None
     numbers = wire.varint_numbers(pieces)
     if datatype is BOOL:
         truth: Array = numbers != 0
