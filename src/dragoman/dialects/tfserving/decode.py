@@ -40,11 +40,12 @@ def document(body: bytes) -> dict[str, Any]:
     if not body:
         raise messages.empty_document()
     try:
-        tree = _tree(body)
+        read = _tree(body)
     except JsonSyntaxError as error:
         raise messages.not_json(error) from None
-    if type(tree) is not dict:
+    if type(read) is not dict:
         raise messages.document_error(body, "Is not object")
+    tree: dict[str, Any] = read
     texts = [value for value in tree.values() if type(value) is str]
     # Nothing but numbers stands behind the last quote of the documents whose length would make this dear.
     if body.count(b'"', 0, body.rfind(b'"') + 1) > 2 * (len(tree) + len(texts)):
