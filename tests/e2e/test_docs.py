@@ -16,7 +16,7 @@ from tests.e2e.workspace import READING, ROOT, example_models, populate, run
 from tests.models import build, documented
 
 OIP = "docs/dialects/open-inference-protocol.md"
-TFSERVING = "docs/dialects/tensorflow-serving.md"
+TFSERVING = "docs/dialects/tfserving.md"
 SUBMARINE = "docs/dialects/submarine.md"
 MLFLOW = "docs/dialects/mlflow.md"
 GRADIENT = "docs/dialects/gradient.md"

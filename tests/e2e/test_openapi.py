@@ -41,7 +41,11 @@ def document(server: Running) -> Any:
 def fits_always(path: str) -> bool:
     """Whether the schema says all that matters. JSON Schema has no words for shape and data, or rows, that must agree with each other, and
     none for what a model itself refuses."""
-    return path.startswith(("/dragoman/", "/v1/models/iris/", "/v1/models/scalar/"))
+    return not on_examples(path) and path.startswith(("/dragoman/", "/v1/models/iris/", "/v1/models/scalar/"))
+
+
+def on_examples(path: str) -> bool:
+    return path.endswith((":classify", ":regress"))
 
 
 def takes_more(path: str) -> bool:
@@ -65,6 +69,8 @@ def test_operations_answer_as_documented(server: Running) -> None:
     operations = [result.ok() for result in described.get_all_operations()]
     assert len(operations) >= 4 + 2 * len(MODELS) - 2 + 4 * len(MODELS) + 20
     for operation in operations:
+        if on_examples(operation.path) and "/iris/" not in operation.path:
+            continue  # they are described alike for all
         try_out(operation, GenerationMode.POSITIVE)
         if operation.body:
             try_out(operation, GenerationMode.NEGATIVE)

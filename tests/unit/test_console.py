@@ -330,14 +330,14 @@ def test_the_document_is_valid_openapi() -> None:
 
 
 def test_the_document_describes_what_is_served() -> None:
-    """Two routes per version with the model's own names; TensorFlow Serving's only for versions that it could name."""
+    """The routes of each version with the model's own names; TensorFlow Serving's only for versions that it could name."""
     site = Site()
     site.serve("a b")
     site.serve("text", "v2")
     paths = document(site)["paths"]
     assert {p for p in paths if p.startswith("/v")} == {
         "/v2/models/a%20b/versions/1/infer",
-        "/v1/models/a%20b/versions/1:predict",
+        *(f"/v1/models/a%20b/versions/1:{verb}" for verb in ("predict", "classify", "regress")),
         "/v2/models/text/versions/v2/infer",
     }
     assert {"/models/a%20b:1/predict", "/models/text:v2", "/predictions", "/predict", "/predictions/{id}"} <= paths.keys()
@@ -345,6 +345,10 @@ def test_the_document_describes_what_is_served() -> None:
     assert body["example"]["inputs"][0]["name"] == "X"
     tensor = body["schema"]["properties"]["inputs"]["items"]
     assert tensor["properties"]["name"]["const"] == "X"
+    examples = paths["/v1/models/a%20b/versions/1:classify"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    taken = jsonschema_rs.validator_for(examples)
+    taken.validate({"signature_name": "s", "context": {"n": 1}, "examples": [{"x": [1.5, 2]}, {"y": {"b64": "AA=="}}]})
+    assert not any(map(taken.is_valid, ({}, {"examples": []}, {"examples": [{"x": None}]}, {"examples": [[1]]}, {"context": {"x": 1}})))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ PAGES = [
 ]
 DIALECT_PAGES = {
     "v2": "open-inference-protocol.md",
-    "tfserving": "tensorflow-serving.md",
+    "tfserving": "tfserving.md",
     "tungsten": "tungsten.md",
     "mlflow_registry": "mlflow.md",
     "scoring": "mlflow.md",

@@ -11,6 +11,9 @@ from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP16, UINT16, Da
 
 Schema = dict[str, Any]
 
+LABELS: Schema = {"type": "array", "items": {"type": "array", "prefixItems": [{"type": "string"}, {}], "minItems": 2, "maxItems": 2}}
+"""What :classify says of one example: label and score of each class. A score may be a bare NaN, which is no JSON."""
+
 _BINARY_ONLY = frozenset({FP16, BF16})
 _NOT_IN_TFS = frozenset({FP16, BF16, UINT16})
 _NAMES = [name for name, each in DATATYPES.items() if each.kind != "complex"]
@@ -85,6 +88,27 @@ def tfs_request(signature: Signature) -> Schema | None:
 def tfs_answer() -> Schema:
     """Rows under `predictions`, columns under `outputs`. NaN and infinities stand there as bare words, which are no JSON."""
     return {"type": "object", "oneOf": [{"required": ["predictions"]}, {"required": ["outputs"]}]}
+
+
+def tfs_examples() -> Schema:
+    """TensorFlow Serving's body of :classify and :regress. What a feature has to be is the model's business, so any is allowed here."""
+    kinds: tuple[Schema, ...] = ({"type": "number"}, {"type": "boolean"}, _element(BYTES))
+    feature: Schema = {"anyOf": [form for kind in kinds for form in (kind, {"type": "array", "items": kind})]}
+    features: Schema = {"type": "object", "additionalProperties": feature}
+    return {
+        "type": "object",
+        "required": ["examples"],
+        "properties": {
+            "signature_name": {"type": "string"},
+            "context": {**features, "description": "features that every example gets"},
+            "examples": {"type": "array", "minItems": 1, "items": features},
+        },
+    }
+
+
+def tfs_results(result: Schema) -> Schema:
+    """Its answer, with one result per example."""
+    return {"type": "object", "required": ["results"], "properties": {"results": {"type": "array", "minItems": 1, "items": result}}}
 
 
 def _v2_tensor(spec: TensorSpec | None) -> Schema:

@@ -74,6 +74,10 @@ def _inference(entry: Entry) -> dict[str, Any]:
         tfs_content = {"schema": tfs_request, **({"example": {"instances": rows}} if rows else {})}
         tfs_answers = {"application/json": {"schema": bodies.tfs_answer()}}
         routes[f"/v1/models/{where}:predict"] = _post(f"{summary} (TensorFlow Serving).", tfs_content, tfs_answers)
+        for verb, result in (("classify", bodies.LABELS), ("regress", {})):
+            results = {"application/json": {"schema": bodies.tfs_results(result)}}
+            text = f"Let model '{name}' version {entry.version} {verb} examples (TensorFlow Serving)."
+            routes[f"/v1/models/{where}:{verb}"] = _post(text, {"schema": bodies.tfs_examples()}, results)
     return routes
 
 

@@ -119,6 +119,25 @@ def test_not_json(body: bytes) -> None:
     assert " at offset: " in reply.error
 
 
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"instances": [1.0], "instances": [4.0], "instances": []}', {"predictions": [2.5]}),
+        ('{"inputs": [1.0], "u": {"inputs": 3}, "inputs": [4.0]}', {"outputs": [2.5]}),
+        ('{"u": {"inputs": 3}, "inputs": [NaN, 1.0][0], "inputs": [4.0]}', None),
+        ('{"u": [{"inputs": 3}, "inputs"], "inputs": [1.0], "inputs": "inputs"} and more', {"outputs": [2.5]}),
+        ('{"signature_name": "", "inputs": [1.0], "signature_name": "nothing"}', {"outputs": [2.5]}),
+        ('{"signature_name": "serving_default", "instances": [{"x": 1.0}], "u": "instances"}', {"predictions": [2.5]}),
+        ('{"inputs": {"x": [1.0], "inputs": 1}, "inputs": 4.0}', {"outputs": [2.5]}),
+        ('{"inputs": 1.0, "inputs": 4.0, "instances": [1.0]}', None),
+    ],
+)
+def test_of_equal_keys_the_first_counts(body: str, answer: Any) -> None:
+    """Of those of the document, that is, wherever else the word stands; all else holds for what is left."""
+    reply = client().predict("half", body.encode())
+    assert (reply.status, reply.json) == (200, answer) if answer else reply.status == 400
+
+
 def test_long_rows_keep_their_nesting() -> None:
     """A batch of images goes through as it is, and a ragged one is refused with its row."""
     ours = client()

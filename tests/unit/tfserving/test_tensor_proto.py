@@ -114,8 +114,10 @@ def test_unknown_fields_are_left_unread() -> None:
         pytest.param(proto(t.FP32, (3,), tensor_content=b"1234"), "tensor_content has 4 bytes, expected 12", id="content too short"),
         pytest.param(proto(t.FP32, (), tensor_content=b"12345678"), "tensor_content has 8 bytes, expected 4", id="content too long"),
         pytest.param(
-            proto(t.FP32, (1 << 62, 1 << 62, 16), tensor_content=b"1234"), "tensor_content has 4 bytes", id="an overflowing shape"
+            proto(t.FP32, (1 << 62, 1 << 62, 16), tensor_content=b"1234"), "more elements than 64 bits can count", id="an overflowing shape"
         ),
+        pytest.param(proto(t.FP32, (1 << 32, 1 << 32), float_val=[1]), "more elements than", id="one value for an overflowing shape"),
+        pytest.param(proto(t.FP32, (1 << 40,), tensor_content=b"1234"), "tensor_content has 4 bytes", id="content for a giant"),
         pytest.param(proto(t.FP32, (1 << 62, 0, 1 << 62)), "shape [", id="no elements, and no array could be so"),
         pytest.param(proto(t.FP32, (2, -1), float_val=[1]), "dimension 1 of its shape is -1", id="an unknown size"),
         pytest.param(proto(t.FP32, (1,) * 33, float_val=[1]), "dimension 32 of its shape", id="too many dimensions"),

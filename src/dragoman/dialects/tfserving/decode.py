@@ -4,7 +4,8 @@ The good path builds one array per input from all rows at once. Only when that f
 sender what TensorFlow Serving would: it reads rows one by one and stops at the first fault. Called by rest.py.
 """
 
-from collections.abc import Container, Iterable, Mapping
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ from dragoman.dialects.tfserving.values import offender, tensor_of
 
 _GRAPHS = "tensorflow_savedmodel"
 """What a model is called that is a TensorFlow graph."""
+_KEYS = frozenset({"signature_name", "instances", "inputs", "context", "examples"})
+"""What this protocol looks for in a document."""
 UNNAMED = "input"
 """What a plain value is called when the model does not say what its inputs are."""
 
@@ -33,16 +36,46 @@ class Asked:
 
 
 def document(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises INVALID_INPUT for anything else."""
+    """The body as a JSON object, in which the first of equal keys counts. Raises INVALID_INPUT for anything else."""
     if not body:
         raise messages.empty_document()
     try:
-        tree = loads(body, nonfinite=True, ignore_rest=True)
+        read = _tree(body)
     except JsonSyntaxError as error:
         raise messages.not_json(error) from None
-    if type(tree) is not dict:
+    if type(read) is not dict:
         raise messages.document_error(body, "Is not object")
+    tree: dict[str, Any] = read
+    texts = [value for value in tree.values() if type(value) is str]
+    # Nothing but numbers stands behind the last quote of the documents whose length would make this dear.
+    if body.count(b'"', 0, body.rfind(b'"') + 1) > 2 * (len(tree) + len(texts)):
+        for key in _KEYS & tree.keys():
+            value = tree[key]
+            if body.count(b'"%b"' % key.encode()) > 1 + texts.count(key) + (type(value) is dict and key in value):
+                body, tree = _without_repeated(body, key)
     return tree
+
+
+def _tree(body: bytes) -> Any:
+    return loads(body, nonfinite=True, ignore_rest=True)
+
+
+def _without_repeated(body: bytes, key: str) -> tuple[bytes, dict[str, Any]]:
+    """A document and its tree without the later ones of equal keys: our parser lets the last one win, TensorFlow Serving's the first.
+
+    What stands in quotes like the key is a key or a text, at any depth. Each gets a name of its own, which shows where it is.
+    """
+    pieces = body.split(b'"%b"' % key.encode())
+    marker = os.urandom(6).hex()
+    names = [f"{marker}{index}" for index in range(len(pieces) - 1)]
+    top = _tree(_joined(pieces, names)).keys() & set(names)
+    kept = min(top, key=names.index, default="")
+    body = _joined(pieces, [name if name in top and name != kept else key for name in names])
+    return body, {name: value for name, value in _tree(body).items() if name not in top}
+
+
+def _joined(pieces: Sequence[bytes], names: Sequence[str]) -> bytes:
+    return pieces[0] + b"".join([b'"%b"%b' % (name.encode(), piece) for name, piece in zip(names, pieces[1:], strict=True)])
 
 
 def signature_name(tree: Mapping[str, Any], body: bytes) -> str:

@@ -4,6 +4,7 @@ Users and their tests match on these texts, so they are the protocol's and not o
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,7 +59,16 @@ TYPE_NAMES: Mapping[Datatype, str] = {
 }
 """TensorFlow's names, as its messages write them; metadata writes them in capitals behind DT_."""
 
-_INVALID_VALUE = frozenset({"unexpected character, expected a JSON value", "invalid literal"})
+_PARSE_ERRORS = (
+    (r"unexpected character, expected (a JSON value|a valid root value)|invalid literal|no digit after sign|.*BOM", "Invalid value"),
+    (r"trailing comma", "Invalid value"),
+    (r".*expected a string key", "Missing a name for object member"),
+    (r".*expected ':'", "Missing a colon after a name of object member"),
+    (r".*expected ',' or '}'", "Missing a comma or } after an object member"),
+    (r"number is infinity", "Number too big to be stored in double"),
+    (r".*expected ',' or ']'", "Missing a comma or ] after an array element"),
+)
+"""How the reason of a JsonSyntaxError begins -> what TensorFlow Serving's parser calls it; other reasons are told as they are."""
 
 
 def refusal(error: ServingError) -> Answer:
@@ -111,7 +121,8 @@ def no_signature_found(name: str) -> ServingError:
 def not_json(error: JsonSyntaxError) -> ServingError:
     if "empty" in error.reason:
         return empty_document()
-    reason = "Invalid value" if error.reason in _INVALID_VALUE else error.reason[:1].upper() + error.reason[1:]
+    known = (text for pattern, text in _PARSE_ERRORS if re.match(pattern, error.reason))
+    reason = next(known, error.reason[:1].upper() + error.reason[1:])
     return invalid(f"JSON Parse error: {reason}. at offset: {error.offset}", "body")
 
 

@@ -81,6 +81,7 @@ _AS_THEY_LIE = frozenset({t.FP32, t.FP64, t.COMPLEX64, t.COMPLEX128})
 
 _POINTER = 8
 _MAX_RANK: Final = 32
+_MOST: Final = 2**63 - 1
 
 
 # --- reading ---
@@ -105,8 +106,10 @@ def decode(name: str, message: Buffer, room: Room) -> Tensor:
                 pieces.setdefault(field, []).append(value)
     datatype = _BY_NUMBER.get(number)
     if datatype is None:
-        raise _fault(name, f"its data type is number {number}; there are {', '.join(_NUMBERED)}")
+        raise _fault(name, f"its data type is number {wire.signed(number)}; there are {', '.join(_NUMBERED)}")
     count = element_count(shape)
+    if count > _MOST:
+        raise _fault(name, f"its shape [{','.join(map(str, shape))}] has more elements than 64 bits can count")
     try:
         if len(content):
             array = _strings(content, count) if datatype is t.BYTES else _content(content, datatype, count)
