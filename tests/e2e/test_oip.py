@@ -418,6 +418,10 @@ def test_load_with_configuration_and_files(tmp_path: Path) -> None:
         hostile = {"parameters": {"config": "{}", "file:../../evil": base64.b64encode(b"x").decode()}}
         answer = requests.post(f"{server.url}/v2/repository/models/evil/load", json=hostile, timeout=60)
         assert answer.status_code == 400
+        damaged = {"parameters": {"config": "{}", "file:1/model.onnx": base64.b64encode(b"x").decode()}}
+        answer = requests.post(f"{server.url}/v2/repository/models/sums/load", json=damaged, timeout=60)
+        assert (answer.status_code, "damaged" in answer.json()["error"]) == (400, True)
+        assert client.is_model_ready("sums")
 
 
 def test_unload_lets_requests_in_flight_finish(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from dragoman.core.errors import invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.dialects import Access, Answer, Request, Services
 from dragoman.dialects.documents import json_object, shown
 from dragoman.dialects.v2 import facts
@@ -73,7 +73,7 @@ class Admin:
         body = await self._object(request)
         parameters = body.get("parameters", {})
         config, files = overrides(parameters, _decoded)
-        await self._services.operations.load(name, config, files, version_to_load(parameters))
+        await load(self._services, name, config, files, version_to_load(parameters))
         return _json({"name": name, "load": True})
 
     async def _unload(self, request: Request, name: str) -> Answer:
@@ -115,6 +115,16 @@ class Admin:
 
     async def _object(self, request: Request) -> dict[str, Any]:
         return await json_object(request, self._services.max_inflated)
+
+
+async def load(services: Services, name: str, config: str, files: Mapping[str, bytes], version: str) -> None:
+    """Load a model, as a request of either transport asks. Raises INVALID_INPUT with the reason for files that cannot be loaded."""
+    try:
+        await services.operations.load(name, config, files, version)
+    except ServingError as error:
+        if error.what == "load" and error.kind is Kind.UNAVAILABLE:
+            raise invalid(error.message, error.what) from error
+        raise
 
 
 def overrides(parameters: object, decoded: Callable[[str, Any], bytes]) -> tuple[str, dict[str, bytes]]:

@@ -11,7 +11,7 @@ from dragoman.dialects import Access, Services
 from dragoman.dialects.documents import shown
 from dragoman.dialects.rpc import Method, RpcCall
 from dragoman.dialects.v2 import facts
-from dragoman.dialects.v2.admin import overrides, unload_members, version_to_load
+from dragoman.dialects.v2.admin import load, overrides, unload_members, version_to_load
 from dragoman.dialects.v2.assembly import find
 from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.proto import messages
@@ -98,7 +98,7 @@ class Admin:
     async def _load(self, request: Any) -> dict[str, Any]:
         parameters = _chosen(request.parameters)
         config, files = overrides(parameters, _file)
-        await self._services.operations.load(request.model_name, config, files, version_to_load(parameters))
+        await load(self._services, request.model_name, config, files, version_to_load(parameters))
         return {}
 
     async def _unload(self, request: Any) -> dict[str, Any]:
