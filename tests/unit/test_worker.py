@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import dragoman
 from dragoman.core.model import BatchPolicy, ModelSpec, Step
 from dragoman.embed import TestClient, TestResponse
+from dragoman.server.defaults import defaults
 from dragoman.server.loading import waves
 from dragoman.server.settings import Settings
-from dragoman.server.worker import defaults
 from dragoman.serving.repository import Found
 from tests.models import build
 

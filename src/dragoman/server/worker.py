@@ -6,7 +6,6 @@ Used by the command line (in its own process, or as one of several under the sup
 import asyncio
 import logging
 import math
-import os
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +15,6 @@ from uuid import uuid4
 
 from dragoman import __version__
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.model import BatchPolicy
 from dragoman.core.plugins import find, names
 from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
@@ -24,6 +22,7 @@ from dragoman.dialects.v2.rest import EXTENSIONS
 from dragoman.engines import Context, Engines
 from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
+from dragoman.server.defaults import defaults
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
 from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
@@ -47,7 +46,7 @@ from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
 from dragoman.serving.meters import Meters, Tally
-from dragoman.serving.model_config import policy_of, read_models
+from dragoman.serving.model_config import read_models
 from dragoman.serving.operations import Operations
 from dragoman.serving.origins import Origins
 from dragoman.serving.polling import Polling
@@ -55,7 +54,7 @@ from dragoman.serving.predictions import Limits, Parts, Predictions
 from dragoman.serving.reconciler import Reconciler
 from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading
-from dragoman.serving.repository import Defaults, Repository
+from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
@@ -334,36 +333,3 @@ class Worker:
 
 async def _nothing() -> dict[str, Any]:
     return {"type": "http.disconnect"}
-
-
-def defaults(settings: Settings) -> Defaults:
-    """What the settings say about every model that does not say it itself."""
-    arguments: dict[str, Any] = dict(each.split("=", 1) for each in settings.option)
-    arguments["trust_pickle"] = settings.trust_pickle
-    if settings.threads:
-        arguments["threads"] = settings.threads
-    else:  # this worker's share, of which each runtime takes what suits its framework
-        arguments["processors"] = max(1, (os.cpu_count() or 1) // settings.workers)
-    if settings.device:
-        arguments["device"] = settings.device
-    return Defaults(
-        name=settings.name,
-        batch=BatchPolicy(
-            max_size=settings.batch_size or (settings.batch_sizes or (BatchPolicy().max_size,))[-1],
-            allowed=settings.batch_sizes,
-            cut=settings.batch_cut,
-            pad=settings.batch_pad,
-            max_delay_s=settings.batch_delay_ms / 1000,
-            max_queue=settings.max_queue,
-        ),
-        instances=settings.instances,
-        engine="" if settings.engine == "auto" else settings.engine,
-        arguments=arguments,
-        batch_size=settings.batch_size,
-        batch_files=settings.batch_files,
-        policy=policy_of(settings.version_policy),
-        environments=settings.environments,
-        run_timeout_s=settings.prediction_timeout or math.inf,
-        load_timeout_s=settings.setup_timeout or math.inf,
-        repeatable=settings.repeat,
-    )

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-import numpy as np
-
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
-from dragoman.core.tensors import BOOL, Array, Datatype, Shape, Tensor
+from dragoman.core.tensors import Array, Datatype, Shape, Tensor
 from dragoman.dialects.v2.assembly import (
     MAX_RANK,
     NAMES,
@@ -28,10 +26,11 @@ from dragoman.dialects.v2.assembly import (
     unknown_datatype,
 )
 from dragoman.dialects.v2.binary import array_from, raw_bytes
+from dragoman.dialects.v2.grpc_contents import array_of
 from dragoman.dialects.v2.parameters import tensor_parameters, text
 from dragoman.dialects.v2.plan import ALL_BINARY, Plan, read_outputs
 from dragoman.proto import wire
-from dragoman.proto.wire import FIXED32, FIXED64, LENGTH, VARINT, Buffer, fields, nest, put, put_varint, tag
+from dragoman.proto.wire import FIXED64, LENGTH, VARINT, Buffer, fields, nest, put, put_varint, tag
 from dragoman.serving.gateway import Entry
 
 # ModelInferRequest; the response has the same first three and `parameters`, and `outputs` where this has `inputs`.
@@ -46,23 +45,6 @@ _CACHED_BYTES = 256
 EMPTY_FINAL: Final = "triton_enable_empty_final_response"
 """A stream's parameter: whether the end is told by an answer of its own where the last part could not tell it."""
 FINAL: Final = "triton_final_response"
-
-_CONTENTS_FIELDS: Mapping[int, tuple[str, int, str]] = {
-    1: ("bool_contents", VARINT, ""),
-    2: ("int_contents", VARINT, ""),
-    3: ("int64_contents", VARINT, ""),
-    4: ("uint_contents", VARINT, ""),
-    5: ("uint64_contents", VARINT, ""),
-    6: ("fp32_contents", FIXED32, "<f4"),
-    7: ("fp64_contents", FIXED64, "<f8"),
-    8: ("bytes_contents", LENGTH, ""),
-}
-"""InferTensorContents: number -> name, how a single element is laid out (numbers may be packed, too), and as what numpy reads it."""
-_FIELD_OF: Mapping[str, int] = {
-    "BOOL": 1, "INT8": 2, "INT16": 2, "INT32": 2, "INT64": 3, "UINT8": 4, "UINT16": 4, "UINT32": 4, "UINT64": 5,
-    "FP32": 6, "FP64": 7, "BYTES": 8,
-}  # fmt: skip
-"""Datatype -> its field. FP16 and BF16 have none: they are raw only."""
 
 
 @dataclass(slots=True)
@@ -205,51 +187,8 @@ def _raw(part: memoryview, declared: _Declared, model: str) -> Array:
 
 
 def _typed(declared: _Declared, model: str) -> Array:
-    """The elements of an input that has contents. Raises INVALID_INPUT."""
     where = f"input '{declared.name}' of model '{model}'"
-    datatype = declared.datatype
-    own = _FIELD_OF.get(datatype.name, 0)
-    pieces: list[Any] = []
-    for contents in declared.contents:
-        for key, value in fields(contents, wire.ELEMENTS):
-            number, wire_type = key >> 3, key & 7
-            if number not in _CONTENTS_FIELDS or wire_type not in (LENGTH, _CONTENTS_FIELDS[number][1]):
-                continue
-            if number != own:
-                takes = f"takes {_CONTENTS_FIELDS[own][0]}" if own else "takes raw_input_contents only"
-                raise invalid(f"{where} has {_CONTENTS_FIELDS[number][0]}, but {datatype} {takes}")
-            pieces.append(value)
-    flat = _elements(pieces, datatype, own, where) if pieces else np.empty(0, datatype.numpy)
-    if flat.size != declared.count:
-        hint = "" if own else f"; {datatype} takes raw_input_contents only"
-        what = f"{flat.size} elements" if pieces else "no data"
-        raise invalid(f"{where} has {what}, but its shape {list(declared.shape)} takes {declared.count} elements{hint}")
-    try:
-        return flat.reshape(declared.shape)
-    except ValueError:  # a 0 among dimensions that no array can have
-        raise invalid(f"{where} has shape {list(declared.shape)}, which is too large") from None
-
-
-def _elements(pieces: list[Any], datatype: Datatype, number: int, where: str) -> Array:
-    name, layout, dtype = _CONTENTS_FIELDS[number]
-    if layout == LENGTH:
-        elements: Array = np.empty(len(pieces), object)
-        elements[:] = [bytes(piece) for piece in pieces]
-        return elements
-    if layout != VARINT:
-        try:
-            return wire.fixed_numbers(pieces, dtype).copy()
-        except ServingError as error:
-            raise invalid(f"{where}: {error.message}") from None
-    numbers = wire.varint_numbers(pieces)
-    if datatype is BOOL:
-        truth: Array = numbers != 0
-        return truth
-    wide: Array = numbers.view(np.int64) if datatype.kind == "int" else numbers
-    made = wide.astype(datatype.numpy)
-    if made.dtype != wide.dtype and not np.array_equal(made, wide):
-        raise invalid(f"{where} has {name} that do not fit into {datatype}")
-    return made
+    return array_of(declared.contents, declared.datatype, declared.shape, declared.count, where)
 
 
 def _wanted(requested: Sequence[memoryview], model: str) -> Plan:
