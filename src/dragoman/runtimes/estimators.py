@@ -14,6 +14,7 @@ from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import BOOL, BYTES, FP32, FP64, INT64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.runtimes import arrays, memory
 from dragoman.runtimes.estimator_files import METHODS, line_of, open_estimator
+from dragoman.runtimes.refusals import no_output, takes_tensors
 from dragoman.runtimes.signatures import settle
 
 log = logging.getLogger("dragoman.runtimes.sklearn")
@@ -84,7 +85,7 @@ class SklearnModel:
             raise ServingError(Kind.UNAVAILABLE, f"model '{self._name}' is closed", what="model")
         for name in call.outputs:
             if name not in self._types:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         wanted = call.outputs or tuple(self._types)
         methods = dict.fromkeys(self._origin[name] for name in wanted)
         x = self._table(call.inputs)
@@ -118,7 +119,7 @@ class SklearnModel:
             numbers = arrays.numbers(tensor, self._name)
             return numbers if self._precision is None else numbers.astype(self._precision, copy=False)
         if isinstance(inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         given = {t.name: t for t in inputs.items}
         if given.keys() != set(self._columns):
             wrong = ", ".join(f"'{name}'" for name in sorted(given.keys() ^ set(self._columns))[:10])
