@@ -138,7 +138,10 @@ class Booster:
         self._refusals: tuple[type[Exception], ...] = (*refusals, ValueError, TypeError)
         shape = np.asarray(run(np.zeros((2, width), np.float32))).shape
         own = Signature(
-            inputs=(arrays.features(width),), outputs=(TensorSpec(_OUTPUT, datatype, (-1, *shape[1:])),), batch=shape[:1] == (2,)
+            inputs=(arrays.features(width),),
+            outputs=(TensorSpec(_OUTPUT, datatype, (-1, *shape[1:])),),
+            batch=shape[:1] == (2,),
+            any_name=True,
         )
         self.signature = settle(spec, own)
         self.signatures: Mapping[str, Signature] = {"": self.signature}

@@ -66,7 +66,7 @@ class SklearnModel:
         """Whether it took the sample of zeros, so that its outputs are known."""
         outputs = self._learn(inputs, classifies=is_classifier(estimator), regresses=is_regressor(estimator))
         batch = all(t.shape is None or t.shape[:1] == (-1,) for t in outputs)
-        self.signature = settle(spec, Signature(inputs=inputs, outputs=outputs, batch=batch))
+        self.signature = settle(spec, Signature(inputs=inputs, outputs=outputs, batch=batch, any_name=not self._columns))
         self.signatures: Mapping[str, Signature] = {"": self.signature}
         self._types = {t.name: t.datatype for t in self.signature.outputs}
 
