@@ -87,10 +87,11 @@ def test_an_mlserver_folder(server: Running) -> None:
     """O19: name, implementation, uri and version of model-settings.json hold."""
     assert versions(server, "flowers") == ["v7"]
     rows = {"instances": build.IRIS_CENTRES.tolist()}
-    name = requests.get(f"{server.url}/v2/models/flowers/versions/v7", timeout=60).json()["inputs"][0]["name"]
-    body = {"inputs": [{"name": name, "shape": [3, 4], "datatype": "FP64", "data": rows["instances"]}]}
-    outputs = requests.post(f"{server.url}/v2/models/flowers/infer", json=body, timeout=60).json()["outputs"]
-    assert outputs[0]["data"] == [0, 1, 2]
+    own = requests.get(f"{server.url}/v2/models/flowers/versions/v7", timeout=60).json()["inputs"][0]["name"]
+    for name in (own, "predict", "input-0"):  # as in MLServer's manual, and in KServe's
+        body = {"inputs": [{"name": name, "shape": [3, 4], "datatype": "FP64", "data": rows["instances"]}]}
+        outputs = requests.post(f"{server.url}/v2/models/flowers/infer", json=body, timeout=60).json()["outputs"]
+        assert outputs[0]["data"] == [0, 1, 2]
 
 
 def test_what_has_no_effect_is_named(server: Running, tmp_path: Path) -> None:

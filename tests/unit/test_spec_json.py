@@ -26,6 +26,7 @@ SIGNATURE = Signature(
     input_files={"image": "image", "files.$item": "audio"},
     output_files={"inner.pic": "video"},
     method="tensorflow/serving/predict",
+    any_name=True,
 )
 SPEC = ModelSpec(
     name="m", version="7", runtime="python", artifact="/models/m", revision="abc", engine="process", instances=3,

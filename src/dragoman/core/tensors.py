@@ -178,6 +178,8 @@ class Signature:
     output_files: Mapping[str, str] = field(default_factory=dict, hash=False)
     method: str = ""
     """TensorFlow Serving's method_name, for metadata."""
+    any_name: bool = False
+    """The format has no name for its one input, so that its name here is ours, and requests may call it differently."""
     input_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False, hash=False)
     output_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False, hash=False)
 

@@ -18,6 +18,7 @@ from dragoman.core.plugins import missing
 from dragoman.core.tensors import FP32, FP64, INT64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec
 from dragoman.runtimes import arrays, lightgbm_text, memory, xgboost_model
 from dragoman.runtimes.options import Options
+from dragoman.runtimes.refusals import no_output
 from dragoman.runtimes.signatures import settle
 
 log = logging.getLogger("dragoman.runtimes.boosters")
@@ -137,7 +138,10 @@ class Booster:
         self._refusals: tuple[type[Exception], ...] = (*refusals, ValueError, TypeError)
         shape = np.asarray(run(np.zeros((2, width), np.float32))).shape
         own = Signature(
-            inputs=(arrays.features(width),), outputs=(TensorSpec(_OUTPUT, datatype, (-1, *shape[1:])),), batch=shape[:1] == (2,)
+            inputs=(arrays.features(width),),
+            outputs=(TensorSpec(_OUTPUT, datatype, (-1, *shape[1:])),),
+            batch=shape[:1] == (2,),
+            any_name=True,
         )
         self.signature = settle(spec, own)
         self.signatures: Mapping[str, Signature] = {"": self.signature}
@@ -148,7 +152,7 @@ class Booster:
             raise ServingError(Kind.UNAVAILABLE, f"model '{self._name}' is closed", what="model")
         for name in call.outputs:
             if name != _OUTPUT:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         x = arrays.table(arrays.only_input(call.inputs, self._name), self._width, self._name)
         if not len(x):
             shape = self.signature.outputs[0].shape or (0,)

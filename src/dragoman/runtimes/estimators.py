@@ -14,6 +14,7 @@ from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import BOOL, BYTES, FP32, FP64, INT64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.runtimes import arrays, memory
 from dragoman.runtimes.estimator_files import METHODS, line_of, open_estimator
+from dragoman.runtimes.refusals import no_output, takes_tensors
 from dragoman.runtimes.signatures import settle
 
 log = logging.getLogger("dragoman.runtimes.sklearn")
@@ -65,7 +66,7 @@ class SklearnModel:
         """Whether it took the sample of zeros, so that its outputs are known."""
         outputs = self._learn(inputs, classifies=is_classifier(estimator), regresses=is_regressor(estimator))
         batch = all(t.shape is None or t.shape[:1] == (-1,) for t in outputs)
-        self.signature = settle(spec, Signature(inputs=inputs, outputs=outputs, batch=batch))
+        self.signature = settle(spec, Signature(inputs=inputs, outputs=outputs, batch=batch, any_name=not self._columns))
         self.signatures: Mapping[str, Signature] = {"": self.signature}
         self._types = {t.name: t.datatype for t in self.signature.outputs}
 
@@ -84,7 +85,7 @@ class SklearnModel:
             raise ServingError(Kind.UNAVAILABLE, f"model '{self._name}' is closed", what="model")
         for name in call.outputs:
             if name not in self._types:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         wanted = call.outputs or tuple(self._types)
         methods = dict.fromkeys(self._origin[name] for name in wanted)
         x = self._table(call.inputs)
@@ -118,7 +119,7 @@ class SklearnModel:
             numbers = arrays.numbers(tensor, self._name)
             return numbers if self._precision is None else numbers.astype(self._precision, copy=False)
         if isinstance(inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         given = {t.name: t for t in inputs.items}
         if given.keys() != set(self._columns):
             wrong = ", ".join(f"'{name}'" for name in sorted(given.keys() ^ set(self._columns))[:10])

@@ -18,6 +18,7 @@ from dragoman.core.samples import concrete
 from dragoman.core.tensors import BF16, BYTES, FP32, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec, datatype_of
 from dragoman.runtimes import litert_errors, memory
 from dragoman.runtimes.options import Options, processors
+from dragoman.runtimes.refusals import needs_input, no_input, no_output, no_signature, takes_tensors
 from dragoman.runtimes.signatures import settle
 
 DEFAULT = "serving_default"
@@ -71,9 +72,9 @@ class LiteRTModel:
             raise ServingError(Kind.UNAVAILABLE, f"model '{self._name}' is closed", what="model")
         entry = self._entries.get(call.signature)
         if entry is None:
-            raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no signature '{call.signature}'", what="signature")
+            raise no_signature(self._name, call.signature)
         if isinstance(call.inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         return entry.predict(call.inputs, call.outputs)
 
     def close(self) -> None:
@@ -137,16 +138,16 @@ class _Entry:
     def predict(self, inputs: Tensors, wanted: tuple[str, ...]) -> Tensors:
         for name in wanted:
             if name not in self.signature.output_by_name:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._model}' has no output '{name}'", what="output")
+                raise no_output(self._model, name)
         feeds = {}
         for tensor in inputs.items:
             port = self._inputs.get(tensor.name)
             if port is None:
-                raise invalid(f"model '{self._model}' has no input '{tensor.name}'")
+                raise no_input(self._model, tensor.name)
             feeds[tensor.name] = port.inward(tensor, self._model)
         for name in self._inputs:
             if name not in feeds:
-                raise invalid(f"model '{self._model}' needs the input '{name}'")
+                raise needs_input(self._model, name)
         try:
             results = self._run(**feeds)
         except (RuntimeError, ValueError) as error:

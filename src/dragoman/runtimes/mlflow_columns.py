@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import BYTES, FP64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec, datatype_of
 from dragoman.runtimes import arrays
+from dragoman.runtimes.refusals import no_output, takes_tensors
 
 Given = Mapping[str, Tensor]
 Gather = Callable[[Given], list[Tensor]]
@@ -68,7 +69,7 @@ class _Bound:
         inputs, gather = call.inputs, self._gathers[call.signature]
         if gather is not None:
             if isinstance(inputs, Rows):
-                raise invalid(f"model '{self._name}' takes tensors, not rows")
+                raise takes_tensors(self._name)
             given = {tensor.name: tensor for tensor in inputs.items}
             inputs = Tensors(gather(given))
         answers = self._model.predict(Call(inputs, "predict", "", self._outputs.wanted(call.outputs), call.parameters))
@@ -233,7 +234,7 @@ class _Answers:
         """The model's own names of these outputs, of all without any."""
         for name in names:
             if name not in self._source:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._model}' has no output '{name}'", what="output")
+                raise no_output(self._model, name)
         return tuple(dict.fromkeys(self._source[name][0] for name in names or self._source))
 
     def named(self, answers: Tensors, names: Sequence[str]) -> Tensors:

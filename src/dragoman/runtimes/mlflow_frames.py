@@ -18,6 +18,7 @@ from dragoman.core.values import jsonable
 from dragoman.runtimes import arrays, memory
 from dragoman.runtimes.estimator_files import line_of
 from dragoman.runtimes.mlflow_columns import length_of
+from dragoman.runtimes.refusals import no_output
 
 Function = Callable[[Any, Mapping[str, Any]], Any]
 """A table (or array, list, or arrays by name) and the request's parameters to an answer."""
@@ -139,7 +140,7 @@ class Framed:
     def _wanted(self, answers: Tensors, name: str) -> Tensor:
         tensor = answers.get(name)
         if tensor is None:
-            raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+            raise no_output(self._name, name)
         return tensor
 
     def _answer(self, answer: Any, inputs: Tensors | Rows) -> Tensors | Rows:

@@ -19,6 +19,7 @@ from dragoman.core.plugins import missing
 from dragoman.core.tensors import BF16, BYTES, DATATYPES, FP32, FP64, Array, Datatype, Rows, Signature, Tensor, Tensors, TensorSpec
 from dragoman.runtimes import arrays, memory, onnx_errors, onnx_file, onnx_signatures
 from dragoman.runtimes.options import Options, processors
+from dragoman.runtimes.refusals import needs_input, no_output, takes_tensors
 from dragoman.runtimes.signatures import settle
 
 log = logging.getLogger("dragoman.runtimes.onnx")
@@ -112,7 +113,7 @@ class OnnxModel:
     def predict(self, call: Call) -> Tensors:
         inputs = call.inputs
         if isinstance(inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         session = self._session
         if session is None:
             raise ServingError(Kind.UNAVAILABLE, f"model '{self._name}' is closed", what="model")
@@ -127,7 +128,7 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's own types, which have no common base
             missing = [t.name for t in self.signature.inputs if not t.optional and t.name not in feeds]
             if missing:
-                raise invalid(f"model '{self._name}' needs the input '{missing[0]}'") from None
+                raise needs_input(self._name, missing[0]) from None
             uneven = len({tensor.array.shape[:1] for tensor in inputs.items}) > 1  # TensorFlow Serving's columns may be
             raise onnx_errors.at_run(error, self._name, dimensions_open=self._open or uneven) from error
         types = self._types
@@ -149,7 +150,7 @@ class OnnxModel:
     def _wanted(self, outputs: tuple[str, ...]) -> list[str]:
         for name in outputs:
             if name not in self._types:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         return [name for name in self._names if name in outputs]
 
     def _run_bits(self, session: Any, feeds: dict[str, Any], inputs: Tensors, names: list[str]) -> list[Any]:

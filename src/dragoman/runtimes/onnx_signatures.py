@@ -14,6 +14,7 @@ from dragoman.core.artifacts import SIGNATURES_KEY
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import Rows, Signature, Tensor, Tensors, TensorSpec
+from dragoman.runtimes.refusals import no_input, no_output, no_signature
 from dragoman.runtimes.signatures import settle
 
 FORMAT = 1
@@ -119,16 +120,16 @@ class SignaturesModel:
     def predict(self, call: Call) -> Tensors | Rows:
         part = self._parts.get(call.signature)
         if part is None:
-            raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no signature '{call.signature}'", what="signature")
+            raise no_signature(self._name, call.signature)
         if part.same or isinstance(call.inputs, Rows):
             return part.model.predict(Call(call.inputs, outputs=call.outputs))
         for name in call.outputs:
             if name not in part.outputs:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         inputs = []
         for tensor in call.inputs.items:
             if tensor.name not in part.inputs:
-                raise invalid(f"model '{self._name}' has no input '{tensor.name}'")
+                raise no_input(self._name, tensor.name)
             inputs.append(Tensor(part.inputs[tensor.name], tensor.datatype, tensor.array))
         wanted = [name for name in part.outputs if not call.outputs or name in call.outputs]
         tensors = tuple(dict.fromkeys(part.outputs[name] for name in wanted))

@@ -19,6 +19,7 @@ from dragoman.core.model import Call, InferRequest, ModelSpec
 from dragoman.core.tensors import BYTES, Array, Datatype, Signature, Tensor, Tensors, TensorSpec, datatype_of
 from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of, unaliased
 from dragoman.runtimes.python_parts import closed, guarded
+from dragoman.runtimes.refusals import takes_tensors
 from dragoman.runtimes.signatures import settle
 
 UNNAMED = "output"
@@ -73,7 +74,7 @@ class ArrayModel:
         if self._predict is None:
             raise closed(self._name)
         if not isinstance(call.inputs, Tensors):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         check(InferRequest(call.inputs, outputs=call.outputs), self._signature, self._name)
         answer = guarded(self._predict, **{t.name: t.array for t in call.inputs.items})
         tensors = self._tensors(answer)

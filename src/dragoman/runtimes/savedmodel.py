@@ -17,6 +17,7 @@ from dragoman.core.plugins import missing
 from dragoman.core.tensors import BF16, BYTES, Array, Rows, Signature, Tensor, Tensors
 from dragoman.runtimes import memory, savedmodel_errors, savedmodel_files, savedmodel_notices, savedmodel_signatures, savedmodel_warmup
 from dragoman.runtimes.options import Options, processors
+from dragoman.runtimes.refusals import needs_input, no_input, no_output, no_signature, takes_tensors
 from dragoman.runtimes.savedmodel_signatures import Described
 from dragoman.runtimes.signatures import settle
 
@@ -82,10 +83,10 @@ class SavedModel:
 
     def predict(self, call: Call) -> Tensors:
         if isinstance(call.inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         entry = self._entries.get(call.signature)
         if entry is None:
-            raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no signature '{call.signature}'", what="signature")
+            raise no_signature(self._name, call.signature)
         try:
             return self._run(entry, call.inputs, call.outputs)
         except (self._tensorflow.errors.OpError, UnicodeDecodeError) as error:
@@ -111,17 +112,17 @@ class SavedModel:
             tensor = given.pop(spec.name, None)
             if tensor is None:
                 if spec.name not in entry.defaults:
-                    raise invalid(f"model '{self._name}' needs the input '{spec.name}'")
+                    raise needs_input(self._name, spec.name)
                 arguments.append(entry.defaults[spec.name])
                 continue
             if tensor.datatype is not spec.datatype:  # TensorFlow would read some types as others
                 raise invalid(f"input '{spec.name}' of model '{self._name}' has datatype {tensor.datatype}, expected {spec.datatype}")
             arguments.append(tensor.array.view(self._bits) if tensor.datatype is BF16 else tensor.array)
         if given:
-            raise invalid(f"model '{self._name}' has no input '{min(given)}'")
+            raise no_input(self._name, min(given))
         for name in outputs:
             if name not in signature.output_by_name:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         wanted = tuple(spec for spec in signature.outputs if not outputs or spec.name in outputs)
         results = self._callable(entry, tuple(spec.native for spec in wanted))(*arguments)
         answer = []

@@ -15,6 +15,7 @@ from dragoman.core.tensors import BF16, BYTES, Array, Signature, Tensor, Tensors
 from dragoman.proto.messages import new
 from dragoman.runtimes import savedmodel_errors
 from dragoman.runtimes.arrays import encoded
+from dragoman.runtimes.refusals import no_input, no_signature
 
 FILE = "tf_serving_warmup_requests"
 MOST = 1000
@@ -107,14 +108,14 @@ def _examples(model: Warmed, spec: Any, given: Any, name: str) -> None:
 def _signature(model: Warmed, key: str, name: str) -> Signature:
     signature = model.signatures.get(key)
     if signature is None:
-        raise invalid(f"model '{name}' has no signature '{key}'", "signature")
+        raise no_signature(name, key)
     return signature
 
 
 def _tensor(tensorflow: Any, key: str, value: Any, signature: Signature, name: str) -> Tensor:
     spec = signature.input_by_name.get(key)
     if spec is None or spec.datatype is None:
-        raise invalid(f"model '{name}' has no input '{key}'")
+        raise no_input(name, key)
     array = _array(tensorflow, value, key, name)
     if spec.datatype is BF16 and array.dtype == tensorflow.bfloat16.as_numpy_dtype:
         array = array.view("u2")

@@ -41,6 +41,7 @@ def settle(spec: ModelSpec, own: Signature) -> Signature:
         input_schema=declared.input_schema,
         output_schema=declared.output_schema,
         method=declared.method or own.method,
+        any_name=own.any_name,
     )
 
 

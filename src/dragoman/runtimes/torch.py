@@ -17,6 +17,7 @@ from dragoman.core.plugins import missing
 from dragoman.core.tensors import BF16, Array, Datatype, Rows, Signature, Tensor, Tensors, datatype_of
 from dragoman.runtimes import memory, notices, torch_programs
 from dragoman.runtimes.options import Options
+from dragoman.runtimes.refusals import needs_input, no_input, no_output, takes_tensors
 from dragoman.runtimes.signatures import settle
 from dragoman.runtimes.torch_archive import Format, examine
 from dragoman.runtimes.torch_programs import Program
@@ -88,7 +89,7 @@ class TorchModel:
         served = self.signature.output_by_name
         for name in call.outputs:
             if name not in named:
-                raise ServingError(Kind.INVALID_INPUT, f"model '{self._name}' has no output '{name}'", what="output")
+                raise no_output(self._name, name)
         wanted = call.outputs or (served or named)
         return Tensors([Tensor(name, *_from_torch(torch, tensor)) for name, tensor in named.items() if name in wanted])
 
@@ -101,18 +102,18 @@ class TorchModel:
 
     def _arguments(self, program: Program, inputs: Tensors | Rows) -> list[Any]:
         if isinstance(inputs, Rows):
-            raise invalid(f"model '{self._name}' takes tensors, not rows")
+            raise takes_tensors(self._name)
         given = {t.name: t for t in inputs.items}
         declared = self.signature.input_by_name
         for name in given:
             if name not in declared:
-                raise invalid(f"model '{self._name}' has no input '{name}'")
+                raise no_input(self._name, name)
         flat: list[Any] = []
         for name in program.order:
             tensor, spec = given.get(name), declared.get(name)
             if tensor is None:
                 if spec is not None and not spec.optional:
-                    raise invalid(f"model '{self._name}' needs the input '{name}'")
+                    raise needs_input(self._name, name)
                 flat.append(None)
                 continue
             shape = tensor.array.shape

@@ -370,3 +370,14 @@ def test_64_bits_are_exact(server: Client, datatype: Any) -> None:
     back = InferResult(infer(server, typed(f"identity_{name}", "x", datatype.name, [1], {f"{name}_contents": [largest]}))).as_numpy("y")
     assert back is not None
     assert int(back[0]) == largest
+
+
+def test_a_format_without_names() -> None:
+    """The name of its one input is ours, so that requests may have another; two inputs are still refused."""
+    with Client([constant("learned", tensor("y", FP32, [1]), any_name=True)]) as server:
+        (answer,) = infer(server, typed("learned", "predict", "FP32", [1], {"fp32_contents": [1]})).outputs
+        assert answer.name == "y"
+        two = typed("learned", "predict", "FP32", [1], {"fp32_contents": [1]})
+        two.inputs.append(two.inputs[0])
+        two.inputs[1].name = "more"
+        assert "has no input 'predict'" in refused(server, two)

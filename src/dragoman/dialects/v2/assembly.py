@@ -45,6 +45,8 @@ def request_of(entry: Entry, signature: Signature, tensors: list[Tensor]) -> Inf
     """The request with these inputs; the signature is the model's default one, or that whose inputs they name. Raises INVALID_INPUT."""
     if len(tensors) > 1:
         _refuse_twins(tensors, entry.name)
+    elif tensors and signature.any_name:  # MLServer and KServe never look at the name: "predict" and "input-0" in their manuals
+        tensors[0].name = signature.inputs[0].name
     request = InferRequest(Tensors(tensors), dialect="v2")
     if len(entry.signatures) > 1 and tensors and tensors[0].name not in signature.input_by_name:
         request.signature = _other(entry, tensors)
