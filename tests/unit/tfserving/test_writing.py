@@ -34,6 +34,11 @@ def value(datatype: str, values: Any) -> str:
         ("FP32", -0.0, "-0.0"),
         ("FP32", 0.1 + 0.2, "0.3"),
         ("FP32", 1 / 3, "0.33333334"),
+        ("FP32", 1435774380, "1435774336.0"),
+        ("FP32", -123456789, "-123456792.0"),
+        ("FP32", 67108872, "67108872.0"),
+        ("FP32", 16777217, "16777216.0"),
+        ("FP64", 1435774380, "1435774380.0"),
         ("FP64", 0.2, "0.2"),
         ("FP64", 1 / 3, "0.3333333333333333"),
         ("FP64", 3, "3.0"),
@@ -53,6 +58,10 @@ def test_numbers(datatype: str, number: Any, text: str) -> None:
     assert value(datatype, number) == text
     assert value(datatype, [number, number]) == f"[{text},{text}]"
     assert value(datatype, [[number]]) == f"[[{text}]]"
+    assert value(datatype, [number] * 500) == f"[{','.join([text] * 500)}]"
+    other = Tensor("n", DATATYPES["INT64"], np.array([123456789]))
+    rows = written(Tensor("y", DATATYPES[datatype], np.array([number], DATATYPES[datatype].numpy)), other, rows=True).decode()
+    assert rows == f'{{"predictions":[{{"y":{text},"n":123456789}}]}}'
 
 
 @pytest.mark.parametrize(

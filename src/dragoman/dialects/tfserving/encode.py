@@ -8,6 +8,7 @@ base64 objects.
 """
 
 import binascii
+import re
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,18 @@ import orjson
 
 from dragoman.core import tensors
 from dragoman.core.errors import invalid
-from dragoman.core.tensors import BYTES, Array, Signature, Tensor
+from dragoman.core.tensors import BYTES, FP32, Array, Signature, Tensor
 from dragoman.dialects.json import array_json, cells_json
 from dragoman.dialects.tfserving.classified import Classes
 from dragoman.dialects.tfserving.messages import TYPE_NAMES
 
 _NEVER = frozenset({tensors.FP16, tensors.BF16, tensors.COMPLEX64, tensors.COMPLEX128})
 """Datatypes that TensorFlow Serving writes in no JSON answer."""
+_WHOLE_FROM = 2**24
+"""Below this the shortest text of a whole float32 has all of its digits."""
+_LONG_WHOLE = re.compile(rb"(?<![0-9.])[0-9]{8,13}\.0(?![0-9])")
+_SHORT = 1024
+"""Bytes of a text that is searched as fast as numpy looks at its numbers."""
 
 
 def predictions(outputs: list[Tensor]) -> bytes:
@@ -86,14 +92,31 @@ def _value(tensor: Tensor) -> bytes:
     """A whole tensor as one JSON value."""
     if tensor.datatype is BYTES:
         return orjson.dumps(_texts(tensor).tolist())
-    return array_json(tensor.array, tensor.datatype, nested=True, nonfinite="tokens")
+    text = array_json(tensor.array, tensor.datatype, nested=True, nonfinite="tokens")
+    if tensor.datatype is FP32 and (len(text) <= _SHORT or _is_large(tensor)):
+        return _exact(text)
+    return text
 
 
 def _cells(tensor: Tensor) -> list[bytes]:
     """A tensor cut along its first dimension, each piece as one JSON value."""
     if tensor.datatype is BYTES:
         return [orjson.dumps(cell) for cell in _texts(tensor).tolist()]
-    return cells_json(tensor.array, tensor.datatype, nonfinite="tokens")
+    cells = cells_json(tensor.array, tensor.datatype, nonfinite="tokens")
+    return [_exact(cell) for cell in cells] if _is_large(tensor) else cells
+
+
+def _is_large(tensor: Tensor) -> bool:
+    """Whether there can be numbers that `_exact` writes anew."""
+    return tensor.datatype is FP32 and bool((abs(tensor.array) >= _WHOLE_FROM).any())
+
+
+def _exact(text: bytes) -> bytes:
+    """Whole numbers in float32 with all of their digits: 1435774336.0 where 1435774300.0 is the shortest text for the same float.
+
+    Clients that read doubles, as Python does, see the difference.
+    """
+    return _LONG_WHOLE.sub(lambda found: b"%d.0" % int(np.float32(found[0])), text)
 
 
 def _texts(tensor: Tensor) -> Array:
