@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dragoman.core.errors import invalid
+from dragoman.serving.gradient.records import State
 
 _TEXTS: Mapping[str, str] = {
     "modelId": "the model: NAME or NAME:VERSION of a registered one, models:/NAME/VERSION, or the name of one in a model root",
@@ -28,8 +29,7 @@ _TEXTS: Mapping[str, str] = {
 }
 _SCALING = ("minInstanceCount", "maxInstanceCount", "scaleCooldownPeriod")
 _UNSENT = ("imagePassword", "workspacePassword")
-TYPES = ("TFServing", "ONNX", "Custom", "Flask", "TensorRT")
-STATES = ("Building", "Provisioning", "Starting", "Running", "Stopping", "Stopped", "Error")
+STATES = tuple(state.value for state in State)
 _TARGET = re.compile(r"([^/]+)/([^:]+):(.+)")
 _LENGTH = re.compile(r"([0-9]{1,6})(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}

@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dragoman.cli.client import add_output, add_server, call, foreign, table
-from dragoman.cli.deployment_options import STATES, TYPES, add_fields, add_tags, choice, given, seconds, switch, words
+from dragoman.cli.deployment_options import STATES, add_fields, add_tags, choice, given, seconds, switch, words
 from dragoman.core.errors import invalid
+from dragoman.serving.gradient.records import TYPES, State
 
 _PATH = "/deployments"
 _LOOK_S = 0.5
-_ENDED = ("Stopped", "Error")
+_ENDED = (State.STOPPED.value, State.ERROR.value)
 _COLUMNS: Mapping[str, str] = {
     "Name": "name",
     "ID": "id",

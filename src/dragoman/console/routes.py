@@ -17,7 +17,7 @@ from dragoman.console.registry_api import PATHS, RegistryApi
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
-from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, method_error, path_error
+from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, chosen
 from dragoman.dialects.addresses import base_url
 from dragoman.dialects.refusals import words
 from dragoman.serving.gateway import VersionStatus
@@ -42,13 +42,7 @@ class Console:
         self._registry = RegistryApi(services)
 
     def route(self, request: Request) -> Route:
-        methods = self._methods(request)
-        if not methods:
-            raise path_error(request)
-        route = methods.get("GET" if request.method == "HEAD" else request.method)
-        if route is None:
-            raise method_error(request, methods)
-        return route
+        return chosen(request, self._methods(request))
 
     def _methods(self, request: Request) -> Mapping[str, Route]:
         """What a path has, by method; nothing for a path that does not exist."""

@@ -214,6 +214,14 @@ def method_error(request: Request, allowed: Iterable[str]) -> ServingError:
     )
 
 
+def chosen(request: Request, methods: Mapping[str, Route]) -> Route:
+    """The route of a path that has these, by method; HEAD is answered as GET is. Raises the errors above, for a path that has none, too."""
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        raise method_error(request, methods) if methods else path_error(request)
+    return route
+
+
 def check_table(table: Mapping[Kind, Any]) -> None:
     """A dialect's error table must have every kind; called when its module is imported, so that a gap cannot reach a user."""
     missing = [kind.name for kind in Kind if kind not in table]
@@ -257,6 +265,7 @@ __all__ = [
     "ServerInfo",
     "Services",
     "check_table",
+    "chosen",
     "invalid",
     "method_error",
     "path_error",

@@ -11,27 +11,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Answer, check_table
+from dragoman.dialects import USUAL_STATUS, Answer, check_table
 from dragoman.dialects.refusals import headers, words
+from dragoman.serving.gradient.logs import Row
 from dragoman.serving.gradient.records import Record, State
 from dragoman.serving.gradient.service import Status
 
-STATUS: Mapping[Kind, int] = {
-    Kind.INVALID_INPUT: 400,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_READY: 503,
-    Kind.CONFLICT: 409,
-    Kind.OVERLOADED: 503,
-    Kind.TIMEOUT: 504,
-    Kind.CANCELLED: 499,
-    Kind.MODEL_FAILED: 500,
-    Kind.UNSUPPORTED: 400,
-    Kind.UNAVAILABLE: 503,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.INTERNAL: 500,
-}
+STATUS: Mapping[Kind, int] = {**USUAL_STATUS, Kind.UNSUPPORTED: 400}
 check_table(STATUS)
 _REFINED = {"method": 405, "media": 415, "encoding": 415}
 _SHOWN_VARIABLES = ("MODEL_BASE_PATH", "MODEL_NAME")
@@ -87,6 +73,11 @@ def endpoint(record: Record, base: str, grpc_port: int) -> str:
         return f"[{host}]:{grpc_port}" if ":" in host else f"{host}:{grpc_port}"
     method = record.get("method")
     return f"{base}/model-serving/{record.id}{method if method.startswith(':') and len(method) > 1 else ':predict'}"
+
+
+def rows(found: Iterable[Row]) -> list[dict[str, Any]]:
+    """Lines of a log."""
+    return [{"line": row.line, "message": row.message, "timestamp": row.timestamp} for row in found]
 
 
 def moment(seconds: float) -> str:

@@ -5,10 +5,11 @@ Answers have what that client reads: `deploymentList`, `deployment.id`, tags by 
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 from dragoman.core.errors import invalid
 from dragoman.dialects import Answer, Request
-from dragoman.dialects.addresses import base_url
 from dragoman.dialects.documents import as_object, shown
 from dragoman.dialects.gradient import answers
 from dragoman.dialects.gradient.metrics import Charts
@@ -23,11 +24,16 @@ _WAIT_S, _LOOK_S = 2.0, 0.1
 """The client asks for more of a log without a pause: an answer without lines waits for some."""
 
 
+Shown: TypeAlias = Callable[[Request, Record], Awaitable[dict[str, Any]]]
+
+
 class Calls:
-    def __init__(self, deployments: GradientDeployments, charts: Charts, public_url: str) -> None:
+    """`shown` makes of a deployment what may be seen of it."""
+
+    def __init__(self, deployments: GradientDeployments, charts: Charts, shown: Shown) -> None:
         self._deployments = deployments
         self._charts = charts
-        self._public_url = public_url
+        self._shown = shown
 
     async def create(self, request: Request) -> Answer:
         return answers.json({"deployment": await self._shown(request, await self._deployments.create(await json_body(request)))})
@@ -90,7 +96,7 @@ class Calls:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(_LOOK_S)
-        return answers.json([{"line": row.line, "message": row.message, "timestamp": row.timestamp} for row in rows])
+        return answers.json(answers.rows(rows))
 
     async def metrics(self, request: Request) -> Answer:
         asked = query(request)
@@ -100,10 +106,6 @@ class Calls:
     async def charts(self, request: Request) -> Answer:
         await self._deployments.one(_id(first(query(request), "handle"), "handle"))
         return answers.json({"chart_names": self._charts.names})
-
-    async def _shown(self, request: Request, record: Record) -> dict[str, object]:
-        status, base = await self._deployments.status(record), base_url(request, self._public_url)
-        return answers.deployment(record, status, base, self._deployments.grpc_port)
 
 
 def _id(value: object, name: str = "id") -> str:

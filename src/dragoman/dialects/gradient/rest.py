@@ -14,7 +14,7 @@ Beside them the paths that the original's client called (calls.py). Predictions 
 """
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error, path_text
+from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, chosen, path_text
 from dragoman.dialects.addresses import base_url
 from dragoman.dialects.gradient import answers
 from dragoman.dialects.gradient.calls import Calls
@@ -35,16 +35,10 @@ class Gradient:
         self._deployments = services.gradient
         self._public_url = services.public_url
         self._charts = Charts(services.gradient, services.meters)
-        self._calls = Calls(services.gradient, self._charts, services.public_url)
+        self._calls = Calls(services.gradient, self._charts, self._shown)
 
     def route(self, request: Request) -> Route:
-        methods = self._methods(request)
-        if not methods:
-            raise path_error(request)
-        route = methods.get("GET" if request.method == "HEAD" else request.method)
-        if route is None:
-            raise method_error(request, methods)
-        return route
+        return chosen(request, self._methods(request))
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         return answers.refusal(error, self._methods(request) if error.what == "method" else ())
@@ -128,8 +122,7 @@ class Gradient:
         line, limit = window(query(request))
         rows = await self._deployments.rows(name, line, limit)
         status = await self._deployments.status(await self._deployments.one(name))
-        shown = [{"line": row.line, "message": row.message, "timestamp": row.timestamp} for row in rows]
-        return answers.json({"logs": shown, "state": status.state.value})
+        return answers.json({"logs": answers.rows(rows), "state": status.state.value})
 
     async def _metrics(self, request: Request, name: str) -> Answer:
         asked = first(query(request), "charts")

@@ -5,7 +5,7 @@ elsewhere: `result.url` leads to MLflow's scoring, and the paths beside it to ev
 """
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, method_error, path_error, path_text
+from dragoman.dialects import Access, Answer, Handler, Request, Route, Services, chosen, path_text
 from dragoman.dialects.submarine.envelope import refusal, success
 from dragoman.dialects.submarine.records import Models, Versions
 from dragoman.dialects.submarine.serve import Serve
@@ -25,13 +25,7 @@ class Submarine:
         self._versions = Versions(services)
 
     def route(self, request: Request) -> Route:
-        methods = self._methods(request)
-        if not methods:
-            raise path_error(request)
-        route = methods.get("GET" if request.method == "HEAD" else request.method)
-        if route is None:
-            raise method_error(request, methods)
-        return route
+        return chosen(request, self._methods(request))
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         return refusal(error, self._methods(request) if error.what == "method" else ())
