@@ -205,7 +205,7 @@ def test_long_texts_are_cut() -> None:
 
 
 def test_a_name_of_a_method_may_be_checked() -> None:
-    """With the check on, Predict takes only the methods that TensorFlow Serving knows."""
+    """With the check on, Predict takes only signatures of its own method."""
     x = [TensorSpec("x", t.FP32, None)]
     toy = Toy({"": signature(x, x, "something/else")}, lambda inputs, _: inputs.items)
     assert list(Fake({"m": toy}).predict("m", {"x": floats(1)}).outputs["x"].float_val) == [1]

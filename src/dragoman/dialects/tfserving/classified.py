@@ -22,8 +22,7 @@ from dragoman.serving.gateway import Entry, Gateway
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
-METHODS = frozenset({"tensorflow/serving/predict", CLASSIFY, REGRESS})
-"""The method names that TensorFlow Serving knows."""
+PREDICT = "tensorflow/serving/predict"
 
 _INPUTS, _CLASSES, _SCORES, _OUTPUTS = "inputs", "classes", "scores", "outputs"
 
@@ -118,8 +117,8 @@ async def multi(
 
 def check_predict(signature: Signature) -> None:
     """The method name check of predict, where it is switched on. A signature that names no method is this server's own."""
-    if signature.method and signature.method not in METHODS:
-        raise invalid(f"Expected prediction signature method_name to be one of {sorted(METHODS)}. Was: {messages.cut(signature.method)}")
+    if signature.method not in ("", PREDICT):
+        raise invalid(f"Expected prediction signature method_name to be {PREDICT}. Was: {messages.cut(signature.method)}", "signature")
 
 
 # --- running ---
