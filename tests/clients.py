@@ -4,11 +4,9 @@ A script runs in the client's Python, gets its arguments as JSON, and answers wi
 """
 
 import atexit
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +15,8 @@ import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tests.once import made_once
 
 ROOT = Path(__file__).parents[1]
 _MARK = "ANSWER "
@@ -80,15 +80,12 @@ def python_of(client: str) -> Path:
     lock = ROOT / "requirements" / "clients" / f"{client}.txt"
     digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = ROOT / ".clients" / f"{client}-{digest}"
-    folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / f"{client}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # tests run in several processes
-        if not (folder / "ready").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _uv("venv", "--python", sys.executable, str(folder))
-            _uv("pip", "install", "--python", str(folder / "bin" / "python"), "--no-deps", "--require-hashes", "-r", str(lock))
-            (folder / "ready").touch()
-    return folder / "bin" / "python"
+
+    def make(folder: Path) -> None:
+        _uv("venv", "--python", sys.executable, str(folder))
+        _uv("pip", "install", "--python", str(folder / "bin" / "python"), "--no-deps", "--require-hashes", "-r", str(lock))
+
+    return made_once(folder, make) / "bin" / "python"
 
 
 def run(client: str, script: str, *, timeout_s: float = 100.0, environment: dict[str, str] | None = None, **given: Any) -> Any:

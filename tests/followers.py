@@ -1,6 +1,5 @@
 """Workers that follow files on disk, over one store and in one event loop: what tests of polling and of lists of models drive."""
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Repository
 from dragoman.store import Store
 from tests.fakes_store import FakeStore
-from tests.servables import run
-from tests.workers import FakeWorker, until
+from tests.workers import FakeWorker, until, with_made
 
 
 def put(path: Path, content: str = "a model") -> Path:
@@ -91,23 +89,11 @@ def with_follower(test: Callable[[Follower], Awaitable[None]], *targets: object,
 def with_followers(
     place: Path | None, count: int, test: Callable[[list[Follower]], Awaitable[None]], *targets: object, **options: object
 ) -> None:
-    """Run a test with workers of one server, all started and with the same targets; everything that was opened is closed in the end."""
+    """Run a test with workers of one server, all started and with the same targets."""
     if place is not None:
         (place / "run").mkdir()
-
-    async def whole() -> None:
-        store = FakeStore()
-        workers = [Follower(store, targets, place, **options) for _ in range(count)]  # type: ignore[arg-type] # what the tests give
-        try:
-            await asyncio.gather(*(worker.start() for worker in workers))
-            await test(workers)
-        finally:
-            for worker in workers:
-                await worker.close()
-        for worker in workers:
-            assert [s.closed for s in worker.opener.opened] == [1] * len(worker.opener.opened)
-
-    run(whole)
+    store = FakeStore()
+    with_made(lambda: [Follower(store, targets, place, **options) for _ in range(count)], test)  # type: ignore[arg-type] # what the tests give
 
 
 __all__ = ["Follower", "put", "same_times", "until", "with_follower", "with_followers"]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dragoman.core.errors import ServingError
 from dragoman.serving.deployments import Deployments
@@ -39,30 +39,28 @@ class FakeWorker(Parts):
         return [entry.version for entry in self.gateway.entries() if entry.name == name]
 
 
+W = TypeVar("W", bound=FakeWorker)
+
+
 def with_worker(test: Callable[[FakeWorker], Awaitable[None]], **options: Any) -> None:
-    """Run a test with one worker that is alone on a store in memory; everything that was opened is closed in the end."""
-
-    async def whole() -> None:
-        worker = FakeWorker(FakeStore(), **options)
-        await worker.start()
-        try:
-            await test(worker)
-        finally:
-            await worker.close()
-        assert [s.closed for s in worker.opener.opened] == [1] * len(worker.opener.opened)
-
-    run(whole)
+    """Run a test with one worker that is alone on a store in memory."""
+    with_made(lambda: [FakeWorker(FakeStore(), **options)], lambda workers: test(workers[0]))
 
 
 def with_workers(
     place: Path, count: int, test: Callable[[list[FakeWorker]], Awaitable[None]], store: Store | None = None, **options: Any
 ) -> None:
-    """Run a test with several, all started."""
+    """Run a test with several."""
     (place / "run").mkdir()
+    shared = store or FakeStore()
+    with_made(lambda: [FakeWorker(shared, place, **options) for _ in range(count)], test)
+
+
+def with_made(make: Callable[[], list[W]], test: Callable[[list[W]], Awaitable[None]]) -> None:
+    """Run a test with workers that are made on the loop, all started; everything that was opened is closed in the end."""
 
     async def whole() -> None:
-        shared = store or FakeStore()
-        workers = [FakeWorker(shared, place, **options) for _ in range(count)]
+        workers = make()
         try:
             await asyncio.gather(*(worker.start() for worker in workers))
             await test(workers)

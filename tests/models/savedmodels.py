@@ -4,7 +4,6 @@ Made by TensorFlow in a process of its own (savedmodel_graphs.py), all at once, 
 comes first makes them and the others wait, in whatever process of the test run.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -14,6 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+
+from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,23 +74,20 @@ def _built(names: tuple[str, ...]) -> Path:
     digest = hashlib.sha256(here.read_bytes() + here.with_name("savedmodel_graphs.py").read_bytes() + _tensorflow().encode())
     digest.update(" ".join(names).encode())
     folder = ROOT / ".models" / f"savedmodels-{digest.hexdigest()[:12]}"
-    folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
-        if not (folder / "ready").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            done = subprocess.run(
-                [sys.executable, "-m", "tests.models.savedmodel_graphs", str(folder), *names],
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-                cwd=ROOT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("COV_")},
-            )
-            assert done.returncode == 0, f"the SavedModels cannot be made: {done.stderr[-4000:]}"
-            (folder / "ready").touch()
-    return folder
+
+    def make(folder: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.models.savedmodel_graphs", str(folder), *names],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if not name.startswith("COV_")},
+        )
+        assert done.returncode == 0, f"the SavedModels cannot be made: {done.stderr[-4000:]}"
+
+    return made_once(folder, make)
 
 
 def _tensorflow() -> str:
