@@ -63,7 +63,7 @@ class Server:
             worker = loop.run(_make(settings))
             undo.callback(lambda: loop.run(worker.close()))
             self.loaded: Loaded = loop.run(worker.serve(sockets))
-            if self.loaded.hopeless and settings.load != "background":
+            if self.loaded.fatal(settings):
                 raise ServingError(Kind.UNAVAILABLE, "; ".join(f"{name}: {reason}" for name, reason in self.loaded.failed))
             self._undo = undo.pop_all()
 

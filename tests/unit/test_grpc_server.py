@@ -324,7 +324,7 @@ def test_passwords_of_deployments() -> None:
             assert await call(where, "Echo", b"x", metadata=basic) == b"x"
             assert (await refused(call(where, "Echo")))[0] == "UNAUTHENTICATED"
 
-    serve(scenario, guard=Guard(Settings(no_auth=True), world.gateway, world.doors))
+    serve(scenario, guard=Guard(Settings(no_auth=True), world.doors))
 
 
 def test_tls(tmp_path: Path) -> None:

@@ -403,6 +403,43 @@ def test_a_function_of_arrays_takes_tensors(tmp_path: Path) -> None:
     assert answer["label"].array.tolist() == [b"l"] * 3
 
 
+STEPS = """
+from typing import Iterator
+import numpy as np
+from numpy.typing import NDArray
+def predict(x: NDArray[np.float32], upto: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    kept = np.zeros_like(x)
+    try:
+        for number in range(int(upto[0])):
+            kept += x
+            yield kept if number < 3 else kept[:1]
+    finally:
+        open("closed", "w").close()
+"""
+
+
+def test_a_generator_of_arrays_streams(tmp_path: Path) -> None:
+    """Each part is what it was when it was yielded; where nobody streams they are stacked. It ends when its reader leaves."""
+    model: Any = model_of(tmp_path, STEPS)
+    assert model.signatures[""].outputs == (TensorSpec("output", FP32, None),)
+    given = [Tensor("x", FP32, np.array([1, 2], "f4")), Tensor("upto", INT64, np.array([3]))]
+    parts = list(model.stream(Call(Tensors(given))))
+    assert [part.items[0].array.tolist() for part in parts] == [[1, 2], [2, 4], [3, 6]]
+    (tmp_path / "closed").unlink()
+    reading = model.stream(Call(Tensors(given)))
+    next(reading)
+    reading.close()
+    assert (tmp_path / "closed").exists()
+    x = np.array([1, 2], np.float32)
+    assert arrays(model, x=x, upto=np.array([2]))["output"].array.tolist() == [[1, 2], [2, 4]]
+    assert arrays(model, x=x, upto=np.array([0]))["output"].array.tolist() == []
+    with pytest.raises(ServingError, match="'output' differs in shape or datatype") as caught:
+        arrays(model, x=x, upto=np.array([4]))
+    assert caught.value.kind is Kind.MODEL_FAILED
+    batched = STEPS.replace("def predict", "import dragoman\n@dragoman.batched\ndef predict")
+    assert "cannot be batched" in refused(tmp_path / "batched", batched).message
+
+
 def test_a_declared_signature(tmp_path: Path) -> None:
     """Says what hints could not; a tuple answers in its order; without a batch axis a request runs alone."""
     source = """

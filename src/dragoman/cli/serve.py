@@ -35,8 +35,8 @@ log = logging.getLogger("dragoman")
 _DESCRIPTION = """\
 Serve models until Ctrl-C or SIGTERM.
 
-A TARGET is a file (.onnx, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model, a Tungsten project, a
-folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
+A TARGET is a file (.onnx, .tflite, .skops, .ubj, .json, .txt, .pt2, .pt, .py), a folder with one model (a SavedModel for
+example), a Tungsten project, a folder with numeric version folders (TF Serving), a Triton repository (config.pbtxt) or an MLServer one
 (model-settings.json); where no such path exists, it is NAME[:TAG] of a stored model. NAME=TARGET names it, and
 FILE.py:CLASS chooses one of several classes. Without a TARGET and without --model-root the newest model that was built is served.
 Every model answers on every port in every protocol. Settings come from --config FILE (TOML), then DRAGOMAN_* variables,
@@ -174,7 +174,7 @@ async def _several(settings: Settings, sockets: list[socket.socket], progress: P
 
 def _served(settings: Settings, sockets: list[socket.socket], loaded: Loaded) -> bool:
     """Say how loading ended; False when nothing was loaded and the server was to wait for it."""
-    if loaded.hopeless and (settings.load != "background" or settings.exit_on_error):
+    if loaded.fatal(settings):
         strict = settings.exit_on_error
         log.error("a model could not be loaded (--exit-on-error)" if strict else "no model could be loaded, so there is nothing to serve")
         return False

@@ -1,13 +1,14 @@
 """Plain Python models that take arrays: every parameter is one, or a Signature of tensors is declared. Requests are joined along axis 0 if batched.
 
-Called by python_plain.py.
+A generator streams. Called by python_plain.py.
 """
 
 import dataclasses
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from dragoman.core.checks import check
 from dragoman.core.columns import WrongColumnError, column, guess
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, InferRequest, ModelSpec
-from dragoman.core.tensors import BYTES, Array, Datatype, Signature, Tensor, Tensors, TensorSpec, datatype_of
-from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of, unaliased
+from dragoman.core.tensors import BYTES, FP64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec, datatype_of
+from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of, streamed, unaliased
 from dragoman.runtimes.python_parts import closed, guarded
 from dragoman.runtimes.refusals import takes_tensors
 from dragoman.runtimes.signatures import settle
@@ -55,7 +56,10 @@ class ArrayModel:
         batch: int | None,
         closer: Callable[[], Any] | None,
     ) -> None:
-        own = declared if declared is not None else _signature(spec.name, parameters, hints, batched=batch is not None)
+        streams = inspect.isgeneratorfunction(predict)
+        own = declared if declared is not None else _signature(spec.name, parameters, hints, batched=batch is not None, streams=streams)
+        if streams and (own.batch or batch is not None):
+            raise invalid(f"predict of model '{spec.name}' yields, so it answers one request at a time and cannot be batched", what="model")
         unknown = [s.name for s in own.inputs if s.name not in parameters]
         if unknown:
             raise invalid(f"the signature of model '{spec.name}' has the input '{unknown[0]}', which predict does not take", what="model")
@@ -68,17 +72,57 @@ class ArrayModel:
         """0: whatever the server's batch size is."""
         self.signatures: Mapping[str, Signature] = {"": signature}
         self.operations = frozenset({"predict"})
-        self.streams = False
+        self.streams = streams
+        """Whether `stream` gives more than `predict` does."""
 
     def predict(self, call: Call) -> Tensors:
+        """The answer; of a generator all its parts, along an axis before the others."""
+        if not self.streams:
+            return self._answered(self._asked(call), call)
+        with closing(self.stream(call)) as parts:
+            return self._whole(list(parts))
+
+    def stream(self, call: Call) -> Generator[Tensors, None, None]:
+        """What the generator yields, as it comes."""
+        generator = self._asked(call)
+        try:
+            while True:
+                try:
+                    piece = guarded(next, generator)
+                except StopIteration:
+                    return
+                # Copies: it may write its next part over this one, which waits to be sent.
+                yield Tensors([Tensor(each.name, each.datatype, each.array.copy()) for each in self._answered(piece, call).items])
+        finally:
+            generator.close()
+
+    def _asked(self, call: Call) -> Any:
+        """What predict returns."""
         if self._predict is None:
             raise closed(self._name)
         if not isinstance(call.inputs, Tensors):
             raise takes_tensors(self._name)
         check(InferRequest(call.inputs, outputs=call.outputs), self._signature, self._name)
-        answer = guarded(self._predict, **{t.name: t.array for t in call.inputs.items})
+        return guarded(self._predict, **{t.name: t.array for t in call.inputs.items})
+
+    def _answered(self, answer: Any, call: Call) -> Tensors:
         tensors = self._tensors(answer)
         return Tensors(tensors if not call.outputs else self._wanted(tensors, call.outputs))
+
+    def _whole(self, parts: list[Tensors]) -> Tensors:
+        if not parts:
+            return Tensors([_nothing(spec) for spec in self._signature.outputs])
+        joined = []
+        for tensor in parts[0].items:
+            same = [part.get(tensor.name) for part in parts]
+            arrays = [each.array for each in same if each is not None and each.datatype is tensor.datatype]
+            if len(arrays) < len(parts) or any(array.shape != tensor.array.shape for array in arrays):
+                raise ServingError(
+                    Kind.MODEL_FAILED,
+                    f"model '{self._name}' yielded parts whose output '{tensor.name}' differs in shape or datatype: ask for a stream of them",
+                )
+            joined.append(Tensor(tensor.name, tensor.datatype, np.stack(arrays)))
+        return Tensors(joined)
 
     def close(self) -> None:
         """Forget the model; its own `close` is called once."""
@@ -134,13 +178,23 @@ class ArrayModel:
         return [tensor for tensor in tensors if tensor.name in names]
 
 
-def _signature(model: str, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any], *, batched: bool) -> Signature:
+def _nothing(spec: TensorSpec) -> Tensor:
+    datatype = spec.datatype or FP64
+    return Tensor(spec.name, datatype, np.empty([max(length, 0) for length in spec.shape or (0,)], datatype.numpy))
+
+
+def _signature(
+    model: str, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any], *, batched: bool, streams: bool
+) -> Signature:
     where = f"of predict of model '{model}'"
     inputs = tuple(
         hint_of(hints[name], f"the parameter '{name}' {where}").tensor(name, batch=batched, optional=each.default is not NOTHING)
         for name, each in parameters.items()
     )
-    return Signature(inputs=inputs, outputs=_outputs(hints.get("return", NOTHING), f"the answer {where}", batched=batched), batch=batched)
+    returns = hints.get("return", NOTHING)
+    # All parts lie along an axis before the others, and where a batch would have its first axis.
+    outputs = _outputs(streamed(returns) if streams else returns, f"the answer {where}", batched=batched or streams)
+    return Signature(inputs=inputs, outputs=outputs, batch=batched)
 
 
 def _outputs(annotation: Any, where: str, *, batched: bool) -> tuple[TensorSpec, ...]:

@@ -4,17 +4,16 @@ It holds what does not change while a listener lives (rules, key ring, CORS); ev
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route, path_text
+from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route
 from dragoman.server.access import Headers, Rules, cors_headers, is_local, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
 from dragoman.serving.doors import Doors
-from dragoman.serving.gateway import OPENED, Gateway
+from dragoman.serving.gateway import OPENED
 
 _ACCESS = "dragoman.access"
 """Where `admit` leaves the access of the route in the scope for `decorate`, which also sees answers to errors."""
@@ -23,8 +22,7 @@ _ACCESS = "dragoman.access"
 class Guard:
     """`active`: whether inference has to be admitted at all; calls that change the server always are."""
 
-    def __init__(self, settings: Settings, gateway: Gateway | None = None, doors: Doors | None = None) -> None:
-        self._gateway = gateway
+    def __init__(self, settings: Settings, doors: Doors | None = None) -> None:
         self._doors = doors
         self._rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
         self._ring = KeyRing.load(key_file(settings)) if settings.api_key_file else KeyRing(key_file(settings))
@@ -54,11 +52,14 @@ class Guard:
 
     @property
     def locked(self) -> bool:
-        """Whether any deployment asks for a password: then every request is given to `unlock`."""
+        """Whether any deployment asks for a password: then every request is given to `open`."""
         return self._doors is not None and self._doors.locked
 
     async def open(self, headers: Headers) -> None:
-        """Take the password of a deployment that a call may bring in its headers, or its metadata. For calls while anything is `locked`."""
+        """Take the password of a deployment that a call may bring in its headers, or its metadata. For calls while anything is `locked`.
+
+        Whether it was the right one is asked by the gateway when a model is called, and by the protocol that shows a deployment.
+        """
         assert self._doors is not None
         basic = basic_credentials(headers)
         if basic is None:
@@ -66,17 +67,6 @@ class Guard:
         else:
             await asyncio.sleep(0)  # what follows is this request's own context, which takes a task
             await self._doors.open(*basic)
-
-    async def unlock(self, request: Request) -> None:
-        """As `open`, over HTTP; the gateway looks whether it was the right one.
-
-        Raises UNAUTHENTICATED (what="deployment") where even to look at the deployment takes one: below its own address.
-        """
-        assert self._gateway is not None
-        await self.open(request.scope["headers"])
-        first, _, rest = request.raw_path[1:].partition(b"/")
-        if first.lower() == b"model-serving":
-            self._gateway.refuse_locked(path_text(re.split(rb"[/:]", rest, maxsplit=1)[0]))
 
     def decorate(self, request: Request, answer: Answer) -> None:
         """Adds the CORS headers to an answer of inference, errors included: a page must be able to read what it did wrong."""

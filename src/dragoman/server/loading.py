@@ -13,6 +13,7 @@ from dragoman.core.model import EMPTY, ModelSpec, Servable
 from dragoman.core.samples import instances, row_example, v2_inputs
 from dragoman.core.tensors import Form
 from dragoman.engines import Engines
+from dragoman.server.settings import Settings
 from dragoman.serving.composed import Ensemble
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.origins import Origins
@@ -44,7 +45,11 @@ class Loaded:
     """Example inputs of models that are ready: name, rows (/predict), inputs (Open Inference Protocol), instances (TensorFlow Serving); where a
     protocol has no small one, None."""
     hopeless: bool = False
-    """Whether nothing can be served of what the command line names, and nothing is deployed."""
+    """Whether nothing can be served of what the command line names, and nothing is deployed; of a strict start, whether anything cannot."""
+
+    def fatal(self, settings: Settings) -> bool:
+        """Whether the start has failed by it. One that loads in the background goes on, unless it must not."""
+        return self.hopeless and (settings.load != "background" or settings.exit_on_error)
 
 
 class Loading:

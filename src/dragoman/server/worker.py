@@ -200,7 +200,7 @@ class Worker:
             tracking=tracking,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self._guard = Guard(settings, self.gateway, Doors(self.registry, self.gateway))
+        self._guard = Guard(settings, Doors(self.registry, self.gateway))
         self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""

@@ -43,6 +43,8 @@ class Doors:
     def __init__(self, registry: Registry, gateway: Gateway) -> None:
         self._registry = registry
         self._gateway = gateway
+        self.locked = False
+        """Whether anything has a password; asked for every request."""
         self._locks: dict[str, Mapping[str, str]] = {}
         self._grpc: set[str] = set()
         self._secret = secrets.token_bytes(32)
@@ -51,10 +53,6 @@ class Doors:
         self._one_at_a_time = asyncio.Lock()
         self._waiting = 0
         registry.watch(self._changed)
-
-    @property
-    def locked(self) -> bool:
-        return bool(self._locks)
 
     async def open(self, user: bytes, password: bytes) -> None:
         """Let the request that is being answered, which must have a task or context of its own, call whatever these credentials open.
@@ -104,6 +102,7 @@ class Doors:
             self._grpc.add(name)
         else:
             self._grpc.discard(name)
+        self.locked = bool(self._locks)
         self._gateway.locked = self._locks.keys()
         self._gateway.aliases = {GRPC_NAME: next(iter(self._grpc))} if len(self._grpc) == 1 else {}
 

@@ -4,6 +4,8 @@ Routes and handlers, for models of every runtime. A deployment's id is the name 
 """
 
 import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,7 +14,7 @@ from dragoman.core.convert import output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Form, Rows, Tensors
-from dragoman.dialects import SHARED, Access, Answer, Request, Route, Services, path_text
+from dragoman.dialects import SHARED, Access, Answer, Handler, Request, Route, Services, path_text
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.rows import infer
 from dragoman.dialects.tfserving import answers, classified, decode, encode, examples, finding, messages, rows
@@ -41,6 +43,13 @@ class TFServing:
         self._gateway = services.gateway
         self._max_inflated = services.max_inflated
         self._check_methods = services.check_methods
+        self._handlers: Mapping[tuple[str, bytes], tuple[Handler, Access]] = {
+            ("GET", b""): (self._status, Access.PUBLIC),
+            ("GET", b"/metadata"): (self._metadata, Access.PUBLIC),
+            ("POST", b":predict"): (self._predict, Access.INFER),
+            ("POST", b":classify"): (self._classify, Access.INFER),
+            ("POST", b":regress"): (self._regress, Access.INFER),
+        }
 
     def route(self, request: Request) -> Route:
         """Match method and path; every pair that this protocol does not have is INVALID_INPUT, not NOT_FOUND."""
@@ -63,20 +72,18 @@ class TFServing:
             raise messages.malformed(method, path)
         name, deployment, version, label, verb = found.groups(b"")
         where = (path_text(name or deployment), _version(version.decode()), path_text(label))
-        match method, verb.lower():
-            case "GET", b"":
-                return Route(self._status, Access.PUBLIC, where)
-            case "GET", b"/metadata":
-                return Route(self._metadata, Access.PUBLIC, where)
-            case "POST", b":predict":
-                return Route(self._predict, Access.INFER, where)
-            case "POST", b":classify":
-                return Route(self._classify, Access.INFER, where)
-            case "POST", b":regress":
-                return Route(self._regress, Access.INFER, where)
-        raise messages.malformed(method, path)
+        known = self._handlers.get((method, verb.lower()))
+        if known is None:
+            raise messages.malformed(method, path)
+        handler, access = known
+        return Route(partial(self._deployed, handler) if deployment else handler, access, where)
 
     # --- handlers ---
+
+    async def _deployed(self, handler: Handler, request: Request, name: str, version: str, label: str) -> Answer:
+        """Below its own address even to look at a deployment takes its password, where it has one."""
+        self._gateway.refuse_locked(name)
+        return await handler(request, name, version, label)
 
     async def _predict(self, request: Request, name: str, version: str, label: str) -> Answer:
         body = await self._body(request)
