@@ -13,7 +13,7 @@ from tests.clients import python_of
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
 from tests.e2e.workspace import READING, ROOT, example_models, populate, run
-from tests.models import build, documented
+from tests.models import build, documented, savedmodels
 
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tfserving.md"
@@ -97,12 +97,13 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
             return ["--model-root", str(root)]
         if page == OIP:
             return [folder(page), "--grpc-port", "0"]
-        return [folder(page)] if page == TFSERVING else [folder(page), READING]
+        return [folder(page), "--engine", "local"] if page == TFSERVING else [folder(page), READING]
 
     def folder(page: str) -> str:
         if page == TFSERVING:
             root = tmp_path_factory.mktemp("tensorflow")
-            documented.half_plus_two(root / "half_plus_two" / "1" / "model.onnx")
+            savedmodels.copy("half_plus_two", root / "half_plus_two" / "00000123")
+            savedmodels.copy("classifier", root / "flowers" / "1")
             documented.beacon(root / "beacon" / "1" / "model.onnx")
             documented.mnist(root / "mnist" / "1" / "model.onnx")
             documented.picture(root / "classifier" / "1" / "model.onnx")
