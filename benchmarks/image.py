@@ -19,6 +19,7 @@ def run(models: Models, options: Options) -> Section:
     own_form = {"triton": binary, "mosec": image_raw(predict), "litserve": image_base64(predict)}
     readers = [Opponent(f"raw image under {kind}", partial(servers.raw, models, kind, "image"), binary) for kind in ("dragoman", "uvicorn")]
     mlserver = [peer(models, "mlserver", by_json)] if "mlserver" in options.peers else []
+    triton = [peer(models, "triton", by_json)] if "triton" in options.peers else []
     section = Section("image", "image: 1x3x224x224 FP32, two workers")
 
     def part(title: str, shots: list[Shot], opponents: list[Opponent]) -> list[Duel]:
@@ -34,7 +35,7 @@ def run(models: Models, options: Options) -> Section:
     )
     section.targets.append(speed_target("binary: at least level with Triton", duels, "triton", None, 1.0))
     for title, shots in (("Open Inference Protocol, JSON", by_json), ("TensorFlow Serving rows", tfserving)):
-        duels = part(title, shots, mlserver)
+        duels = part(title, shots, [*mlserver, *triton])
         section.targets.append(speed_target(f"{title}: at least 4 times MLServer", duels, "mlserver", None, 4.0))
     lines = json_decode.images()
     section.parts += [

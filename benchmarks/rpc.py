@@ -30,8 +30,12 @@ def load(port: int, method: str, body: Path, in_flight: int, seconds: int) -> Lo
     return Load(**json.loads(done.stdout))
 
 
-async def ask(port: int, method: str, body: bytes) -> bytes:
-    """One call."""
+def call(port: int, method: str, body: bytes) -> bytes:
+    """One call; returns the message that answers it."""
+    return asyncio.run(_call(port, method, body))
+
+
+async def _call(port: int, method: str, body: bytes) -> bytes:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_OPTIONS) as channel:
         answer: bytes = await channel.unary_unary(method)(body, timeout=60)
         return answer

@@ -127,6 +127,25 @@ def _flowers(rng: Random) -> Case:
     return case
 
 
+def _regressed(rng: Random) -> Case:
+    """Examples for the model that gives back its input: the features of each are its numbers."""
+    numbers = [rng.randrange(-1000, 1000) / 4 for _ in range(rng.randrange(1, 6))]
+    examples: list[dict[str, Any]] = [{"x": number if rng.random() < 0.5 else [number]} for number in numbers]
+    tree: dict[str, Any] = {"examples": examples}
+    if rng.random() < 0.3:
+        tree["context"] = examples.pop()
+        examples.append({})
+    path = rng.choice(_WHERE).format("id_FP32") + ":regress"
+    case = Case("POST", path.encode(), tree, what="regress id_FP32")
+
+    def check(answer: Answer) -> None:
+        assert answer.status == 200, answer.body[:300]
+        assert json.loads(answer.body)["results"] == numbers
+
+    case.check = check
+    return case
+
+
 def _fact(rng: Random) -> Case:
     model = rng.choice(("iris", "sums", "twice", "flowers", "id_INT64"))
     path = rng.choice(_WHERE[:-2]).format(model)
@@ -145,8 +164,8 @@ def _refused(rng: Random) -> Case:
             ("GET", "/v1/models/iris/labels/none", 400),
             ("GET", "/v1/models/iris:predict", 400),
             ("PUT", "/v1/models/iris:predict", 400),
-            ("POST", "/v1/models/iris:classify", 501),
-            ("POST", "/v1/models/iris:regress", 501),
+            ("POST", "/v1/models/iris:classify", 400),
+            ("POST", "/v1/models/iris:regress", 400),
             ("POST", "/v1/models/iris", 400),
             ("GET", "/v1/models", 400),
             ("GET", "/v1/models/iris/versions/99999999999999999999", 400),
@@ -165,7 +184,7 @@ def _is(answer: Answer, status: int) -> None:
     assert answer.status == status
 
 
-_KINDS = ((_identity, 8), (_texts, 3), (_words, 2), (_sums, 4), (_others, 4), (_flowers, 2), (_fact, 2), (_refused, 2))
+_KINDS = ((_identity, 8), (_texts, 3), (_words, 2), (_sums, 4), (_others, 4), (_flowers, 2), (_regressed, 2), (_fact, 2), (_refused, 2))
 
 
 def valid(rng: Random) -> Case:
