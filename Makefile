@@ -49,7 +49,7 @@ test: env examples/models/.made
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --conformance --durations=15 --durations-min=5
+	$(BIN)/python -m pytest -n 2 --conformance --durations=15 --durations-min=5
 
 check: env
 	$(BIN)/ruff format .

@@ -144,6 +144,8 @@ def test_a_killed_worker_leaves_the_model_processes_to_the_others(tmp_path: Path
     """Its successor finds them loaded."""
     model = build.iris(tmp_path / "iris.onnx")
     with serving(tmp_path, str(model), "--engine", "process", "--workers", "2") as server:
+        # The banner comes with the first worker; a process that only the killed one had would go with it.
+        until(lambda: server.output.count("'iris' version 1 is ready") == 2, "a worker has not loaded")
         processes = model_processes(server.process.pid)
         workers = [pid for pid, parent in parents().items() if parent == server.process.pid and pid not in processes]
         assert len(workers) == 2
