@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError, Processes, environment, free_port
 from benchmarks.results import Section, Table, Target
 from benchmarks.start import ready
+from benchmarks.steady import Steady
 
 _WAIT_S = 120.0
 _MANY = 200
@@ -100,66 +100,26 @@ def _rolling(models: Models, workers: int) -> tuple[str, int]:
         for version in range(1, _VERSIONS + 1):
             _register(port, models, "iris", version)
         _call(port, "POST", "/api/v1/serve", _spec("iris", 1))
-        load = _Load(port)
-        begin = time.perf_counter()
-        for version in range(2, _VERSIONS + 1):
-            _call(port, "POST", "/api/v1/serve", _spec("iris", version))
-            _call(port, "DELETE", "/api/v1/serve", _spec("iris", version - 1))
-            time.sleep(_STAY_S)
-        took_s = time.perf_counter() - begin
-        load.end()
+        versions: set[str] = set()
+
+        def right(content: bytes) -> bool:
+            versions.add(json.loads(content)["model_version"])
+            return True
+
+        with Steady(port, "/v2/models/iris/infer", json.dumps(_INFER).encode(), _RATE, right) as load:
+            begin = time.perf_counter()
+            for version in range(2, _VERSIONS + 1):
+                _call(port, "POST", "/api/v1/serve", _spec("iris", version))
+                _call(port, "DELETE", "/api/v1/serve", _spec("iris", version - 1))
+                time.sleep(_STAY_S)
+            took_s = time.perf_counter() - begin
     text = (
         f"{_VERSIONS} versions in a row with {workers} workers under {_RATE} requests/s: {took_s:.1f} s, "
-        f"{load.answered} requests answered by {len(load.versions)} versions, {len(load.failures)} failed; "
+        f"{load.answered} requests answered by {len(versions)} versions, {len(load.failures)} failed; "
         f"median {median(load.times) * 1e3:.1f} ms, longest {max(load.times) * 1e3:.0f} ms."
     )
     print(f"  {text} {load.failures[:3]}", flush=True)
     return text, len(load.failures)
-
-
-class _Load:
-    """A constant rate of requests for the default version, by several connections; ends when asked."""
-
-    def __init__(self, port: int, connections: int = 4) -> None:
-        self.answered = 0
-        self.times: list[float] = []
-        self.failures: list[str] = []
-        self.versions: set[str] = set()
-        self._port = port
-        self._pause_s = connections / _RATE
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(connections)]
-        for thread in self._threads:
-            thread.start()
-
-    def end(self) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        body = json.dumps(_INFER)
-        due = time.perf_counter()
-        while not self._stopped.is_set():
-            begin = time.perf_counter()
-            try:
-                connection.request("POST", "/v2/models/iris/infer", body, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                content = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            else:
-                self.times.append(time.perf_counter() - begin)
-                if answer.status == 200:
-                    self.answered += 1
-                    self.versions.add(json.loads(content)["model_version"])
-                else:
-                    self.failures.append(content.decode())
-            due += self._pause_s
-            self._stopped.wait(max(0.0, due - time.perf_counter()))
-        connection.close()
 
 
 # --- the server and its registry ---

@@ -5,8 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +21,7 @@ from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError, Processes, environment, free_port
 from benchmarks.results import Section, Table, Target
 from benchmarks.servers import Server
+from benchmarks.steady import Steady
 from benchmarks.traffic import JSON, Shot
 from benchmarks.wrk import Load
 from benchmarks.wrk import load as http_load
@@ -156,59 +155,21 @@ def _swaps(models: Models, workers: int) -> tuple[str, int]:
     ]  # fmt: skip
     with Processes(command, environment({"DRAGOMAN_WORKERS": str(workers)}), models.folder / "swaps.log") as processes:
         processes.wait_until(lambda: processes.listens(port) and _serves(port, "1"), 120, "the server")
-        done = threading.Event()
-        asked = _Asked(port, done)
-        asked.start()
-        for version in range(2, _SWAPS + 2):
-            savedmodels.copy("half_plus_two", base / str(version))
-            processes.wait_until(partial(_serves, port, str(version)), 60, f"version {version}")
-            shutil.rmtree(base / str(version - 1))
-        done.set()
-        asked.join()
+        with Steady(port, "/v1/models/half_plus_two:predict", b'{"instances": [1.0, 2.0, 5.0]}', _RATE, _right) as asked:
+            for version in range(2, _SWAPS + 2):
+                savedmodels.copy("half_plus_two", base / str(version))
+                processes.wait_until(partial(_serves, port, str(version)), 60, f"version {version}")
+                shutil.rmtree(base / str(version - 1))
     text = (
-        f"{_SWAPS} versions of half_plus_two in a row with {workers} workers under {_RATE} requests/s: {len(asked.times)} answered, "
+        f"{_SWAPS} versions of half_plus_two in a row with {workers} workers under {_RATE} requests/s: {asked.answered} answered, "
         f"{len(asked.failures)} failed; median {median(asked.times) * 1e3:.1f} ms, longest {max(asked.times) * 1e3:.0f} ms."
     )
     print(f"  {text} {asked.failures[:2]}", flush=True)
     return text, len(asked.failures)
 
 
-class _Asked(threading.Thread):
-    """A constant rate of requests by several connections, until it is told to end."""
-
-    def __init__(self, port: int, done: threading.Event, connections: int = 4) -> None:
-        super().__init__()
-        self.times: list[float] = []
-        self.failures: list[str] = []
-        self._port = port
-        self._done = done
-        self._callers = [threading.Thread(target=self._ask, args=(connections / _RATE,)) for _ in range(connections)]
-
-    def run(self) -> None:
-        for caller in self._callers:
-            caller.start()
-        for caller in self._callers:
-            caller.join()
-
-    def _ask(self, pause_s: float) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        due = time.perf_counter()
-        while not self._done.is_set():
-            begin = time.perf_counter()
-            try:
-                connection.request("POST", "/v1/models/half_plus_two:predict", b'{"instances": [1.0, 2.0, 5.0]}')
-                answer = connection.getresponse()
-                content = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                connection.close()
-            else:
-                self.times.append(time.perf_counter() - begin)
-                if answer.status != 200 or orjson.loads(content) != {"predictions": [2.5, 3.0, 4.5]}:
-                    self.failures.append(content.decode())
-            due += pause_s
-            self._done.wait(max(0.0, due - time.perf_counter()))
-        connection.close()
+def _right(content: bytes) -> bool:
+    return bool(orjson.loads(content) == {"predictions": [2.5, 3.0, 4.5]})
 
 
 def _serves(port: int, version: str) -> bool:

@@ -19,7 +19,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, InferRequest, ModelSpec
 from dragoman.core.tensors import BYTES, FP64, Array, Datatype, Signature, Tensor, Tensors, TensorSpec, datatype_of
 from dragoman.runtimes.python_hints import NOTHING, fields_of, hint_of, streamed, unaliased
-from dragoman.runtimes.python_parts import closed, guarded
+from dragoman.runtimes.python_parts import closed, guarded, pieces
 from dragoman.runtimes.refusals import takes_tensors
 from dragoman.runtimes.signatures import settle
 
@@ -84,17 +84,10 @@ class ArrayModel:
 
     def stream(self, call: Call) -> Generator[Tensors, None, None]:
         """What the generator yields, as it comes."""
-        generator = self._asked(call)
-        try:
-            while True:
-                try:
-                    piece = guarded(next, generator)
-                except StopIteration:
-                    return
+        with closing(pieces(self._asked(call))) as parts:
+            for piece in parts:
                 # Copies: it may write its next part over this one, which waits to be sent.
                 yield Tensors([Tensor(each.name, each.datatype, each.array.copy()) for each in self._answered(piece, call).items])
-        finally:
-            generator.close()
 
     def _asked(self, call: Call) -> Any:
         """What predict returns."""

@@ -1,6 +1,6 @@
 """What both kinds of Python models share: cutting a call into batches that keep the model's promises, and user code that wants to exit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -41,6 +41,19 @@ def guarded(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         return function(*arguments, **named)
     except SystemExit as error:
         raise RuntimeError(f"the model tried to end its process: SystemExit: {error.code}") from error
+
+
+def pieces(generator: Generator[T, Any, Any]) -> Generator[T, None, None]:
+    """What the user's generator yields, guarded as above; it is closed when this is."""
+    try:
+        while True:
+            try:
+                piece = guarded(next, generator)
+            except StopIteration:
+                return
+            yield piece
+    finally:
+        generator.close()
 
 
 def closed(model: str) -> ServingError:

@@ -7,7 +7,7 @@ import inspect
 import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, is_dataclass
 from types import ModuleType
 from typing import Any
@@ -34,7 +34,7 @@ from dragoman.runtimes.python_hints import (
     streamed,
     unaliased,
 )
-from dragoman.runtimes.python_parts import batches, closed, guarded, rows_of, wrong_number
+from dragoman.runtimes.python_parts import batches, closed, guarded, pieces, rows_of, wrong_number
 
 UNNAMED = "output"
 Predict = Callable[..., Any]
@@ -281,19 +281,12 @@ class PlainModel:
         return self._shape.single.schema.get("type") == "string"
 
     def _pieces(self, row: dict[str, Value]) -> Iterator[Value]:
-        generator = self._function()(**self._arguments(row))
         assert self._shape.single is not None
         described = self._shape.single.schema
         described = described if self._texts() else described["items"]
-        try:
-            while True:
-                try:
-                    piece = guarded(next, generator)
-                except StopIteration:
-                    return
+        with closing(pieces(self._function()(**self._arguments(row)))) as parts:
+            for piece in parts:
                 yield normalise(file_value(piece, described), f"output '{UNNAMED}' of model '{self._name}'")
-        finally:
-            generator.close()
 
     def _batch(self, rows: list[dict[str, Value]]) -> list[Value]:
         arguments: dict[str, Any] = {}

@@ -127,8 +127,9 @@ class Gateway:
         """The entry that answers for a model. Raises NOT_FOUND, NOT_READY or UNAVAILABLE with the reason (what="unloaded": on purpose)."""
         entry = self._table.get((name, f"@{label}" if label else version))
         if entry is None:
-            if name in self.aliases and name not in self._statuses:
-                return self.find(self.aliases[name], version, label)
+            known = self._known(name)
+            if known != name:
+                return self.find(known, version, label)
             raise self._absent(name, version, label)
         return entry
 
@@ -143,13 +144,12 @@ class Gateway:
         A version that is ready but cannot answer just now (its process starts again) shows as LOADING, with the reason.
         """
         if name:
-            known = name if name in self._statuses else self.aliases.get(name, "")
-            return [self._now(s) for s in self._statuses.get(known, ())]
+            return [self._now(s) for s in self._statuses.get(self._known(name), ())]
         return [self._now(s) for each in sorted(self._statuses) for s in self._statuses[each]]
 
     def labels(self, name: str) -> Mapping[str, str]:
         """Label -> version of one model."""
-        return self._labels.get(name, {})
+        return self._labels.get(self._known(name), {})
 
     def ready(self) -> bool:
         """Whether every model that should be served is, and nothing has failed; false while the server starts or drains.
@@ -347,6 +347,10 @@ class Gateway:
         if meter is None:
             meter = entry.meters[dialect] = self._meters.open(entry.name, entry.version, dialect)
         return meter
+
+    def _known(self, name: str) -> str:
+        """The model's own name, for one that it also goes by."""
+        return name if name in self._statuses else self.aliases.get(name, name)
 
     def _now(self, status: VersionStatus) -> VersionStatus:
         entry = self._table.get((status.name, status.version)) if status.state is State.READY else None
