@@ -168,11 +168,17 @@ def name_of(url: str) -> str:
     return url.rpartition("/")[2]
 
 
-def terminate(url: str) -> int:
-    """End every connection to this database but one's own, as an administrator would; how many."""
+def clients(url: str) -> int:
+    """How many connections this database has, those of its own vacuum aside. One that has just been closed may be among them."""
     with administrator() as connection:
-        found = connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name_of(url)])
-        return len(found.fetchall())
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+        return int(connection.execute(counted, [name_of(url)]).fetchall()[0][0])
+
+
+def terminate(url: str) -> None:
+    """End every connection to this database, as an administrator would."""
+    with administrator() as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name_of(url)])
 
 
 def _sweep() -> None:
