@@ -1,161 +1,187 @@
-"""The schemas of inference in the OpenAPI document: they take what the codecs take, and refuse what they refuse, as far as they can say it."""
+"""MLRun's plain lists for every form of model, and whole requests behind protocols of tensors and rows."""
 
 from typing import Any
 
-import jsonschema_rs
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from dragoman.console import bodies
-from dragoman.core.samples import instances, v2_inputs
-from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP32, INT8, UINT16, Datatype, Signature, TensorSpec
+from dragoman.core.bodies import (
+    answered_rows,
+    answered_tensors,
+    event,
+    features,
+    listed,
+    plain_outputs,
+    points_of,
+    reply_outputs,
+    requested,
+    whole_request,
+)
+from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import InferRequest
+from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Form, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value
+from dragoman.hosting.frames import new_tag
+from dragoman.hosting.packing import FrameError, pack, unpack
 
-IRIS = Signature(inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", FP32, (-1,)),), batch=True)
-TWO = Signature(inputs=(TensorSpec("a", INT8, (-1,)), TensorSpec("b", BYTES, (-1, 2), optional=True)), batch=True)
+MATRIX = Signature(Form.TENSORS, (TensorSpec("X", FP32, (-1, 4)),), (TensorSpec("label", INT64, (-1,)),), batch=True)
+COLUMNS = Signature(Form.TENSORS, tuple(TensorSpec(name, FP64, (-1,)) for name in "abc"), batch=True)
+SCALARS = Signature(Form.TENSORS, (TensorSpec("x", FP64, (-1,)),), batch=True)
+IMAGES = Signature(Form.TENSORS, (TensorSpec("x", FP32, (-1, 2, 2, 1)),), batch=True)
+ROWS = Signature(
+    Form.ROWS, input_schema={"type": "object", "properties": {"n": {"type": "integer"}, "t": {"type": "string"}}, "required": ["n", "t"]}
+)
+WHOLE = Signature(Form.ROWS, tuple(TensorSpec(n, None, None) for n in "ba"), (TensorSpec("kind", None, None),), whole=True)
 
 
-def takes(schema: bodies.Schema, document: Any) -> bool:
-    return jsonschema_rs.validator_for(schema).is_valid(document)
-
-
-def x(**changes: Any) -> dict[str, Any]:
-    return {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2.5, 3, 4], **changes}]}
+def refused(call: Any, *arguments: Any) -> ServingError:
+    with pytest.raises(ServingError) as caught:
+        call(*arguments)
+    return caught.value
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("signature", "inputs", "shape"),
     [
-        x(),
-        x(data=[[1, 2, 3, 4]]),
-        x(shape=[0, 4], data=[]),
-        x(parameters={"binary_data_size": 16}),
-        {**x(), "id": "7", "parameters": {"timeout": 5}, "outputs": [{"name": "label", "parameters": {"binary_data": True}}], "other": 1},
+        (MATRIX, [[1, 2, 3, 4]] * 3, (3, 4)),
+        (MATRIX, [5.1, 3.5, 1.4, 0.2], (1, 4)),
+        (MATRIX, [{"X": [1, 2, 3, 4]}], (1, 4)),
+        (COLUMNS, [[1, 2, 3], [4, 5, 6]], (2,)),
+        (COLUMNS, [1, 2, 3], (1,)),
+        (COLUMNS, [{"c": 3, "b": 2, "a": 1}], (1,)),
+        (SCALARS, [1, 2, 3], (3,)),
+        (IMAGES, [[[[1], [2]], [[3], [4]]]], (1, 2, 2, 1)),
     ],
 )
-def test_v2_requests_that_fit(document: Any) -> None:
-    """Names, datatypes and shapes are the model's; the list of elements is anything."""
-    assert takes(bodies.v2_request(IRIS), document)
+def test_plain_lists_for_tensors(signature: Signature, inputs: list[Any], shape: tuple[int, ...]) -> None:
+    """Data points by place, by name and bare; a flat list is one point where a point has several values (M8, M9)."""
+    made = requested(inputs, signature, "m")
+    assert isinstance(made, Tensors)
+    assert [t.array.shape for t in made.items] == [shape] * len(signature.inputs)
+
+
+def test_columns_keep_their_places() -> None:
+    """The first value of a point is the first feature's."""
+    made = requested([[1, 2, 3], [4, 5, 6]], COLUMNS, "m")
+    assert isinstance(made, Tensors)
+    assert {t.name: t.array.tolist() for t in made.items} == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
+
+
+def test_plain_lists_for_rows() -> None:
+    """A model of rows gets its fields by name."""
+    assert requested([[1, "x"], {"n": 2, "t": "y"}], ROWS, "m") == Rows([{"n": 1, "t": "x"}, {"n": 2, "t": "y"}])
+    assert requested([1, "x"], ROWS, "m") == Rows([{"n": 1, "t": "x"}])
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("signature", "inputs", "words"),
     [
-        {},
-        {"inputs": []},
-        {"inputs": x()["inputs"] * 2},
-        x(name="Y"),
-        x(datatype="FP64"),
-        x(shape=[1, 3]),
-        x(shape=[4]),
-        x(shape=[-1, 4]),
-        x(data=1.0),
-        {**x(), "id": 7},
-        {**x(), "parameters": {"timeout": []}},
-        {**x(), "outputs": [{"name": "nothing"}]},
+        (MATRIX, {"X": 1}, "the inputs for model 'm' must be a list, not an object"),
+        (MATRIX, "text", "not a text"),
+        (MATRIX, [], "no data point"),
+        (MATRIX, [{"Y": 1}], "data point 0 for model 'm' lacks 'X'"),
+        (COLUMNS, [[1, 2]], "data point 0 for model 'm' has 2 values, expected the 3 features 'a', 'b', 'c'"),
+        (COLUMNS, [[1, 2, 3], 4], "data point 1 for model 'm' must be a list of its 3 features, not a number"),
+        (COLUMNS, [["x", 2, 3]], "input 'a' of model 'm'"),
     ],
 )
-def test_v2_requests_that_do_not_fit(document: Any) -> None:
-    """What the server refuses for its names, types and ranks is refused by the schema."""
-    assert not takes(bodies.v2_request(IRIS), document)
+def test_lists_that_do_not_fit(signature: Signature, inputs: Value, words: str) -> None:
+    """The message names the model, the data point and what was expected (M16)."""
+    error = refused(requested, inputs, signature, "m")
+    assert error.kind is Kind.INVALID_INPUT
+    assert words in error.message
 
 
-def test_several_inputs_in_any_order_and_optional_ones() -> None:
-    """Each input has a schema of its own; how many may be left out is known."""
-    a = {"name": "a", "shape": [1], "datatype": "INT8", "data": [1]}
-    b = {"name": "b", "shape": [1, 2], "datatype": "BYTES", "data": ["x", "y"]}
-    schema = bodies.v2_request(TWO)
-    assert takes(schema, {"inputs": [a]})
-    assert takes(schema, {"inputs": [b, a]})
-    assert not takes(schema, {"inputs": []})
-    assert not takes(schema, {"inputs": [a, b, a]})
-
-
-def test_datatypes_that_go_as_binary_data_only() -> None:
-    """Their tensors need parameters, and have no data."""
-    schema = bodies.v2_request(Signature(inputs=(TensorSpec("x", BF16, (1,)),)))
-    tensor = {"name": "x", "shape": [1], "datatype": "BF16"}
-    assert not takes(schema, {"inputs": [tensor]})
-    assert takes(schema, {"inputs": [{**tensor, "parameters": {"binary_data_size": 2}}]})
+def test_features_by_name() -> None:
+    """In the order of the schema, whatever the order of keys; extra keys are dropped (M10, M12)."""
+    assert listed([{"c": 3, "a": 1, "b": [2], "z": 0}], features(COLUMNS), "m") == [[1, [2], 3]]
+    assert listed({"c": 3, "a": 1, "b": 2}, features(COLUMNS), "m") == [1, 2, 3]
+    assert listed([], features(COLUMNS), "m") == []
 
 
 @pytest.mark.parametrize(
-    ("document", "fits"),
+    ("inputs", "names", "words"),
     [
-        ({"instances": [[1, 2, 3, 4]]}, True),
-        ({"instances": [[1, 2, 3, 4]], "signature_name": "serving_default"}, True),
-        ({"inputs": [[1, 2, 3, 4], [0, 0, 0, 0.5]]}, True),
-        ({"inputs": {"X": [[1, 2, 3, 4]]}}, True),
-        ({"instances": []}, False),
-        ({"instances": [[1, 2, 3]]}, False),
-        ({"instances": [["1", 2, 3, 4]]}, False),
-        ({"instances": [[1, 2, 3, 4]], "inputs": []}, False),
-        ({"instances": [[1, 2, 3, 4]], "signature_name": "other"}, False),
-        ({"inputs": {}}, False),
-        ({}, False),
+        ([{"a": 1}], [], "names no features"),
+        ([{"a": 1}], ["a", "b"], "data point 0 for model 'm' lacks 'b'; its features are 'a', 'b'"),
+        ([{"a": 1, "b": 2}, [1, 2]], ["a", "b"], "data point 1 for model 'm' must be an object"),
+        ("a", ["a"], "must be a list of objects, not a text"),
     ],
 )
-def test_tensorflow_serving_with_one_input(document: Any, fits: bool) -> None:
-    """Bare rows, a bare column or a column by name; one of the two forms, not both."""
-    schema = bodies.tfs_request(IRIS)
-    assert schema is not None
-    assert takes(schema, document) == fits
+def test_features_that_do_not_fit(inputs: Value, names: list[str], words: str) -> None:
+    """Without a schema, with a missing key, in a wrong form (M11)."""
+    assert words in refused(listed, inputs, names, "m").message
 
 
-@pytest.mark.parametrize(
-    ("document", "fits"),
-    [
-        ({"instances": [{"a": 127}]}, True),
-        ({"instances": [{"a": 1, "b": ["x", {"b64": "eA=="}]}]}, True),
-        ({"inputs": {"a": [1, 2]}}, True),
-        ({"instances": [{"a": 128}]}, False),
-        ({"instances": [{"a": 1.5}]}, False),
-        ({"instances": [{"b": ["x", "y"]}]}, False),
-        ({"instances": [{"a": 1, "c": 1}]}, False),
-        ({"instances": [{"a": 1, "b": ["x", {"b64": 1}]}]}, False),
-        ({"instances": [1]}, False),
-    ],
-)
-def test_tensorflow_serving_with_several_inputs(document: Any, fits: bool) -> None:
-    """Rows are objects with the model's inputs; integers have the limits of their type; binary data is an object of one key."""
-    schema = bodies.tfs_request(TWO)
-    assert schema is not None
-    assert takes(schema, document) == fits
+def test_plain_outputs() -> None:
+    """One value per point; objects by name where a model has several outputs; texts, no bytes (M27)."""
+    label, text = Tensor("label", INT64, np.array([1, 2])), Tensor("text", BYTES, np.array([b"a", b"b"], object))
+    assert plain_outputs(Tensors([label]), MATRIX, "m") == [1, 2]
+    assert plain_outputs(Tensors([text]), MATRIX, "m") == ["a", "b"]
+    assert plain_outputs(Tensors([label, text]), MATRIX, "m") == [{"label": 1, "text": "a"}, {"label": 2, "text": "b"}]
+    assert plain_outputs(Rows([{"output": np.array([1.5])}, {"output": 2}]), ROWS, "m") == [[1.5], 2]
+    assert plain_outputs(Rows([Reply({"outputs": {"a": [1]}, "id": "x"})]), WHOLE, "m") == {"a": [1]}
 
 
-def test_what_tensorflow_serving_cannot_be_asked() -> None:
-    """There is no route for datatypes that its JSON does not have, and there are no rows of scalars."""
-    assert bodies.tfs_request(Signature(inputs=(TensorSpec("x", UINT16, (-1,)),))) is None
-    scalar = bodies.tfs_request(Signature(inputs=(TensorSpec("x", BOOL, ()),)))
-    assert scalar is not None
-    assert takes(scalar, {"inputs": True})
-    assert not takes(scalar, {"instances": [True]})
+def test_points_of_tensors() -> None:
+    """One tensor as it is nested; several by the names of the features, else as they came (section 13)."""
+    a, b = Tensor("a", FP32, np.array([[1], [2]], "f4")), Tensor("b", BYTES, np.array([b"x", b"y"], object))
+    assert points_of(Tensors([a]), WHOLE) == [[1.0], [2.0]]
+    assert points_of(Tensors([a, b]), WHOLE) == [["x", 1.0], ["y", 2.0]]
+    assert points_of(Tensors([a, Tensor("z", INT64, np.array([5, 6]))]), WHOLE) == [[1.0, 5], [2.0, 6]]
+    assert points_of(Tensors([a, Tensor("z", INT64, np.array([5, 6, 7]))]), WHOLE) == [[[1.0], [2.0]], [5, 6, 7]]
 
 
-def test_models_that_declare_little() -> None:
-    """Unknown ranks and datatypes, or no inputs at all, leave the schema open."""
-    open_signature = Signature(inputs=(TensorSpec("x", None, None), TensorSpec("y", None, (-1,))))
-    tensor = {"shape": [3, 1], "datatype": "FP64", "data": [1, 2, 3]}
-    assert takes(bodies.v2_request(open_signature), {"inputs": [{"name": "x", **tensor}, {"name": "y", **tensor, "shape": [3]}]})
-    assert takes(bodies.v2_request(Signature()), {"inputs": [{"name": "any", **tensor}]})
-    for signature in (open_signature, Signature()):
-        schema = bodies.tfs_request(signature)
-        assert schema is not None
-        assert takes(schema, {"instances": [{"x": [[1]], "y": 1}]})
+def test_points_of_rows() -> None:
+    """By the names of the features; a row of one field is its value."""
+    assert points_of(Rows([{"a": 1, "b": 2}, {"q": 3}, 4]), WHOLE) == [[2, 1], 3, 4]
 
 
-DATATYPE = st.sampled_from([each for each in DATATYPES.values() if each.kind != "complex"])
+def test_a_whole_request() -> None:
+    """Id, parameters and wanted outputs are in the body; without an id one is made."""
+    made = whole_request([[1]], InferRequest(Rows([]), outputs=("y",), parameters={"p": 1}, id="7"))
+    assert isinstance(made.inputs, Rows)
+    row = made.inputs.items[0]
+    assert row["body"] == {"inputs": [[1]], "id": "7", "parameters": {"p": 1}, "outputs": ["y"]}
+    assert row["id"] == "7"
+    assert event({})["id"] != event({})["id"]
 
 
-@given(st.lists(st.tuples(DATATYPE, st.lists(st.integers(-1, 3), max_size=3)), min_size=1, max_size=3), st.booleans())
-def test_every_example_fits_its_schema(declared: list[tuple[Datatype, list[int]]], batch: bool) -> None:
-    """What the document shows is what it describes."""
-    specs = [TensorSpec(f"t{i}", d, (-1, *dims) if batch else tuple(dims)) for i, (d, dims) in enumerate(declared)]
-    signature = Signature(inputs=tuple(specs), batch=batch)
-    inputs, rows = v2_inputs(signature), instances(signature)
-    if inputs is not None:
-        assert takes(bodies.v2_request(signature), {"inputs": inputs})
-    if rows is not None:
-        schema = bodies.tfs_request(signature)
-        assert schema is not None
-        assert takes(schema, {"instances": rows})
+def test_replies_as_rows() -> None:
+    """A list, columns, or one value for one row; everything else is the model's failure."""
+    assert answered_rows(Rows([Reply({"outputs": [1, 2]})]), 2, "m") == [1, 2]
+    assert answered_rows(Rows([Reply({"outputs": {"a": [1, 2], "b": [[3], [4]]}})]), 2, "m") == [{"a": 1, "b": [3]}, {"a": 2, "b": [4]}]
+    assert answered_rows(Rows([Reply("word")]), 1, "m") == ["word"]
+    assert refused(answered_rows, Rows([Reply({"outputs": [1]})]), 2, "m").kind is Kind.MODEL_FAILED
+    assert refused(answered_rows, Rows([1]), 1, "m").kind is Kind.MODEL_FAILED
+
+
+def test_replies_as_tensors() -> None:
+    """One tensor under the schema's first name, or one per key; datatypes from the values (section 13)."""
+    made = answered_tensors(Rows([Reply({"outputs": [[1, 2], [3, 4]]})]), WHOLE, "m").items
+    assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("kind", INT64, [[1, 2], [3, 4]])]
+    made = answered_tensors(Rows([Reply({"outputs": {"p": [0.5], "t": ["x"]}})]), WHOLE, "m").items
+    assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("p", FP64, [0.5]), ("t", BYTES, [b"x"])]
+    assert refused(answered_tensors, Rows([Reply({"outputs": [[1], [2, 3]]})]), WHOLE, "m").kind is Kind.MODEL_FAILED
+
+
+def test_a_status_of_user_code() -> None:
+    """4xx is the caller's doing, 5xx the model's; the status goes along (M24)."""
+    error = refused(reply_outputs, Reply("no such thing", 422), "m")
+    assert (error.kind, error.status) == (Kind.INVALID_INPUT, 422)
+    assert "no such thing" in error.message
+    assert refused(reply_outputs, Reply({"error": "x"}, 503), "m").kind is Kind.MODEL_FAILED
+
+
+def test_replies_travel() -> None:
+    """Between a server and a model process, files and arrays in them included."""
+    tag = new_tag()
+    reply = Reply({"outputs": [b"x"]}, 201, "text/plain", {"x-a": "b"}, {"metrics": {"n": 1}})
+    assert _sent({"rows": [reply]}, tag) == {"rows": [reply]}
+    with pytest.raises(FrameError):
+        _sent({"rows": [Reply(object())]}, tag)
+
+
+def _sent(value: Value, tag: str) -> Value:
+    text, buffers, _ = pack(value, tag)
+    whole = text + bytes(-len(text) % 64) + b"".join(buffers)
+    return unpack(np.frombuffer(whole, np.uint8), len(text), tag)

@@ -177,6 +177,8 @@ class InferRequest:
     dialect: str = ""
     """Who asked, for metering."""
     watch: Watch | None = None
+    record: bool = False
+    """Whether a model of whole requests is to say in its Reply what it saw and answered, for monitoring."""
     part: Callable[[Tensors | Rows], None] | None = None
     """Takes the parts of a streamed answer but the last, which is the answer itself. Called where the model runs; may block it."""
 
@@ -213,6 +215,7 @@ class Call:
     signature: str = ""
     outputs: tuple[str, ...] = ()
     parameters: Mapping[str, Value] = EMPTY
+    record: bool = False
 
 
 class Model(Protocol):

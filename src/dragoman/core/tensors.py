@@ -113,6 +113,21 @@ class Failure:
     trace: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model of whole requests answers (Signature.whole).
+
+    `status` is 200 unless user code chose one; `content_type` "" leaves the form to the protocol. `record` is what the model says of this
+    request for monitoring, where the request asked for it (InferRequest.record).
+    """
+
+    body: "Value"
+    status: int = 200
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    record: "Mapping[str, Value] | None" = None
+
+
 Value: TypeAlias = Any
 """None, bool, int, float, str, bytes, Blob, ndarray, or list or dict[str, ...] of these: what a row or a parameter may hold."""
 
@@ -180,6 +195,9 @@ class Signature:
     """TensorFlow Serving's method_name, for metadata."""
     any_name: bool = False
     """The format has no name for its one input, so that its name here is ours, and requests may call it differently."""
+    whole: bool = False
+    """ROWS: the model itself takes one row, the whole request as an event (see bodies.py), and answers one Reply; it is never batched. The
+    schemas describe a data point."""
     input_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False, hash=False)
     output_by_name: Mapping[str, TensorSpec] = field(init=False, repr=False, compare=False, hash=False)
 

@@ -163,7 +163,7 @@ class HostedModel:
     def _predict(self, inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
         run = self._run
         assert run is not None
-        call = Call(inputs, request.operation, request.signature, outputs, request.parameters)
+        call = Call(inputs, request.operation, request.signature, outputs, request.parameters, request.record)
         try:
             return self._runner.call(run.number, lambda: streaming.run(self._model, call, request))
         except Interrupted:

@@ -87,6 +87,8 @@ def request_out(number: int, request: InferRequest, key: str | None, length: int
         header["log"] = True
     if request.part is not None:
         header["stream"] = True
+    if request.record:
+        header["record"] = True
     if again:
         header["again"] = True
     header.update(payload_out(request.inputs))
@@ -105,6 +107,7 @@ def request_in(header: Mapping[str, Value]) -> InferRequest:
         deadline=math.inf if left_s is None else time.monotonic() + left_s,
         priority=header.get("priority", 0),
         group=header.get("group", ""),
+        record=header.get("record", False) is True,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from dragoman.core.tensors import Array, Blob, Failure, Value, pack_bytes, unpack_bytes
+from dragoman.core.tensors import Array, Blob, Failure, Reply, Value, pack_bytes, unpack_bytes
 
 HEADER_LIMIT: Final = 256 << 20
 FRAME_LIMIT: Final = 4 << 30
@@ -112,6 +112,9 @@ class _Packer:
             return self._buffer(value.data, len(value.data), "file", self.pack(value.media_type, depth), self.pack(value.name, depth))
         if isinstance(value, Failure):
             return {self._tag: [0, "failure", self.pack(value.message, depth), self.pack(value.trace, depth)]}
+        if isinstance(value, Reply):
+            parts = [value.body, value.status, value.content_type, dict(value.headers), value.record]
+            return {self._tag: [0, "reply", [self.pack(part, depth + 1) for part in parts]]}
         if isinstance(value, Mapping):
             return self._dict(dict(value), depth)
         for base in (str, int, float):  # an enumeration's member, say, is what it is made from
@@ -246,6 +249,14 @@ def _read_failure(_buffer: Array, message: str, trace: str) -> Failure:
     return Failure(message, trace)
 
 
+def _read_reply(_buffer: Array, parts: list[Value]) -> Reply:
+    body, status, content_type, headers, record = parts
+    _checked(content_type, *headers, *headers.values())
+    if type(status) is not int or not (record is None or type(record) is dict):
+        raise FrameError("a reply has something else where its status or its record belongs")
+    return Reply(body, status, content_type, headers, record)
+
+
 _READERS: Mapping[str, Callable[..., Value]] = {
     "array": _read_array,
     "objects": _read_objects,
@@ -257,4 +268,5 @@ _READERS: Mapping[str, Callable[..., Value]] = {
     "int": lambda buffer: int.from_bytes(buffer.tobytes(), "little", signed=True),
     "pairs": _read_pairs,
     "failure": _read_failure,
+    "reply": _read_reply,
 }

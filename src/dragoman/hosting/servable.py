@@ -170,7 +170,8 @@ class LocalServable:
             request.watch.started()
         begin = time.monotonic_ns()
         try:
-            outputs = self._models[0].predict(Call(inputs, request.operation, request.signature, request.outputs, request.parameters))
+            call = Call(inputs, request.operation, request.signature, request.outputs, request.parameters, request.record)
+            outputs = self._models[0].predict(call)
         except BaseException as error:
             raise as_serving_error(error, self._spec.name) from error
         took = time.monotonic_ns() - begin
@@ -211,7 +212,7 @@ class LocalServable:
         model = free.get()
 
         def predict(inputs: Payload, request: InferRequest, outputs: tuple[str, ...]) -> Payload:
-            return run(model, Call(inputs, request.operation, request.signature, outputs, request.parameters), request)
+            return run(model, Call(inputs, request.operation, request.signature, outputs, request.parameters, request.record), request)
 
         try:
             return execute(batch, predict, self._spec.name)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from dragoman.core.bodies import answered_rows, points_of, whole_request
 from dragoman.core.convert import input_tensors, output_rows
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.keys import canonical_json
@@ -101,6 +102,13 @@ async def fan_out(
         response = await infer(_part(template, Rows([row]), None if watch is None else watch(index)))
         return only_row(response.outputs, spec.name)
 
+    if signature.whole:
+        request = whole_request(points_of(Rows(list(rows)), signature), _part(template, Rows([]), None if watch is None else watch(0)))
+        answers = answered_rows((await infer(request)).outputs, len(rows), spec.name)
+        for index in range(len(rows) if done is not None else 0):
+            assert done is not None
+            done(index)
+        return answers
     if signature.form is Form.ROWS:
         return await Fan(ask, lanes(spec), patient, template.deadline, done).all(rows, by_options(rows, signature.options))
 

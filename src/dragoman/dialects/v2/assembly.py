@@ -3,13 +3,15 @@
 Nothing here knows JSON or protobuf. Called by codec.py and grpc_codec.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import replace
 
+from dragoman.core.bodies import answered_tensors, points_of, whole_request
 from dragoman.core.convert import inwards, output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest, InferResponse
-from dragoman.core.tensors import DATATYPES, Datatype, Form, Signature, Tensor, Tensors
+from dragoman.core.tensors import DATATYPES, Datatype, Form, Rows, Signature, Tensor, Tensors
+from dragoman.dialects import rows
 from dragoman.dialects.v2.classification import classify
 from dragoman.dialects.v2.parameters import steer, text
 from dragoman.dialects.v2.plan import AS_BINARY, AS_JSON, Plan, Wanted
@@ -48,6 +50,9 @@ def request_of(entry: Entry, signature: Signature, tensors: list[Tensor]) -> Inf
     elif tensors and signature.any_name:  # MLServer and KServe never look at the name: "predict" and "input-0" in their manuals
         tensors[0].name = signature.inputs[0].name
     request = InferRequest(Tensors(tensors), dialect="v2")
+    if signature.whole:
+        request.inputs = Rows(points_of(request.inputs, signature))
+        return request
     if len(entry.signatures) > 1 and tensors and tensors[0].name not in signature.input_by_name:
         request.signature = _other(entry, tensors)
     if signature.form is not _TENSORS:
@@ -64,9 +69,18 @@ def steered(request: InferRequest, parameters: object, model: str) -> Wanted:
     return AS_BINARY if steering.binary else AS_JSON
 
 
+def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> Awaitable[InferResponse]:
+    """As `infer` of rows.py, but that the reply of a model of whole requests stays whole: `answered` makes tensors of it."""
+    if type(request.inputs) is Rows and entry.signatures[request.signature].whole:
+        return gateway.infer(entry, whole_request(request.inputs.items, request))
+    return rows.infer(gateway, entry, request)
+
+
 def answered(entry: Entry, response: InferResponse) -> Tensors:
     """The outputs as tensors, in the model's order."""
     outputs = response.outputs
+    if type(outputs) is Rows and default_signature(entry).whole:
+        return answered_tensors(outputs, default_signature(entry), entry.name)
     return outputs if type(outputs) is Tensors else output_tensors(outputs, default_signature(entry), entry.name)
 
 

@@ -11,10 +11,9 @@ from dragoman.core.model import InferRequest, InferResponse
 from dragoman.core.tensors import Rows
 from dragoman.dialects import Access, Services, check_table
 from dragoman.dialects.refusals import words
-from dragoman.dialects.rows import infer
 from dragoman.dialects.rpc import USUAL_CODE, Code, Method, RpcCall
 from dragoman.dialects.v2 import grpc_codec, grpc_stream
-from dragoman.dialects.v2.assembly import find
+from dragoman.dialects.v2.assembly import find, infer
 from dragoman.dialects.v2.grpc_admin import Admin
 from dragoman.dialects.v2.plan import Plan
 from dragoman.proto.wire import Buffer

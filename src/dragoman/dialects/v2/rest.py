@@ -8,13 +8,12 @@ from typing import Any, Final
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Access, Answer, Request, Route, Services, path_text
+from dragoman.dialects import Access, Answer, Request, Route, Services, path_text, rows
 from dragoman.dialects.compression import choose_encoding, deflated, inflated
-from dragoman.dialects.rows import infer
 from dragoman.dialects.v2 import admin, codec, facts, generate
 from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
-from dragoman.dialects.v2.assembly import find
+from dragoman.dialects.v2.assembly import find, infer
 from dragoman.dialects.v2.binary import LENGTH_HEADER
 from dragoman.dialects.v2.routes import Endpoint, Table
 
@@ -89,7 +88,7 @@ class V2:
         body = await request.body()
         entry = find(self._gateway, model, version)
         asked = generate.decode(entry, body)
-        response = await infer(self._gateway, entry, asked)
+        response = await rows.infer(self._gateway, entry, asked)
         answer = Answer(200, generate.encode(entry, asked, response))
         accept = request.header(b"accept-encoding")
         return answer if accept is None else await _compressed(answer, accept)
