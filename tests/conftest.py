@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     postgres.end()
+    if brokers := sys.modules.get("tests.brokers"):  # imported by the tests that need one: its clients take a moment
+        brokers.end()
 
 
 class _Watch:
