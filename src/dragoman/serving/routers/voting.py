@@ -127,7 +127,7 @@ def averaged(arrays: Mapping[str, Array], weights: Mapping[str, float]) -> Array
         arrays = {member: _squeezed(array) for member, array in arrays.items()}
         if len({array.shape for array in arrays.values()}) > 1:
             return None
-    return np.sum([weights[member] * array for member, array in arrays.items() if weights[member]], axis=0, dtype=np.float64)
+    return np.asarray(sum(weights[member] * array for member, array in arrays.items() if weights[member]))
 
 
 def _squeezed(array: Array) -> Array:
