@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "conversion": {"core", "runtimes", "engines", "conversion"},
     "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
     "dialects": {"core", "proto", "serving", "dialects"},
+    "streams": {"core", "serving", "store", "streams"},
     "console": {"core", "serving", "console"},
     "compat": {"core", "compat"},
 }
@@ -60,6 +61,7 @@ THIRD_PARTY = {
     "compat": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
+    "streams": {"orjson"},
     "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},
     "cli": set(),

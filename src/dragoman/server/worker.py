@@ -131,7 +131,7 @@ class Worker:
             listed=listed,
             early_labels=settings.unavailable_labels,
         )
-        fetching = FetchPolicy.parse(settings.allow_fetch)
+        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         named = settings.load_model if settings.load == "request" else None
         self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
@@ -191,6 +191,7 @@ class Worker:
             trace_settings=traces,
             public_url=settings.public_url.rstrip("/"),
             check_methods=settings.check_signature_methods,
+            fetching=fetching,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
