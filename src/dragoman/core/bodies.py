@@ -247,8 +247,8 @@ def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) 
         columns = {name: value if _long(value) >= 0 else [value]}
     tensors = []
     for name, each in columns.items():
-        datatype = datatype_of(each.dtype) if isinstance(each, np.ndarray) else None
-        if datatype is not None and datatype is not BYTES:
+        if isinstance(each, np.ndarray) and (datatype := datatype_of(each.dtype)) not in (None, BYTES):
+            assert datatype is not None
             tensors.append(Tensor(name, datatype, each))
             continue
         alone = Signature(Form.ROWS, outputs=(TensorSpec(name, None, None),), batch=True)

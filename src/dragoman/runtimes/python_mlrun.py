@@ -140,10 +140,11 @@ class MlrunModel:
         if inputs is not None or outputs is not None:
             identity = response.get("id") if isinstance(response, dict) else None
             request, response = {"id": identity, "inputs": inputs or []}, {"outputs": outputs or []}
-        record = {"class": type(instance).__name__, "model": self._name, "version": self._version, "op": operation}
+        record: dict[str, Any] = {"class": type(instance).__name__, "model": self._name, "version": self._version, "op": operation}
         record |= {"request": request, "resp": response, "when": began.isoformat(" ", "microseconds"), "microsec": took_us}
         for name in ("labels", "metrics"):
-            if value := getattr(instance, name, None):
+            value = getattr(instance, name, None)
+            if value:
                 record[name] = value
         told: dict[str, Value] = finished(record, self._name)
         return told

@@ -88,7 +88,7 @@ def opened(body: Value) -> Any:
 def _opened(value: Value) -> Any:
     if isinstance(value, Blob):
         file = io.BytesIO(value.data)
-        file.name = value.name  # type: ignore[attr-defined] # file objects have a name, and this one may be given one
+        file.name = value.name
         return file
     if type(value) is bytes:
         return io.BytesIO(value)

@@ -8,6 +8,8 @@ class MLRunBaseError(Exception):
 class MLRunHTTPError(MLRunBaseError):
     """Above those with a status."""
 
+    error_status_code: int | None = None
+
     def __init__(self, *args: object, response: object = None, status_code: int | None = None, **_more: object) -> None:
         super().__init__(*args)
         self.response = response
@@ -16,7 +18,7 @@ class MLRunHTTPError(MLRunBaseError):
 
 
 class MLRunHTTPStatusError(MLRunHTTPError):
-    error_status_code: int | None = None
+    """Above those whose class says the status."""
 
 
 class MLRunBadRequestError(MLRunHTTPStatusError):

@@ -1,6 +1,5 @@
 """Files by path or URL, for model code: `DataItem`. What lies elsewhere is read by urllib (http, https), else by fsspec where it is installed."""
 
-import importlib
 import shutil
 import tempfile
 import urllib.request
@@ -41,7 +40,7 @@ class DataItem:
             opened: IO[Any] = urllib.request.urlopen(self.url, timeout=_TIMEOUT_S)  # noqa: S310 # the scheme has been looked at
             return opened
         try:
-            fsspec = importlib.import_module("fsspec")
+            import fsspec
         except ImportError as error:
             raise RuntimeError(f"'{self.url}' takes fsspec and its driver for {self.kind}://, which are not installed") from error
         other: IO[Any] = fsspec.open(self.url, mode).open()
@@ -75,13 +74,16 @@ class DataItem:
 
     def as_df(self, columns: list[str] | None = None, df_module: Any = None, format: str = "", **more: Any) -> Any:  # noqa: A002 # the original's name
         """The content as a pandas DataFrame: CSV, JSON (one object per line or a list) or Parquet."""
-        pandas = df_module or importlib.import_module("pandas")
+        if df_module is None:
+            import pandas
+
+            df_module = pandas
         kind = format or self.suffix.lstrip(".")
         if kind in ("parquet", "pq"):
-            return pandas.read_parquet(self.local(), columns=columns, **more)
+            return df_module.read_parquet(self.local(), columns=columns, **more)
         if kind == "json":
-            return pandas.read_json(self.local(), **more)
-        return pandas.read_csv(self.local(), usecols=columns, **more)
+            return df_module.read_json(self.local(), **more)
+        return df_module.read_csv(self.local(), usecols=columns, **more)
 
     def __str__(self) -> str:
         return self.url

@@ -123,4 +123,4 @@ class EnrichmentModelRouter(ModelRouter):
 class EnrichmentVotingEnsemble(VotingEnsemble):
     """Like EnrichmentModelRouter."""
 
-    __init__ = EnrichmentModelRouter.__init__  # type: ignore[assignment] # another class's, on purpose: it refuses
+    __init__ = EnrichmentModelRouter.__init__
