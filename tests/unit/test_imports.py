@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "conversion": {"core", "runtimes", "engines", "conversion"},
     "serving": {"core", "proto", "hosting", "engines", "store", "serving"},
     "dialects": {"core", "proto", "serving", "dialects"},
+    "streams": {"core", "serving", "store", "streams"},
     "console": {"core", "serving", "console"},
     "compat": {"core", "compat"},
 }
@@ -60,6 +61,7 @@ THIRD_PARTY = {
     "compat": set(),
     "serving": {"numpy", "orjson"},
     "dialects": {"numpy", "orjson", "simdjson"},
+    "streams": {"orjson"},
     "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},
     "cli": set(),
@@ -110,6 +112,11 @@ LATE = {
     "store/postgres.py": {"psycopg": "an extra; imported by sql.py when a store in PostgreSQL is opened"},
     "store/listening.py": {"psycopg": "the same"},
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
+    "compat/absent/mlrun/artifacts/model.py": {"yaml": "for model folders with a model_spec.yaml; a model's own environment may lack it"},
+    "compat/absent/mlrun/datastore/__init__.py": {
+        "fsspec": "an extra, for files in other places",
+        "pandas": "only models that read tables of files have it",
+    },
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
@@ -250,6 +257,7 @@ def test_only_the_seams_import_by_name() -> None:
         "runtimes/mlflow_function.py",
         "runtimes/python.py",
         "runtimes/python_examine.py",
+        "runtimes/python_mlrun.py",
         "runtimes/python_tungsten.py",
         "serving/fetch.py",
     ]
