@@ -79,6 +79,7 @@ LATE = {
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
     "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
+    "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},
