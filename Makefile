@@ -6,6 +6,9 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-input
 PORT ?= 3000
 
+# Container images often forbid it, and then every process compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help env serve test check bench lock proto clean
 
 help:

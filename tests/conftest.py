@@ -1,5 +1,7 @@
 """What every test shares: how properties are tried, and the check that docs/conformance.md is true of this very run (`--conformance`)."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,10 @@ from tests.conformance import Row, rows
 # A machine with other things to do is no bug: properties are about values, and pytest's own time-out ends what hangs.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# Container images often forbid it, and then each of the thousands of processes that tests start compiles all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 _ROWS = pytest.StashKey[list[Row]]()
 _OUTCOMES = pytest.StashKey[dict[str, set[str]]]()
@@ -30,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     postgres.end()
+    if brokers := sys.modules.get("tests.brokers"):  # imported by the tests that need one: its clients take a moment
+        brokers.end()
 
 
 class _Watch:

@@ -5,15 +5,12 @@ Processes that a test starts find it by an environment variable.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +21,8 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+
+from tests.daemons import end_with_parent, free_port
 
 _VARIABLE = "DRAGOMAN_TESTS_POSTGRES"
 _START_S = 60.0
@@ -60,7 +59,7 @@ class Server:
         initdb = [_program("initdb"), "-D", str(self._data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={password}", "-N", *locale]
         made = subprocess.run(initdb, capture_output=True, text=True, cwd="/", **self._as_user())
         assert made.returncode == 0, made.stderr
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -90,7 +89,7 @@ class Server:
             with (self._folder / "log").open("ab") as log:
                 process = subprocess.Popen(
                     [_program("postgres"), "-D", str(self._data), "-p", str(self.port), *options],
-                    cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_parent, **self._as_user(),
+                    cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent(signal.SIGQUIT), **self._as_user(),
                 )  # fmt: skip
         except BaseException as error:
             started.set_exception(error)
@@ -198,18 +197,3 @@ def _program(name: str) -> str:
     found = shutil.which(name) or (str(beside[-1]) if beside else None)
     assert found is not None, f"these tests need PostgreSQL's '{name}': apt-get install postgresql (scripts/system_packages.sh does it)"
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-_LIBC = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        _LIBC.prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG

@@ -13,6 +13,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
 from dragoman.serving.deployments import Deployments
+from dragoman.serving.fetch_policy import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.log_settings import LogSettings
@@ -176,6 +177,8 @@ class Services:
     """What is recorded of requests for monitoring, and where."""
     public_url: str = ""
     """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
+    fetching: FetchPolicy = field(default_factory=FetchPolicy)
+    """What requests may make the server read, for data_urls.py and fetch.py."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)

@@ -104,7 +104,7 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        fetching = FetchPolicy.parse(settings.allow_fetch)
+        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
         self._records = Records(settings, live, fetching, self.meters.tally, index)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs, self._records.recorder)
         self.gateway.starting = True
@@ -195,6 +195,7 @@ class Worker:
             record_settings=self._records.settings,
             public_url=settings.public_url.rstrip("/"),
             check_methods=settings.check_signature_methods,
+            fetching=fetching,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
