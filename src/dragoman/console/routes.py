@@ -15,6 +15,7 @@ from dragoman.console.openapi import document
 from dragoman.console.page import start_page
 from dragoman.console.registry_api import PATHS, RegistryApi
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.plugins import find
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, chosen
@@ -40,6 +41,7 @@ class Console:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._registry = RegistryApi(services)
+        self._root = find("messages", "root")(services)
 
     def route(self, request: Request) -> Route:
         return chosen(request, self._methods(request))
@@ -52,7 +54,7 @@ class Console:
             segments = request.raw_path.decode("ascii", "replace").rstrip("/").split("/")[3:]
             return self._registry.methods([unquote(segment) for segment in segments])  # a "/" in a name is escaped
         if path == "":
-            route = Route(self._face, Access.PUBLIC)
+            return {"GET": Route(self._face, Access.PUBLIC), "POST": Route(self._root, Access.INFER)}
         elif path == "/dragoman/v1/status":
             route = Route(self._status, Access.PUBLIC)
         elif path in ("/openapi.json", "/dragoman/v1/openapi.json"):

@@ -21,6 +21,8 @@ from dragoman.core.values import jsonable
 
 INFER = frozenset({"infer", "predict", "infer_dict", "predict_dict"})
 """Operations that run predict. Those with _dict name the features of each data point."""
+UNNAMED = (TensorSpec("inputs", None, None),)
+"""How models of whole requests without a schema declare what they take."""
 BY_NAME = frozenset({"infer_dict", "predict_dict"})
 
 
@@ -45,6 +47,8 @@ def event(
 
 def features(signature: Signature) -> list[str]:
     """The names of a data point's features in their order; empty when the model does not name them."""
+    if signature.whole and signature.inputs == UNNAMED:
+        return []
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
     return [spec.name for spec in signature.inputs]
