@@ -175,7 +175,9 @@ class Settings:
     require_key: bool = setting(False, "ask for a key for inference too")
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
-    allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    allow_fetch: tuple[str, ...] = setting(
+        [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
+    )
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )
