@@ -23,8 +23,6 @@ from dragoman.core.values import jsonable
 
 INFER = frozenset({"infer", "predict", "infer_dict", "predict_dict"})
 """Operations that run predict. Those with _dict name the features of each data point."""
-UNNAMED = (TensorSpec("inputs", None, None),)
-"""How models of whole requests without a schema declare what they take."""
 BY_NAME = frozenset({"infer_dict", "predict_dict"})
 
 
@@ -49,7 +47,7 @@ def event(
 
 def features(signature: Signature) -> list[str]:
     """The names of a data point's features in their order; empty when the model does not name them."""
-    if signature.whole and signature.inputs == UNNAMED:
+    if signature.whole and not described(signature):
         return []
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
@@ -157,7 +155,7 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     One tensor as it is nested; several cut along their first axis, in the order of the features if those are their names, else as they
     came. A row by the names of the features becomes a list, a row of one field its value.
     """
-    names = features(signature) if described(signature) else []
+    names = features(signature)
     if isinstance(inputs, Rows):
         return [_point(row, names) for row in inputs.items]
     columns = {tensor.name: _column(tensor.array.tolist()) for tensor in inputs.items}

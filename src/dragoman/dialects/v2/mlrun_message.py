@@ -140,7 +140,7 @@ def parsed(body: bytes, called: str = "the request") -> dict[str, Any]:
 
 def named_version(entry: Entry) -> bool:
     """Whether somebody gave the version a name, so that MLRun's answers show it."""
-    return bool(getattr(entry.spec, "named_version", False))
+    return entry.spec.named_version
 
 
 def unknown_operation(entry: Entry, operation: str) -> ServingError:
