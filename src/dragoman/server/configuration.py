@@ -3,6 +3,7 @@
 Called by the command line and by dragoman.serve, once. Every error names the source and the setting that is wrong.
 """
 
+import json
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
+from dragoman.serving import class_arguments
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
@@ -60,7 +62,8 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
         variable = f"DRAGOMAN_{spec.name.upper()}"
         text = environ.get(variable)
         if text is not None:
-            raw: Any = [t for t in text.split(",") if t] if spec.metadata.get("many") else text
+            listed = spec.metadata.get("many") and not spec.metadata.get("table")  # JSON has commas of its own
+            raw: Any = [t for t in text.split(",") if t] if listed else text
             values[spec.name] = _coerce(spec.name, raw, variable)
             sources[spec.name] = variable
     for name, value in flags.items():
@@ -115,6 +118,8 @@ def _coerce(name: str, value: Any, source: str) -> Any:
     spec = next(f for f in fields(Settings) if f.name == name)
     if spec.metadata.get("many"):
         items = value if isinstance(value, list | tuple) else [value]
+        if spec.metadata.get("table") and isinstance(value, Mapping):
+            items = [f"{key}={json.dumps(each)}" for key, each in value.items()]
         return tuple(_scalar(item, spec.metadata["of"], spec.metadata, source) for item in items)
     kind = type(spec.default)
     return _scalar(value, kind, spec.metadata, source)
@@ -200,6 +205,10 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             sqlite_path(settings.store)
         except ServingError as error:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
+    try:
+        class_arguments.parse(settings.class_args)
+    except ServingError as error:
+        raise invalid(f"{sources.get('class_args', flag_of('class_args'))}: {error.message}") from None
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:
