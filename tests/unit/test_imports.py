@@ -77,10 +77,16 @@ LATE = {
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
     "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {
-        "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
+        "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch",
+        "dragoman.serving.fetch_objects": "buckets, which most servers never read",
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
-    "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
+    "serving/library/remotes.py": {
+        "obstore": "an extra, for models in buckets",
+        "fsspec": "an extra, for other places",
+        "v3iofs": "the same",
+    },
+    "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,8 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
 from dragoman.serving import class_arguments
 from dragoman.serving.model_config import policy_of
+from dragoman.serving.records import places
+from dragoman.serving.records import settings as records
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
 
@@ -43,6 +45,8 @@ _RANGES = (
     ("model_config_poll", 0, _YEAR_S),
     ("load_retries", 0, 1_000_000_000),
     ("load_retry_interval", 0.001, _YEAR_S),
+    ("tracking_sample", 1, records.MOST),
+    ("tracking_batch", 1, records.MOST),
 )
 """Least and most of settings whose values reach timers and thread pools, which take no number for granted."""
 
@@ -162,6 +166,13 @@ def _expected(kind: type, meta: Mapping[str, Any]) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 
+def _check(name: str, check: Callable[[], object], sources: Mapping[str, str]) -> None:
+    try:
+        check()
+    except ServingError as error:
+        raise invalid(f"{sources.get(name, flag_of(name))}: {error.message}") from None
+
+
 def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     def refuse(name: str, text: str) -> ServingError:
         value = getattr(settings, name)
@@ -200,15 +211,9 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise refuse("batch_sizes", "expected ascending numbers from 1, the last of them that of --batch-size")
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
-    if settings.store:
-        try:
-            sqlite_path(settings.store)
-        except ServingError as error:
-            raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
-    try:
-        class_arguments.parse(settings.class_args)
-    except ServingError as error:
-        raise invalid(f"{sources.get('class_args', flag_of('class_args'))}: {error.message}") from None
+    _check("store", lambda: settings.store and sqlite_path(settings.store), sources)
+    _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
+    _check("tracking", lambda: settings.tracking and places.parse(settings.tracking).check_installed(), sources)
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:

@@ -48,7 +48,9 @@ def check_model_key(key: str) -> None:
 def check_version_name(name: str, version: str) -> None:
     """Raise INVALID_INPUT (what="version") for a version that somebody gave and no URL could carry; "" is none."""
     if version and not _VERSION.fullmatch(version):
-        raise invalid(f"the version of '{name}' is {quoted(version)}, expected at most 100 letters, digits, '.', '_', '-' and '+'", "version")
+        raise invalid(
+            f"the version of '{name}' is {quoted(version)}, expected at most 100 letters, digits, '.', '_', '-' and '+'", "version"
+        )
 
 
 def check_new_name(name: str) -> None:
