@@ -47,6 +47,8 @@ def event(
 
 def features(signature: Signature) -> list[str]:
     """The names of a data point's features in their order; empty when the model does not name them."""
+    if signature.whole and not described(signature):
+        return []
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
     return [spec.name for spec in signature.inputs]
@@ -165,7 +167,7 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     One tensor as it is nested; several cut along their first axis, in the order of the features if those are their names, else as they
     came. A row by the names of the features becomes a list, a row of one field its value; a single feature that is a list is the point.
     """
-    names = features(signature) if described(signature) else []
+    names = features(signature)
     if isinstance(inputs, Rows):
         return [_point(row, names) for row in inputs.items]
     columns = {tensor.name: _column(tensor.array.tolist()) for tensor in inputs.items}
