@@ -8,7 +8,23 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import deploy, engines, grpc_calls, image, installed, iris, json_bodies, memory, slow, start, store, tensorflow, tungsten
+from benchmarks import (
+    deploy,
+    engines,
+    grpc_calls,
+    image,
+    installed,
+    iris,
+    json_bodies,
+    memory,
+    mlrun,
+    slow,
+    start,
+    store,
+    streams,
+    tensorflow,
+    tungsten,
+)
 from benchmarks.models import Models
 from benchmarks.options import Options
 from benchmarks.processes import BenchmarkError
@@ -28,6 +44,8 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "deploy": deploy.run,
     "tensorflow": tensorflow.run,
     "grpc": grpc_calls.run,
+    "mlrun": mlrun.run,
+    "streams": streams.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

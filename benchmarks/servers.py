@@ -49,7 +49,7 @@ class Server:
 
 
 @contextmanager
-def dragoman(models: Models, *targets: Path, workers: int = WORKERS, flags: Sequence[str] = ()) -> Iterator[Server]:
+def dragoman(models: Models, *targets: Path | str, workers: int = WORKERS, flags: Sequence[str] = ()) -> Iterator[Server]:
     """`dragoman serve` with its defaults."""
     port = free_port()
     arguments = [*map(str, targets), "--port", str(port), "--workers", str(workers), *flags]

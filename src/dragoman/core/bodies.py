@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from dragoman.core.convert import input_tensors, output_rows, output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest
 from dragoman.core.rows import checked, row_schema
-from dragoman.core.tensors import BYTES, Form, Reply, Rows, Signature, Tensors, TensorSpec, Value
+from dragoman.core.tensors import BYTES, Form, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value, datatype_of
 from dragoman.core.values import jsonable
 
 INFER = frozenset({"infer", "predict", "infer_dict", "predict_dict"})
@@ -45,9 +47,16 @@ def event(
 
 def features(signature: Signature) -> list[str]:
     """The names of a data point's features in their order; empty when the model does not name them."""
+    if signature.whole and not described(signature):
+        return []
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
     return [spec.name for spec in signature.inputs]
+
+
+def described(signature: Signature) -> bool:
+    """Whether a model of whole requests has a schema: else its one input stands for a data point of any form."""
+    return [(spec.datatype, spec.shape) for spec in signature.inputs] != [(None, None)]
 
 
 def listed(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
@@ -114,7 +123,8 @@ def _row(point: Value, signature: Signature, names: Sequence[str], index: int, m
             raise invalid(f"data point {index} for model '{model}' lacks '{names[0]}'")
         return point
     if len(names) < 2:
-        return {names[0]: point} if names else point
+        alone = type(point) is list and len(point) == 1 and _is_scalar(signature, names)
+        return {names[0]: point[0] if alone else point} if names else point
     if not isinstance(point, list):
         raise invalid(f"data point {index} for model '{model}' must be a list of its {len(names)} features, not {_json_type(point)}")
     if len(point) != len(names):
@@ -122,6 +132,17 @@ def _row(point: Value, signature: Signature, names: Sequence[str], index: int, m
             f"data point {index} for model '{model}' has {len(point)} values, expected the {len(names)} features {_quoted(names)}"
         )
     return dict(zip(names, point, strict=True))
+
+
+def _is_scalar(signature: Signature, names: Sequence[str]) -> bool:
+    """Whether a data point of the one feature is a single value, so that [value] is the point as a list of its features."""
+    if signature.form is Form.ROWS:
+        return names[:1] != [] and row_schema(signature)["properties"][names[0]].get("type") in _SCALARS
+    shape = signature.inputs[0].shape
+    return signature.batch and shape is not None and len(shape) == 1
+
+
+_SCALARS = frozenset({"number", "integer", "string", "boolean"})
 
 
 def plain_outputs(outputs: Tensors | Rows, signature: Signature, model: str) -> Value:
@@ -144,7 +165,7 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     """The data points of a request of another protocol.
 
     One tensor as it is nested; several cut along their first axis, in the order of the features if those are their names, else as they
-    came. A row by the names of the features becomes a list, a row of one field its value.
+    came. A row by the names of the features becomes a list, a row of one field its value; a single feature that is a list is the point.
     """
     names = features(signature)
     if isinstance(inputs, Rows):
@@ -163,7 +184,8 @@ def _point(row: Value, names: Sequence[str]) -> Value:
     if not isinstance(row, dict):
         return row
     if names and set(row) == set(names):
-        return [row[name] for name in names]
+        point = [row[name] for name in names]
+        return point[0] if len(point) == 1 and isinstance(point[0], list) else point
     return next(iter(row.values())) if len(row) == 1 else row
 
 
@@ -217,6 +239,7 @@ def reply_outputs(reply: Reply, model: str) -> Value:
 def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Value]:
     """A reply as one row per row of the request. Raises MODEL_FAILED for outputs that are no list of so many, or of so many columns."""
     value = reply_outputs(reply_of(outputs, model), model)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, dict) and value and all(_long(each) == expected for each in value.values()):
         return [{name: each[index] for name, each in value.items()} for index in range(expected)]
     if _long(value) == expected and not isinstance(value, dict):
@@ -239,6 +262,10 @@ def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) 
         columns = {name: value if _long(value) >= 0 else [value]}
     tensors = []
     for name, each in columns.items():
+        if isinstance(each, np.ndarray) and (datatype := datatype_of(each.dtype)) not in (None, BYTES):
+            assert datatype is not None
+            tensors.append(Tensor(name, datatype, each))
+            continue
         alone = Signature(Form.ROWS, outputs=(TensorSpec(name, None, None),), batch=True)
         tensors += output_tensors(Rows([{name: cell} for cell in each]), alone, model).items
     return Tensors(tensors)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.serving.library.opening import Place
+from dragoman.serving.records.places import printable
 from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
@@ -155,6 +156,11 @@ class Settings:
         "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
     )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
+    router: tuple[str, ...] = setting(
+        [],
+        "model that is made of others: KIND is VotingEnsemble, ParallelRun or ModelRouter, or FILE.py:CLASS for a subclass of one",
+        metavar="NAME=KIND:MEMBER,MEMBER",
+    )
     option: tuple[str, ...] = setting(
         [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
     )
@@ -175,7 +181,17 @@ class Settings:
     require_key: bool = setting(False, "ask for a key for inference too")
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
-    allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    allow_fetch: tuple[str, ...] = setting(
+        [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
+    )
+    tracking: str = setting(
+        "",
+        "where to record requests and answers: kafka://BROKER/TOPIC, http://..., https://..., FILE.jsonl or FILE.parquet (default: nowhere)",
+        metavar="URL",
+        shown=printable,
+    )
+    tracking_sample: int = setting(1, "record every so many-th request of each model and worker; those that fail are always recorded")
+    tracking_batch: int = setting(1, "requests of one model in one record; of Parquet: rows of one file (1: as many as suit it)")
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )
