@@ -25,7 +25,7 @@ def test_every_built_in_module_exists(path: str) -> None:
     assert found is not None
     assert found.origin is not None
     tree = ast.parse(Path(found.origin).read_text("utf-8"))
-    assert attribute in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert attribute in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
 
 
 def test_an_installed_package_adds_a_name(tmp_path: Path) -> None:

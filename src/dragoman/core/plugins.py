@@ -35,6 +35,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving_prediction": "dragoman.dialects.tfserving.grpc:PredictionService",
         "tfserving_model": "dragoman.dialects.tfserving.grpc_model:ModelService",
     },
+    "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome"},
     "connectors": {},
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }

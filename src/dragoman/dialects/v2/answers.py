@@ -38,8 +38,13 @@ def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
 
     KServe's client reads `error` only if the content type is exactly application/json.
     """
-    status = _UNSUPPORTED.get(error.what, STATUS[error.kind]) if error.kind is Kind.UNSUPPORTED else STATUS[error.kind]
+    status = status_of(error)
     return Answer(status, error_body(error), headers=headers(status, error, allowed))
+
+
+def status_of(error: ServingError) -> int:
+    """The status of an error by its kind, and for what is not supported by what that is."""
+    return _UNSUPPORTED.get(error.what, STATUS[error.kind]) if error.kind is Kind.UNSUPPORTED else STATUS[error.kind]
 
 
 def error_body(error: ServingError) -> bytes:

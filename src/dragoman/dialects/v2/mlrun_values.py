@@ -1,0 +1,82 @@
+"""Plain lists as arrays and arrays as plain lists, fast: MLRun's `inputs` and `outputs` for models of tensors. Called by mlrun_message.py.
+
+core.bodies has the rules and the words for everything; what is here gives the same for lists of numbers or texts without looking at each
+value: 50,000 rows cost what the same numbers cost in the Open Inference Protocol.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from dragoman.core.bodies import listed, plain_outputs, requested
+from dragoman.core.tensors import BYTES, Array, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value, batch_length
+from dragoman.dialects import rows
+from dragoman.dialects.json import NotJsonError, NumberList, NumbersError, array_of, cells_json, fragment, is_list
+
+
+def plain_inputs(inputs: Any, signature: Signature, model: str) -> Tensors | Rows:
+    """`core.bodies.requested` of a value that `dialects.json.loads` may have read. Raises INVALID_INPUT."""
+    if signature.form is Form.TENSORS and signature.batch and is_list(inputs):
+        tensors = _matrix(inputs, signature.inputs[0]) if len(signature.inputs) == 1 else _columns(inputs, signature.inputs)
+        if tensors is not None:
+            return tensors
+    return requested(rows.plain(inputs), signature, model)
+
+
+def _matrix(inputs: Any, spec: TensorSpec) -> Tensors | None:
+    """The one tensor of a model; None where the list is no box of its datatype and rank, so that it is looked at value by value."""
+    if spec.datatype is None or spec.shape is None:
+        return None
+    try:
+        array = array_of(inputs, spec.datatype)
+    except NumbersError:
+        return None
+    rank = len(spec.shape)
+    if array.ndim == 1 and rank > 1:  # a flat list is one data point
+        array = array[np.newaxis]
+    return Tensors([Tensor(spec.name, spec.datatype, array)]) if array.ndim == rank and array.size else None
+
+
+def _columns(inputs: Any, specs: tuple[TensorSpec, ...]) -> Tensors | None:
+    """One tensor per feature out of a long box of numbers; None for everything else."""
+    if type(inputs) is not NumberList or inputs.shape is None or inputs.shape[1:] != (len(specs),):
+        return None
+    tensors = []
+    for index, spec in enumerate(specs):
+        array: Array | None = None
+        if spec.datatype is not None and spec.shape is not None and len(spec.shape) == 1:
+            array = inputs.column(index, spec.datatype)
+        if array is None or spec.datatype is None:
+            return None
+        tensors.append(Tensor(spec.name, spec.datatype, array))
+    return Tensors(tensors)
+
+
+def named(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
+    """The data points of infer_dict as objects of just their features, whose names are `names`. Raises as `core.bodies.listed` does."""
+    lists = listed(inputs, names, model)
+    return [dict(zip(names, point, strict=True)) for point in ([lists] if isinstance(inputs, dict) else lists)]
+
+
+def written_outputs(outputs: Tensors | Rows, signature: Signature, model: str) -> Any:
+    """`core.bodies.plain_outputs` as something that orjson writes, floats in the shortest text of their own width."""
+    if isinstance(outputs, Tensors) and all(tensor.datatype is not BYTES for tensor in outputs.items):
+        try:
+            return _written_numbers(outputs, signature, model)
+        except NotJsonError:  # complex numbers: the other way knows what to say
+            pass
+    value: Value = plain_outputs(outputs, signature, model)
+    return value
+
+
+def _written_numbers(outputs: Tensors, signature: Signature, model: str) -> Any:
+    if len(outputs.items) == 1:
+        only = outputs.items[0]
+        return fragment(only.array, only.datatype, nested=True, nonfinite="null")
+    if batch_length(outputs, signature) is None:
+        return plain_outputs(outputs, signature, model)
+    names = [tensor.name for tensor in outputs.items]
+    columns = [[orjson.Fragment(cell) for cell in cells_json(t.array, t.datatype, nonfinite="null")] for t in outputs.items]
+    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
