@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, Problem, ServingError
+from dragoman.core.tracebacks import first_line, trace_of
 from dragoman.hosting.batch import as_serving_error
 from dragoman.hosting.frames import Frame, FrameError, FrameReader, encode
 from dragoman.hosting.frames import Kind as FrameKind
@@ -22,7 +23,6 @@ from dragoman.hosting.line import Line
 from dragoman.hosting.messages import error_in, error_out, facts_in, payload_in, response_in
 from dragoman.hosting.output import Pieces, Tee
 from dragoman.hosting.runner import Interrupted, Runner
-from dragoman.hosting.tracebacks import first_line, trace_of
 from tests.servables import run, settle
 
 # --- calls ---

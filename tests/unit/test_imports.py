@@ -77,10 +77,16 @@ LATE = {
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
     "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {
-        "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch"
+        "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch",
+        "dragoman.serving.fetch_objects": "buckets, which most servers never read",
     },
     "serving/fetch_http.py": {"httpx": "imported by fetch.py when the first URL is fetched", "httpcore": "the same"},
-    "serving/library/remotes.py": {"obstore": "an extra, for models in buckets", "fsspec": "an extra, for other places"},
+    "serving/library/remotes.py": {
+        "obstore": "an extra, for models in buckets",
+        "fsspec": "an extra, for other places",
+        "v3iofs": "the same",
+    },
+    "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},
@@ -107,6 +113,11 @@ LATE = {
     "store/postgres.py": {"psycopg": "an extra; imported by sql.py when a store in PostgreSQL is opened"},
     "store/listening.py": {"psycopg": "the same"},
     "store/upgrades.py": {"alembic": "0.1 s to import, for the rare start that migrates"},
+    "compat/absent/mlrun/artifacts/model.py": {"yaml": "for model folders with a model_spec.yaml; a model's own environment may lack it"},
+    "compat/absent/mlrun/datastore/__init__.py": {
+        "fsspec": "an extra, for files in other places",
+        "pandas": "only models that read tables of files have it",
+    },
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
@@ -247,6 +258,7 @@ def test_only_the_seams_import_by_name() -> None:
         "runtimes/mlflow_function.py",
         "runtimes/python.py",
         "runtimes/python_examine.py",
+        "runtimes/python_mlrun.py",
         "runtimes/python_tungsten.py",
         "serving/fetch.py",
     ]

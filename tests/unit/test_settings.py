@@ -275,6 +275,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn[spec.name] = st.floats(0.1, 3600)
         elif spec.name == "version_policy":
             drawn["version_policy"] = st.sampled_from(["latest", "latest:3", "all", "1,3"])
+        elif spec.name == "tracking":
+            drawn["tracking"] = st.sampled_from(["", "/var/records/a b.jsonl?max_mb=1&keep=2", "http://h:1/x?y=z", "file:///a.jsonl"])
         elif spec.name == "monitoring_path":
             drawn["monitoring_path"] = st.sampled_from(["", "/m", "/a/b"])
         elif spec.name == "public_url":

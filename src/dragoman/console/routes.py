@@ -19,8 +19,10 @@ from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, chosen
 from dragoman.dialects.addresses import base_url
+from dragoman.dialects.documents import json_object
 from dragoman.dialects.refusals import words
 from dragoman.serving.gateway import VersionStatus
+from dragoman.serving.meters import Tally
 from dragoman.serving.root_model import default_entry, description
 
 _PAGE_HEADERS = [
@@ -51,6 +53,8 @@ class Console:
         if path.startswith(PATHS):
             segments = request.raw_path.decode("ascii", "replace").rstrip("/").split("/")[3:]
             return self._registry.methods([unquote(segment) for segment in segments])  # a "/" in a name is escaped
+        if path == "/api/tracking":
+            return {"GET": Route(self._tracking, Access.ADMIN), "PUT": Route(self._set_tracking, Access.ADMIN)}
         if path == "":
             route = Route(self._face, Access.PUBLIC)
         elif path == "/dragoman/v1/status":
@@ -150,6 +154,19 @@ class Console:
             if spec.digest:
                 row["digest"] = spec.digest
         return row
+
+    async def _tracking(self, request: Request) -> Answer:
+        return _json(self._tracking_now(self._services.record_settings.read()))
+
+    async def _set_tracking(self, request: Request) -> Answer:
+        values = await json_object(request, self._services.max_inflated)
+        return _json(self._tracking_now(self._services.record_settings.update(values)))
+
+    def _tracking_now(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings, and how many records there were and were dropped, in all workers."""
+        tallies = self._services.meters.read().tallies.values()
+        recorded, dropped = (sum(each.get(tally, 0) for each in tallies) for tally in (Tally.RECORDED, Tally.UNRECORDED))
+        return {**settings, "recorded": recorded, "dropped": dropped}
 
     async def _openapi(self, request: Request) -> Answer:
         return _json(document(self._services))

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from dragoman.core.convert import input_tensors, output_rows, output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest
 from dragoman.core.rows import checked, row_schema
-from dragoman.core.tensors import BYTES, Form, Reply, Rows, Signature, Tensors, TensorSpec, Value
+from dragoman.core.tensors import BYTES, Form, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value, datatype_of
 from dragoman.core.values import jsonable
 
 INFER = frozenset({"infer", "predict", "infer_dict", "predict_dict"})
@@ -48,6 +50,11 @@ def features(signature: Signature) -> list[str]:
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
     return [spec.name for spec in signature.inputs]
+
+
+def described(signature: Signature) -> bool:
+    """Whether a model of whole requests has a schema: else its one input stands for a data point of any form."""
+    return [(spec.datatype, spec.shape) for spec in signature.inputs] != [(None, None)]
 
 
 def listed(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
@@ -146,7 +153,7 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     One tensor as it is nested; several cut along their first axis, in the order of the features if those are their names, else as they
     came. A row by the names of the features becomes a list, a row of one field its value.
     """
-    names = features(signature)
+    names = features(signature) if described(signature) else []
     if isinstance(inputs, Rows):
         return [_point(row, names) for row in inputs.items]
     columns = {tensor.name: _column(tensor.array.tolist()) for tensor in inputs.items}
@@ -217,6 +224,7 @@ def reply_outputs(reply: Reply, model: str) -> Value:
 def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Value]:
     """A reply as one row per row of the request. Raises MODEL_FAILED for outputs that are no list of so many, or of so many columns."""
     value = reply_outputs(reply_of(outputs, model), model)
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, dict) and value and all(_long(each) == expected for each in value.values()):
         return [{name: each[index] for name, each in value.items()} for index in range(expected)]
     if _long(value) == expected and not isinstance(value, dict):
@@ -239,6 +247,10 @@ def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) 
         columns = {name: value if _long(value) >= 0 else [value]}
     tensors = []
     for name, each in columns.items():
+        if isinstance(each, np.ndarray) and (datatype := datatype_of(each.dtype)) not in (None, BYTES):
+            assert datatype is not None
+            tensors.append(Tensor(name, datatype, each))
+            continue
         alone = Signature(Form.ROWS, outputs=(TensorSpec(name, None, None),), batch=True)
         tensors += output_tensors(Rows([{name: cell} for cell in each]), alone, model).items
     return Tensors(tensors)

@@ -137,6 +137,8 @@ class ModelSpec:
     """Settings that were read and have no effect here, each named."""
     digest: str = ""
     """Of the stored version that this is; "" for what was never built."""
+    named_version: bool = False
+    """Whether somebody gave the version: the command line, a folder of that name, a configuration, the registry. Else it is the usual "1"."""
 
     def with_revision(self, artifact_state: str) -> "ModelSpec":
         """This spec with the revision that its fields and the state of its artifact (sizes and times of files) give."""

@@ -35,6 +35,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving_prediction": "dragoman.dialects.tfserving.grpc:PredictionService",
         "tfserving_model": "dragoman.dialects.tfserving.grpc_model:ModelService",
     },
+    "record_sinks": {
+        "parquet": "dragoman.serving.records.parquet:ParquetFiles",
+    },
     "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome"},
     "connectors": {"kafka": "dragoman.streams.kafka:KafkaConnector"},
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest, InferResponse, Timings
 from dragoman.core.tensors import Failure, Rows, Tensors, concat, split
-from dragoman.hosting.tracebacks import first_line, trace_of
+from dragoman.core.tracebacks import first_line, trace_of
 
 Payload: TypeAlias = Tensors | Rows
 Outcome: TypeAlias = InferResponse | ServingError

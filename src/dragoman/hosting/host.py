@@ -19,6 +19,7 @@ from dragoman.core.errors import Kind as ErrorKind
 from dragoman.core.errors import ServingError
 from dragoman.core.model import InferResponse, Model, ModelSpec, Timings
 from dragoman.core.spec_json import spec_from_json
+from dragoman.core.tracebacks import trace_of
 from dragoman.hosting.batch import Member, Payload, as_serving_error
 from dragoman.hosting.frames import Frame, FrameError, Kind
 from dragoman.hosting.hosted import HostedModel
@@ -28,7 +29,6 @@ from dragoman.hosting.output import follow
 from dragoman.hosting.runner import Runner
 from dragoman.hosting.servable import load_models, with_batch_size
 from dragoman.hosting.streaming import AHEAD
-from dragoman.hosting.tracebacks import trace_of
 
 HELLO: Final = "hello"
 """The tag until the one who connects has named another."""

@@ -1,7 +1,7 @@
-"""Models written in Python: a folder with a module that declares a Tungstenkit model, a plain class or a plain function. Loaded by name.
+"""Models written in Python: a folder with a module that declares a Tungstenkit or an MLRun model, a plain class or a plain function.
 
 Loading changes the process: its working directory becomes the model's folder, which also goes first on the import path, because model files
-open and import what lies beside them. So such a model usually lives in a process of its own (engine "process").
+open and import what lies beside them. So such a model usually lives in a process of its own (engine "process"). Loaded by name.
 """
 
 import importlib
@@ -19,11 +19,14 @@ from dragoman.core.artifacts import locate
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Model, ModelSpec
 from dragoman.runtimes.options import Options
+from dragoman.runtimes.python_mlrun import is_mlrun, load_mlrun
 from dragoman.runtimes.python_plain import load_plain
 from dragoman.runtimes.python_tungsten import is_tungsten, load_tungsten
 
 COMPAT = Path(dragoman.core.__file__).parents[1] / "compat"
 """Holds our `tungstenkit`; first on the import path, so that it is found before an installed original."""
+ABSENT = COMPAT / "absent"
+"""Holds our `mlrun`; last on the import path, so that an installed original is found before it."""
 USUAL = ("tungsten_model", "model")
 """Modules that are looked for in a folder, the preferred one first."""
 
@@ -43,7 +46,9 @@ def load(spec: ModelSpec) -> Model:
     size = options.integer("batch_size", low=1, high=1 << 20)
     path, name = module_file(spec, options.text("module", "model_module"))
     module = imported(spec, path, name)
-    if is_tungsten(module):
+    if is_mlrun(module, wanted):
+        model = run(lambda: load_mlrun(spec, module, path.name, wanted), spec, "could not be loaded")
+    elif is_tungsten(module):
         model = run(lambda: load_tungsten(spec, module, wanted, size), spec, "could not be set up")
     else:
         model = run(lambda: load_plain(spec, module, path.name, wanted, size), spec, "could not be set up")
@@ -79,6 +84,8 @@ def imported(spec: ModelSpec, path: Path, name: str) -> ModuleType:
         if entry in sys.path:
             sys.path.remove(entry)
         sys.path.insert(0, entry)
+    if str(ABSENT) not in sys.path:
+        sys.path.append(str(ABSENT))
     os.chdir(folder)
     _forget(name, path)
     importlib.invalidate_caches()

@@ -16,6 +16,8 @@ from typing import Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
 from dragoman.serving.model_config import policy_of
+from dragoman.serving.records import places
+from dragoman.serving.records import settings as records
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
 
@@ -41,6 +43,8 @@ _RANGES = (
     ("model_config_poll", 0, _YEAR_S),
     ("load_retries", 0, 1_000_000_000),
     ("load_retry_interval", 0.001, _YEAR_S),
+    ("tracking_sample", 1, records.MOST),
+    ("tracking_batch", 1, records.MOST),
 )
 """Least and most of settings whose values reach timers and thread pools, which take no number for granted."""
 
@@ -200,6 +204,11 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
             sqlite_path(settings.store)
         except ServingError as error:
             raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
+    if settings.tracking:
+        try:
+            places.parse(settings.tracking).check_installed()
+        except ServingError as error:
+            raise invalid(f"{sources.get('tracking', flag_of('tracking'))}: {error.message}") from None
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.serving.library.opening import Place
+from dragoman.serving.records.places import printable
 from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
@@ -175,7 +176,17 @@ class Settings:
     require_key: bool = setting(False, "ask for a key for inference too")
     no_auth: bool = setting(False, "ask for no key at all, whatever the address")
     cors: bool = setting(False, "let web pages of other origins call inference")
-    allow_fetch: tuple[str, ...] = setting([], "host, address range or file:///DIR that requests may make the server read", metavar="WHERE")
+    allow_fetch: tuple[str, ...] = setting(
+        [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
+    )
+    tracking: str = setting(
+        "",
+        "where to record requests and answers: kafka://BROKER/TOPIC, http://..., https://..., FILE.jsonl or FILE.parquet (default: nowhere)",
+        metavar="URL",
+        shown=printable,
+    )
+    tracking_sample: int = setting(1, "record every so many-th request of each model and worker; those that fail are always recorded")
+    tracking_batch: int = setting(1, "requests of one model in one record; of Parquet: rows of one file (1: as many as suit it)")
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )

@@ -1,7 +1,7 @@
 """The one guarded client for every URL that a request or a user names; nothing else in the server opens such a URL.
 
 Dialects, predictions and the repository call `fetch` with the server's `FetchPolicy`, webhooks call `post`. Files are read here; http and
-https are in `fetch_http.py`, which the first fetch that needs it imports.
+https are in `fetch_http.py`, buckets in `fetch_objects.py`, which the first fetch that needs one imports.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from dragoman.core.data_uris import OCTETS, bare_name
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
+from dragoman.serving.fetch_places import SCHEMES
 from dragoman.serving.fetch_policy import FetchPolicy
 
 __all__ = [
@@ -92,12 +93,12 @@ async def fetch(
     resolver: Resolver = resolve,
     trust: ssl.SSLContext | None = None,
 ) -> Fetched:
-    """The bytes behind an http, https or file URL, or a ServingError whose text names the URL without its credentials and query.
+    """The bytes behind an http, https, file or bucket's URL, or a ServingError whose text names the URL without its credentials and query.
 
     INVALID_INPUT: no such URL, host or file, or the other server will not give it. FORBIDDEN: the policy does not open it. TOO_LARGE
-    and TIMEOUT: the policy's limits. UNAVAILABLE: the other server cannot be reached or failed. Call it from a task; cancelling it closes
-    what it opened. `headers` go to http servers, and to no other host than the URL's. `resolver` and `trust` replace the system's resolver
-    and its certificate authorities.
+    and TIMEOUT: the policy's limits. UNSUPPORTED: a package is not installed. UNAVAILABLE: the other server cannot be reached or failed. Call
+    it from a task; cancelling it closes what it opened. `headers` go to http servers, and to no other host than the URL's. `resolver` and
+    `trust` replace the system's resolver and its certificate authorities.
     """
     try:
         parts = urlsplit(url)
@@ -113,10 +114,14 @@ async def fetch(
                 from dragoman.serving.fetch_http import fetch_http
 
                 return await fetch_http(url, policy, resolver, trust, headers)
+            if parts.scheme in SCHEMES:
+                from dragoman.serving.fetch_objects import fetch_object
+
+                return await fetch_object(url, policy)
     except TimeoutError:
         raise ServingError(Kind.TIMEOUT, f"URL {shown(url)} could not be read within {policy.timeout_s:g} s") from None
-    known = "http://, https:// or file://" if policy.roots else "http:// or https://"
-    raise invalid(f"URL {shown(url)}: expected {known} at its start")
+    known = ["http", "https", *(["file"] if policy.roots else []), *dict.fromkeys(place.scheme for place in policy.places)]
+    raise invalid(f"URL {shown(url)}: expected {', '.join(f'{each}://' for each in known[:-1])} or {known[-1]}:// at its start")
 
 
 async def download(

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dragoman.core.errors import invalid
+from dragoman.serving.fetch_places import SCHEMES, Place, read_place
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,7 +69,7 @@ class FetchPolicy:
     """What was opened with `--allow-fetch`, and the limits of every fetch. Make it with `parse`.
 
     `hosts` are lower-case names without a final dot. `roots` are absolute directories as they were written: one that is a symbolic link
-    may be pointed elsewhere by its owner.
+    may be pointed elsewhere by its owner. `places` are buckets, which the server reads with its own credentials.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -77,18 +78,25 @@ class FetchPolicy:
     max_bytes: int = 64 * 2**20
     timeout_s: float = 30.0
     max_redirects: int = 5
+    places: tuple[Place, ...] = ()
 
     @classmethod
     def parse(
         cls, entries: Iterable[str], *, max_bytes: int = 64 * 2**20, timeout_s: float = 30.0, max_redirects: int = 5
     ) -> "FetchPolicy":
-        """Reads each entry as a network (`10.0.0.0/8`), an address, a host name or `file:///DIR`; INVALID_INPUT names a bad entry."""
+        """Reads each entry as a network (`10.0.0.0/8`), an address, a host name, `file:///DIR`, or `s3://BUCKET/PATH` and the like.
+
+        INVALID_INPUT names a bad entry.
+        """
         hosts: set[str] = set()
         networks: list[Network] = []
         roots: list[Path] = []
+        places: list[Place] = []
         for entry in entries:
             if entry.lower().startswith("file:"):
                 roots.append(_root(entry))
+            elif entry.lower().partition("://")[0] in SCHEMES and "://" in entry:
+                places.append(_place(entry))
             elif (network := _network(entry)) is not None:
                 networks.append(network)
             elif _HOST_NAME.match(name := plain_host(entry)):
@@ -96,9 +104,9 @@ class FetchPolicy:
             else:
                 raise invalid(
                     f"--allow-fetch {entry!r}: expected a host name (models.example.com), an address, a network"
-                    " (10.0.0.0/8) or a directory (file:///srv/data), without scheme, port or path"
+                    " (10.0.0.0/8), without scheme, port or path, or a directory (file:///srv/data) or bucket (s3://bucket/path)"
                 )
-        return cls(frozenset(hosts), tuple(networks), tuple(roots), max_bytes, timeout_s, max_redirects)
+        return cls(frozenset(hosts), tuple(networks), tuple(roots), max_bytes, timeout_s, max_redirects, tuple(places))
 
     def refusal(self, host: str, address: Address) -> str:
         """Why this address, to which the host name resolved, may not be connected to: one word such as "private"; "" when it may be."""
@@ -149,6 +157,13 @@ def _network(entry: str) -> Network | None:
     except ValueError:
         return None
     raise invalid(f"--allow-fetch {entry!r}: the address has bits beyond its prefix; did you mean {wide}?")
+
+
+def _place(entry: str) -> Place:
+    try:
+        return read_place(entry)
+    except ValueError as error:
+        raise invalid(f"--allow-fetch {entry!r}: {error}") from None
 
 
 def _root(entry: str) -> Path:

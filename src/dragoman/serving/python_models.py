@@ -16,7 +16,7 @@ from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.engines.requirements import environment_of, from_model
 from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.paths import confine, read_bounded
-from dragoman.serving.python_source import Declared, declarations, plain_batch
+from dragoman.serving.python_source import Declared, declarations, mlrun_classes, plain_batch
 from dragoman.serving.settings import quoted
 
 MODULE = "tungsten_model"
@@ -81,7 +81,10 @@ def spec_of(
     spec = replace(
         base, runtime=RUNTIME, engine=ENGINE, artifact=str(artifact), arguments={**base.arguments, "module": module, "class": model_class}
     )
-    if chosen is None and not found:
+    servers = mlrun_classes(file)
+    if model_class in servers or (servers and not found and not model_class):
+        spec = _whole(spec, artifact if artifact.is_dir() else artifact.parent, environments)
+    elif chosen is None and not found:
         spec = _plain(spec, file, artifact if artifact.is_dir() else artifact.parent, batch_size, environments)
         if module == MODULE:
             spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
@@ -158,6 +161,12 @@ def _plain(spec: ModelSpec, file: Path, folder: Path, batch_size: int, environme
         spec = replace(spec, batch=replace(spec.batch, max_size=size), arguments={**spec.arguments, **told})
     environment = environment_of(requirements_file=folder / REQUIREMENTS) if environments == "always" else None
     return replace(spec, environment=environment)
+
+
+def _whole(spec: ModelSpec, folder: Path, environments: str) -> ModelSpec:
+    """An MLRun model takes one request at a time; the requirements beside it count as for a plain model."""
+    environment = environment_of(requirements_file=folder / REQUIREMENTS) if environments == "always" else None
+    return replace(spec, batch=replace(spec.batch, max_size=1), environment=environment)
 
 
 def _unread(chosen: Declared | None, found: Sequence[Declared], source: str) -> list[str]:

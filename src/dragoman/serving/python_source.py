@@ -1,4 +1,4 @@
-"""What a Python file says about its models, read without running it: the literal arguments of each `@define_model(...)` class.
+"""What a Python file says about its models, read without running it: the literal arguments of `@define_model(...)`, and MLRun's classes.
 
 The server must know the batch size and the packages of a model before any process for it exists, and user code never runs in the server
 itself. Called by python_models.py. What is not written as a literal is not guessed: it is named in `Declared.unknown`.
@@ -22,6 +22,8 @@ _LARGEST_NUMBER = 1 << 53
 """Arithmetic on literals stops here: `10 ** 10 ** 10` must not be computed."""
 _PACKAGE = "tungstenkit"
 _DECORATOR = "define_model"
+_MLRUN = "V2ModelServer"
+"""The base class of MLRun's models."""
 _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
 
@@ -53,6 +55,14 @@ def plain_batch(path: Path) -> int | None:
     return _learned(path, _batch)
 
 
+def mlrun_classes(path: Path) -> tuple[str, ...]:
+    """The classes of a file that are derived from MLRun's V2ModelServer, directly or by way of others of the file, in order.
+
+    Raises INVALID_INPUT as `declarations` does.
+    """
+    return _learned(path, _mlrun)
+
+
 def _learned(path: Path, learn: Callable[[ast.Module], T]) -> T:
     source = read_bounded(path, _LARGEST_SOURCE, f"the Python file {path.name}")
     try:
@@ -67,6 +77,26 @@ def _tungsten(tree: ast.Module) -> tuple[Declared, ...]:
     modules, functions = _names_of_the_decorator(tree)
     literals = _literals(tree)
     return tuple(_read(node, modules, functions, literals) for node in _classes(tree) if _call(node, modules, functions) is not None)
+
+
+def _mlrun(tree: ast.Module) -> tuple[str, ...]:
+    bases = {_MLRUN}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            bases |= {alias.asname for alias in node.names if alias.name == _MLRUN and alias.asname}
+    found: list[str] = []
+    for node in _classes(tree):
+        for base in node.bases:
+            match base:
+                case ast.Name(id=name) if name in bases:
+                    found.append(node.name)
+                    bases.add(node.name)
+                    break
+                case ast.Attribute(attr=name) if name == _MLRUN:
+                    found.append(node.name)
+                    bases.add(node.name)
+                    break
+    return tuple(found)
 
 
 def _batch(tree: ast.Module) -> int | None:

@@ -3,6 +3,7 @@
 Names are relative paths with "/". Bytes that come from such a place are nobody's word for anything: every read has a bound.
 """
 
+import math
 import os
 import re
 import secrets
@@ -87,6 +88,19 @@ def tree_of(url: str) -> Tree:
     if base.endswith(":/"):  # a whole bucket
         return _Tree(*_opened(url.rstrip("/")), "")
     return _Tree(*_opened(base), leaf)
+
+
+def object_in(root: str, key: str, patience_s: float) -> Iterator[bytes]:
+    """The content of one object of a bucket, in pieces; whatever the library finds in its own variables says who asks.
+
+    Raises FileNotFoundError when there is none, UNSUPPORTED naming the extra without the package that reaches it, and what the package raises.
+    """
+    if root.partition("://")[0] in _BUCKETS:
+        module, store = _opened(root, patience_s)
+        yield from map(bytes, module.get(store, key).stream(min_chunk_size=_CHUNK))
+        return
+    with _v3io().open(f"/{key}", "rb") as source:
+        yield from iter(lambda: source.read(_CHUNK), b"")
 
 
 class _Tree:
@@ -248,8 +262,8 @@ def _bucket(url: str) -> Remote:
     return _Bucket(*_opened(url))
 
 
-def _opened(url: str) -> tuple[Any, Any]:
-    """obstore, and the store at a URL."""
+def _opened(url: str, patience_s: float = math.inf) -> tuple[Any, Any]:
+    """obstore, and the store at a URL. With `patience_s` nothing takes longer than about that."""
     try:
         import obstore
         import obstore.store
@@ -258,8 +272,25 @@ def _opened(url: str) -> tuple[Any, Any]:
     # Options that are given replace those which the library would find in its variables.
     plain = any(os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true") for cloud in ("AWS", "GOOGLE", "AZURE"))
     client: Any = {**_CLIENT, **({"allow_http": True} if plain else {})}
+    retries: Any = _RETRIES
+    if patience_s < math.inf:
+        patience = timedelta(seconds=patience_s)
+        client |= {"connect_timeout": min(client["connect_timeout"], patience), "read_timeout": patience, "timeout": patience}
+        retries = {**retries, "retry_timeout": min(retries["retry_timeout"], patience)}
     with told(url):
-        return obstore, obstore.store.from_url(url, client_options=client, retry_config=_RETRIES)
+        return obstore, obstore.store.from_url(url, client_options=client, retry_config=retries)
+
+
+def _v3io() -> Any:
+    """The file system of MLRun's platform, whose driver registers itself when it is imported."""
+    try:
+        import fsspec
+
+        if "v3io" not in fsspec.registry:
+            import v3iofs  # noqa: F401 # to be registered
+        return fsspec.filesystem("v3io")
+    except ImportError as error:
+        raise ServingError(Kind.UNSUPPORTED, "v3io:// needs v3iofs, which is not installed: pip install 'dragoman[v3io]'") from error
 
 
 def _filesystem(url: str, scheme: str) -> Remote:
