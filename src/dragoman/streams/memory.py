@@ -82,12 +82,12 @@ class MemoryConnector:
         self._broker = broker
         self._topic = address.source
         self._group = broker.group(address.group)
-        self._reader: Reader | None = None
-        self._next: dict[Lane, int] = {}
+        self.reader: Reader | None = None
+        self.places: dict[Lane, int] = {}
 
     async def open(self, reader: Reader) -> None:
         self._broker.check()
-        self._reader = reader
+        self.reader = reader
         async with self._group.changing:
             self._group.members.append(self)
             await self._shared_out()
@@ -117,47 +117,48 @@ class MemoryConnector:
         await asyncio.sleep(0)
         self._broker.check()
         for lane, message in upto.items():
-            if lane in self._next:
+            if lane in self.places:
                 self._group.places[lane.native] = message.position + 1
 
     async def lag(self) -> Mapping[str, int | None]:
         partitions = self._broker.topic(self._topic)
-        return {lane.name: len(partitions[lane.native[1]]) - position for lane, position in self._next.items()}
+        return {lane.name: len(partitions[lane.native[1]]) - position for lane, position in self.places.items()}
 
     async def close(self) -> None:
         if self in self._group.members:
             async with self._group.changing:
                 self._group.members.remove(self)
-                self._gone()
+                self.gone()
                 await self._shared_out()
 
     def kill(self) -> None:
         """As if the process were gone: nothing is finished or committed, and the partitions stay its own until the next one joins."""
         self._group.members.remove(self)
-        self._gone()
+        self.gone()
 
     def _fetched(self, most: int, paused: Collection[Lane]) -> list[Message]:
         messages: list[Message] = []
-        for lane, position in self._next.items():
+        for lane, position in self.places.items():
             if lane not in paused:
                 stored = self._broker.topic(self._topic)[lane.native[1]][position : position + most - len(messages)]
                 messages += [Message(lane, position + i, s.value, self._topic, s.key, s.headers) for i, s in enumerate(stored)]
-                self._next[lane] = position + len(stored)
+                self.places[lane] = position + len(stored)
         return messages
 
     async def _shared_out(self) -> None:
         members = self._group.members
         for member in members:
-            if member._reader is not None and member._next:
-                await member._reader.release(list(member._next))
-                member._gone()
+            if member.reader is not None and member.places:
+                await member.reader.release(list(member.places))
+                member.gone()
         for index in range(len(self._broker.topic(self._topic))):
             if members:
                 native = (self._topic, index)
                 lane = Lane(f"{self._topic}/{index}", native)
-                members[index % len(members)]._next[lane] = self._group.places.get(native, 0)
+                members[index % len(members)].places[lane] = self._group.places.get(native, 0)
 
-    def _gone(self) -> None:
-        lanes, self._next = list(self._next), {}
-        if self._reader is not None:
-            self._reader.lost(lanes)
+    def gone(self) -> None:
+        """Forget the partitions: they are another's."""
+        lanes, self.places = list(self.places), {}
+        if self.reader is not None:
+            self.reader.lost(lanes)
