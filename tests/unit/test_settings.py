@@ -177,6 +177,7 @@ def test_wrong_values_name_setting_value_and_what_was_expected(name: str, value:
         ("instances", 100_000),
         ("max_body", 0),
         ("max_connections", 0),
+        ("router", "vote=Nothing:a"),
         ("option", "threads"),
         ("option", "=1"),
         ("option", "a b=1"),
@@ -261,6 +262,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["grpc_port"] = st.lists(st.just(0), max_size=2).map(tuple)
         elif spec.name == "batch_sizes":  # must go with the batch size
             drawn["batch_sizes"] = st.just(())
+        elif spec.name == "router":
+            drawn["router"] = st.lists(st.sampled_from(["v=VotingEnsemble:a,b", "p=ParallelRun:a"]), max_size=2).map(tuple)
         elif spec.name == "option":
             drawn["option"] = st.lists(st.sampled_from(["threads=2", "a=b=c"]), max_size=1).map(tuple)
         elif isinstance(default, tuple):

@@ -38,7 +38,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "record_sinks": {
         "parquet": "dragoman.serving.records.parquet:ParquetFiles",
     },
-    "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome"},
+    "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome", "root": "dragoman.dialects.v2.mlrun:Root"},
     "connectors": {"kafka": "dragoman.streams.kafka:KafkaConnector"},
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }

@@ -18,6 +18,7 @@ from dragoman.server.settings import Settings
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.records import places
 from dragoman.serving.records import settings as records
+from dragoman.serving.routers.configured import parsed
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
 
@@ -214,6 +215,8 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for each in settings.option:
         if not _OPTION.fullmatch(each):
             raise refuse("option", "expected NAME=VALUE with the name of an option (--trust-pickle is a flag of its own)")
+    for each in settings.router:
+        parsed(each)
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     if bool(settings.grpc_tls_cert) != bool(settings.grpc_tls_key):

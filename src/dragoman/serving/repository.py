@@ -17,6 +17,7 @@ from dragoman.serving.model_config import ConfiguredModel
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, lack_of, readable
 from dragoman.serving.roots import Roots
+from dragoman.serving.routers.configured import Routers
 from dragoman.serving.targets import Elsewhere, Targets
 from dragoman.serving.words import check_name
 
@@ -27,7 +28,7 @@ class Repository:
     """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path.
 
     `shared` is a folder of all workers of this server, where load requests leave their files; without one this process makes its own.
-    `configured` are the models of a model configuration file.
+    `configured` are the models of a model configuration file, `routers` those that are made of others.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Repository:
         *,
         shared: Path | None = None,
         configured: Iterable[ConfiguredModel] = (),
+        routers: Routers | None = None,
     ) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots)
         self._uploads = _Uploads(shared)
         self._listed = {model.name: model for model in configured}
+        self._routers = routers or Routers()
         self._replaced: Mapping[str, ConfiguredModel] = {}
         self._kept: dict[str, list[Found]] = {}
         """What was found by targets that lie elsewhere, which are asked for once."""
@@ -58,6 +61,7 @@ class Repository:
         models = self._configured()
         found = [found for target in self._targets.texts for found in self._targeted(target) if found.name not in self._replaced]
         found += [self.look(model) for model in models.values()]
+        found += [router for router in self._routers.found() if router.name not in self._replaced]
         seen: set[str] = set()
         for index, each in enumerate(found):
             if each.name in seen:
@@ -117,6 +121,7 @@ class Repository:
                 names.update((readable(p.name), None) for p in self._targets.places(target))
             except ServingError:
                 names[readable(meant.name)] = None
+        names.update((router.name, None) for router in self._routers.found())
         return list(names)
 
     def receive(self, name: str, files: Mapping[str, bytes]) -> str:
@@ -156,7 +161,7 @@ class Repository:
             for place in places:
                 if place.name == name:
                     return self.reader.read(place, config)
-        return None
+        return next((router for router in self._routers.found() if router.name == name), None)
 
     def close(self) -> None:
         """Remove what load requests brought."""
