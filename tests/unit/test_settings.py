@@ -187,6 +187,7 @@ def test_wrong_values_name_setting_value_and_what_was_expected(name: str, value:
         ("instances", 100_000),
         ("max_body", 0),
         ("max_connections", 0),
+        ("router", "vote=Nothing:a"),
         ("option", "threads"),
         ("option", "=1"),
         ("option", "a b=1"),
@@ -273,6 +274,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["batch_sizes"] = st.just(())
         elif spec.name == "class_args":
             drawn["class_args"] = st.lists(st.sampled_from(['m={"k": [1, "\\n"]}', "m:v1={}"]), max_size=1).map(tuple)
+        elif spec.name == "router":
+            drawn["router"] = st.lists(st.sampled_from(["v=VotingEnsemble:a,b", "p=ParallelRun:a"]), max_size=2).map(tuple)
         elif spec.name == "option":
             drawn["option"] = st.lists(st.sampled_from(["threads=2", "a=b=c"]), max_size=1).map(tuple)
         elif isinstance(default, tuple):

@@ -20,6 +20,7 @@ from dragoman.serving import class_arguments
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.records import places
 from dragoman.serving.records import settings as records
+from dragoman.serving.routers.configured import parsed
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
 
@@ -211,14 +212,18 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise refuse("batch_sizes", "expected ascending numbers from 1, the last of them that of --batch-size")
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
-    _check("store", lambda: settings.store and sqlite_path(settings.store), sources)
+    if settings.store:
+        _check("store", lambda: sqlite_path(settings.store), sources)
     _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
-    _check("tracking", lambda: settings.tracking and places.parse(settings.tracking).check_installed(), sources)
+    if settings.tracking:
+        _check("tracking", lambda: places.parse(settings.tracking).check_installed(), sources)
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:
         if not _OPTION.fullmatch(each):
             raise refuse("option", "expected NAME=VALUE with the name of an option (--trust-pickle is a flag of its own)")
+    for each in settings.router:
+        parsed(each)
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     if bool(settings.grpc_tls_cert) != bool(settings.grpc_tls_key):

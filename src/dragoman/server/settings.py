@@ -158,6 +158,11 @@ class Settings:
         "", "address of the MLflow registry that models:/ URIs mean (default: MLFLOW_REGISTRY_URI, else this server's own)", metavar="URL"
     )
     device: str = setting("", "where models run: cpu, cuda, cuda:1 (default: cpu)")
+    router: tuple[str, ...] = setting(
+        [],
+        "model that is made of others: KIND is VotingEnsemble, ParallelRun or ModelRouter, or FILE.py:CLASS for a subclass of one",
+        metavar="NAME=KIND:MEMBER,MEMBER",
+    )
     option: tuple[str, ...] = setting(
         [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
     )

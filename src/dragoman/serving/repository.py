@@ -18,6 +18,7 @@ from dragoman.serving.model_config import ConfiguredModel
 from dragoman.serving.paths import confine
 from dragoman.serving.reading import Defaults, Found, Lack, Place, Reader, broken, lack_of, readable
 from dragoman.serving.roots import Roots
+from dragoman.serving.routers.configured import Routers
 from dragoman.serving.targets import Elsewhere, Targets
 from dragoman.serving.words import check_name
 
@@ -28,7 +29,7 @@ class Repository:
     """The targets of this run: each PATH, URI or NAME=PATH, or a name in the model store where there is no such path.
 
     `shared` is a folder of all workers of this server, where load requests leave their files; without one this process makes its own.
-    `configured` are the models of a model configuration file.
+    `configured` are the models of a model configuration file, `routers` those that are made of others.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Repository:
         *,
         shared: Path | None = None,
         configured: Iterable[ConfiguredModel] = (),
+        routers: Routers | None = None,
     ) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots, elsewhere.fetch)
         self._uploads = _Uploads(shared)
         self._listed = {model.name: model for model in configured}
+        self._routers = routers or Routers()
         self._replaced: Mapping[str, ConfiguredModel] = {}
         self._kept: dict[str, list[Found]] = {}
         """What was found by targets that lie elsewhere, which are asked for once."""
@@ -58,7 +61,9 @@ class Repository:
         """Read every target now. What cannot be read is a Found with its error; of two models of one name the second is an error."""
         models = self._configured()
         found = [found for target in self._targets.texts for found in self._targeted(target) if found.name not in self._replaced]
-        return _together([*found, *(self.look(model) for model in models.values())])
+        found += [self.look(model) for model in models.values()]
+        found += [router for router in self._routers.found() if router.name not in self._replaced]
+        return _together(found)
 
     def look(self, model: ConfiguredModel) -> Found:
         """What lies at the base path of a configured model now."""
@@ -112,6 +117,7 @@ class Repository:
                 names.update((readable(p.name), None) for p in self._targets.places(target))
             except ServingError:
                 names[readable(meant.name)] = None
+        names.update((router.name, None) for router in self._routers.found())
         return list(names)
 
     def receive(self, name: str, files: Mapping[str, bytes]) -> str:
@@ -150,6 +156,7 @@ class Repository:
                     found.append(replace(broken(name, error.message), version=meant.version))
                 continue
             found += [self.reader.read(place, config) for place in places if place.name == name]
+        found += [router for router in self._routers.found() if router.name == name]
         return _together(found)[0] if found else None
 
     def close(self) -> None:
