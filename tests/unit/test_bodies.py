@@ -196,5 +196,5 @@ def test_a_single_feature_as_a_list_of_one() -> None:
     assert isinstance(made, Tensors)
     assert made.items[0].array.tolist() == [1, 2]
     assert requested([[1], 2], Signature(Form.ROWS, input_schema=schema), "m") == Rows([{"x": 1}, {"x": 2}])
-    one = replace(WHOLE, input_schema={"type": "object", "properties": {"x": {}}}, inputs=(TensorSpec("x", None, None),))
+    one = replace(WHOLE, input_schema={"type": "object", "properties": {"x": {}}}, inputs=(TensorSpec("x", FP64, (-1,)),))
     assert points_of(Rows([{"x": 5}, {"x": [5, 6]}]), one) == [[5], [5, 6]]
