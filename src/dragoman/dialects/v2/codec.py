@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from dragoman.core.binary_bodies import file_inputs
 from dragoman.core.convert import inwards
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
@@ -171,6 +172,8 @@ def _decode_rare(
 
 def _decode_raw(entry: Entry, body: bytes) -> InferRequest:
     signature = default_signature(entry)
+    if signature.whole:
+        return InferRequest(file_inputs(body, None, signature, entry.name), dialect="v2")
     return InferRequest(inwards(Tensors([raw_input(body, signature, entry.name)]), signature, entry.name), dialect="v2")
 
 
