@@ -180,6 +180,14 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     return [[_only(cell) for cell in cells] for cells in zip(*ordered, strict=True)]
 
 
+def named_point(point: Value, signature: Signature) -> Value:
+    """A data point of a model of whole requests that is a list of its several features, as the object by name; anything else as it is."""
+    if not signature.whole or type(point) is not list:
+        return point
+    names = features(signature)
+    return dict(zip(names, point, strict=True)) if len(names) > 1 and len(point) == len(names) else point
+
+
 def _point(row: Value, names: Sequence[str]) -> Value:
     if not isinstance(row, dict):
         return row
