@@ -15,6 +15,7 @@ from dragoman.console.openapi import document
 from dragoman.console.page import start_page
 from dragoman.console.registry_api import PATHS, RegistryApi
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.plugins import find
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, chosen
@@ -42,6 +43,7 @@ class Console:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._registry = RegistryApi(services)
+        self._root = find("messages", "root")(services)
 
     def route(self, request: Request) -> Route:
         return chosen(request, self._methods(request))
@@ -56,7 +58,7 @@ class Console:
         if path == "/api/tracking":
             return {"GET": Route(self._tracking, Access.ADMIN), "PUT": Route(self._set_tracking, Access.ADMIN)}
         if path == "":
-            route = Route(self._face, Access.PUBLIC)
+            return {"GET": Route(self._face, Access.PUBLIC), "POST": Route(self._root, Access.INFER)}
         elif path == "/dragoman/v1/status":
             route = Route(self._status, Access.PUBLIC)
         elif path in ("/openapi.json", "/dragoman/v1/openapi.json"):
