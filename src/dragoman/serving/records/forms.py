@@ -188,6 +188,16 @@ def words(error: BaseException) -> str:
     return "the caller has gone" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
 
 
+def slim(record: Record, size: int) -> dict[str, Any]:
+    """A record, or a batch, without what was asked and answered: for places that would not take its `size`."""
+    left_out = {"left_out": f"{size} bytes"}
+    if "values" not in record:
+        return {name: left_out if name in ("request", "resp") else value for name, value in record.items()}
+    columns = [left_out if name in ("request", "resp") else None for name in record["headers"]]
+    values = [[value if column is None else column for column, value in zip(columns, each, strict=True)] for each in record["values"]]
+    return {**record, "values": values}
+
+
 class Batches:
     """Gathers records by model and version into MLRun's batches: what is common once, and `headers` with one list of `values` per request.
 

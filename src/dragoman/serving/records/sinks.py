@@ -17,7 +17,7 @@ from dragoman.core.plugins import find
 from dragoman.serving.fetch import FetchPolicy, post
 from dragoman.serving.fetch_policy import plain_host
 from dragoman.serving.records import Record, Sink
-from dragoman.serving.records.places import Place
+from dragoman.serving.records.places import Place, parse
 from dragoman.serving.records.settings import Wanted
 
 _TIMEOUT_S = 15.0
@@ -48,6 +48,11 @@ class Sinks:
             return Web(place, policy)
         found: Sink = find("record_sinks", place.kind)(place, wanted, policy, self._worker, self._environ)
         return found
+
+
+def check_place(url: str, environ: Mapping[str, str]) -> None:
+    """Raise INVALID_INPUT or UNSUPPORTED for an address where records cannot go."""
+    Sinks(FetchPolicy(), environ=environ).check(parse(url))
 
 
 def own_path(path: Path, worker: int) -> Path:
