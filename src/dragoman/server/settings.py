@@ -178,6 +178,9 @@ class Settings:
     allow_fetch: tuple[str, ...] = setting(
         [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
     )
+    explain: tuple[str, ...] = setting(
+        [], "explain a model that does not do so itself, by auto, exact or permutation", metavar="NAME=METHOD[:OPTION=VALUE...]"
+    )
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )
