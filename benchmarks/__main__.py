@@ -21,6 +21,7 @@ from benchmarks import (
     slow,
     start,
     store,
+    streams,
     tensorflow,
     tungsten,
 )
@@ -44,6 +45,7 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "tensorflow": tensorflow.run,
     "grpc": grpc_calls.run,
     "mlrun": mlrun.run,
+    "streams": streams.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

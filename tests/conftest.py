@@ -1,5 +1,6 @@
 """What every test shares: how properties are tried, and the check that docs/conformance.md is true of this very run (`--conformance`)."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -32,6 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_ROWS] = rows(DOCUMENT.read_text("utf-8"))
         config.stash[_OUTCOMES] = {}
         config.pluginmanager.register(_Watch(config), "conformance")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays for good: each full collection of garbage would go through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

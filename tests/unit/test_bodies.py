@@ -1,5 +1,6 @@
 """MLRun's plain lists for every form of model, and whole requests behind protocols of tensors and rows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dragoman.core.bodies import (
 )
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Form, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value
+from dragoman.core.tensors import BYTES, FP32, FP64, INT64, Form, JsonSchema, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value
 from dragoman.hosting.frames import new_tag
 from dragoman.hosting.packing import FrameError, pack, unpack
 
@@ -64,6 +65,15 @@ def test_columns_keep_their_places() -> None:
     made = requested([[1, 2, 3], [4, 5, 6]], COLUMNS, "m")
     assert isinstance(made, Tensors)
     assert {t.name: t.array.tolist() for t in made.items} == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
+
+
+def test_columns_of_one_value() -> None:
+    """A column of shape [n, 1], as models of tables have them, takes bare values and lists of one."""
+    narrow = Signature(Form.TENSORS, tuple(TensorSpec(name, FP64, (-1, 1)) for name in "ab"), batch=True)
+    for inputs in ([[1, 2], [3, 4]], [{"a": 1, "b": 2}, {"b": [4], "a": [3]}]):
+        made = requested(inputs, narrow, "m")
+        assert isinstance(made, Tensors)
+        assert {t.name: t.array.tolist() for t in made.items} == {"a": [[1], [3]], "b": [[2], [4]]}
 
 
 def test_plain_lists_for_rows() -> None:
@@ -185,3 +195,15 @@ def _sent(value: Value, tag: str) -> Value:
     text, buffers, _ = pack(value, tag)
     whole = text + bytes(-len(text) % 64) + b"".join(buffers)
     return unpack(np.frombuffer(whole, np.uint8), len(text), tag)
+
+
+def test_a_single_feature_as_a_list_of_one() -> None:
+    """[value] is a data point of a model with one feature that is a single value; a feature that is a list is the point itself."""
+    flat = Signature(inputs=(TensorSpec("x", FP32, (-1,)),), batch=True)
+    schema: JsonSchema = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+    made = requested([[1], [2]], flat, "m")
+    assert isinstance(made, Tensors)
+    assert made.items[0].array.tolist() == [1, 2]
+    assert requested([[1], 2], Signature(Form.ROWS, input_schema=schema), "m") == Rows([{"x": 1}, {"x": 2}])
+    one = replace(WHOLE, input_schema={"type": "object", "properties": {"x": {}}}, inputs=(TensorSpec("x", FP64, (-1,)),))
+    assert points_of(Rows([{"x": 5}, {"x": [5, 6]}]), one) == [[5], [5, 6]]

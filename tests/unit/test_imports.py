@@ -87,6 +87,7 @@ LATE = {
         "v3iofs": "the same",
     },
     "serving/explain/explained.py": {"shap": "an extra; seconds to import", "numba": "comes with it"},
+    "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
     "runtimes/litert.py": {"ai_edge_litert": "an extra"},

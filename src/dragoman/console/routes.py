@@ -15,12 +15,15 @@ from dragoman.console.openapi import document
 from dragoman.console.page import start_page
 from dragoman.console.registry_api import PATHS, RegistryApi
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.plugins import find
 from dragoman.core.samples import example
 from dragoman.core.tensors import TensorSpec
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, chosen
 from dragoman.dialects.addresses import base_url
+from dragoman.dialects.documents import json_object
 from dragoman.dialects.refusals import words
 from dragoman.serving.gateway import VersionStatus
+from dragoman.serving.meters import Tally
 from dragoman.serving.root_model import default_entry, description
 
 _PAGE_HEADERS = [
@@ -40,6 +43,7 @@ class Console:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._registry = RegistryApi(services)
+        self._root = find("messages", "root")(services)
 
     def route(self, request: Request) -> Route:
         return chosen(request, self._methods(request))
@@ -51,8 +55,10 @@ class Console:
         if path.startswith(PATHS):
             segments = request.raw_path.decode("ascii", "replace").rstrip("/").split("/")[3:]
             return self._registry.methods([unquote(segment) for segment in segments])  # a "/" in a name is escaped
+        if path == "/api/tracking":
+            return {"GET": Route(self._tracking, Access.ADMIN), "PUT": Route(self._set_tracking, Access.ADMIN)}
         if path == "":
-            route = Route(self._face, Access.PUBLIC)
+            return {"GET": Route(self._face, Access.PUBLIC), "POST": Route(self._root, Access.INFER)}
         elif path == "/dragoman/v1/status":
             route = Route(self._status, Access.PUBLIC)
         elif path in ("/openapi.json", "/dragoman/v1/openapi.json"):
@@ -150,6 +156,19 @@ class Console:
             if spec.digest:
                 row["digest"] = spec.digest
         return row
+
+    async def _tracking(self, request: Request) -> Answer:
+        return _json(self._tracking_now(self._services.record_settings.read()))
+
+    async def _set_tracking(self, request: Request) -> Answer:
+        values = await json_object(request, self._services.max_inflated)
+        return _json(self._tracking_now(self._services.record_settings.update(values)))
+
+    def _tracking_now(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings, and how many records there were and were dropped, in all workers."""
+        tallies = self._services.meters.read().tallies.values()
+        recorded, dropped = (sum(each.get(tally, 0) for each in tallies) for tally in (Tally.RECORDED, Tally.UNRECORDED))
+        return {**settings, "recorded": recorded, "dropped": dropped}
 
     async def _openapi(self, request: Request) -> Answer:
         return _json(document(self._services))

@@ -8,7 +8,7 @@ An event is a dict: `body` (what the protocol parsed, or a Blob), `id` (what the
 `headers`, `content_type` and `trigger` ("http", "kafka", ...); the request's operation is the operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -47,6 +47,8 @@ def event(
 
 def features(signature: Signature) -> list[str]:
     """The names of a data point's features in their order; empty when the model does not name them."""
+    if signature.whole and not described(signature):
+        return []
     if signature.form is Form.ROWS:
         return list(row_schema(signature).get("properties", ()))
     return [spec.name for spec in signature.inputs]
@@ -97,7 +99,15 @@ def requested(inputs: Value, signature: Signature, model: str) -> Tensors | Rows
     rows = [_row(point, signature, names, index, model) for index, point in enumerate(points)]
     if signature.form is Form.ROWS:
         return Rows(checked(rows, signature, model))
-    return input_tensors(rows, signature, model)
+    single = {spec.name for spec in signature.inputs if spec.shape is not None and spec.shape[signature.batch :] == (1,)}
+    return input_tensors([_boxed(row, single) for row in rows] if single else rows, signature, model)
+
+
+def _boxed(row: Value, single: Collection[str]) -> Value:
+    """A column of shape [n, 1], as tables have them, takes a bare value as its one."""
+    if not isinstance(row, dict):
+        return row
+    return {name: [value] if name in single and not isinstance(value, list) else value for name, value in row.items()}
 
 
 def _is_point(inputs: list[Value], signature: Signature, names: Sequence[str]) -> bool:
@@ -121,7 +131,8 @@ def _row(point: Value, signature: Signature, names: Sequence[str], index: int, m
             raise invalid(f"data point {index} for model '{model}' lacks '{names[0]}'")
         return point
     if len(names) < 2:
-        return {names[0]: point} if names else point
+        alone = type(point) is list and len(point) == 1 and _is_scalar(signature, names)
+        return {names[0]: point[0] if alone else point} if names else point
     if not isinstance(point, list):
         raise invalid(f"data point {index} for model '{model}' must be a list of its {len(names)} features, not {_json_type(point)}")
     if len(point) != len(names):
@@ -129,6 +140,17 @@ def _row(point: Value, signature: Signature, names: Sequence[str], index: int, m
             f"data point {index} for model '{model}' has {len(point)} values, expected the {len(names)} features {_quoted(names)}"
         )
     return dict(zip(names, point, strict=True))
+
+
+def _is_scalar(signature: Signature, names: Sequence[str]) -> bool:
+    """Whether a data point of the one feature is a single value, so that [value] is the point as a list of its features."""
+    if signature.form is Form.ROWS:
+        return names[:1] != [] and row_schema(signature)["properties"][names[0]].get("type") in _SCALARS
+    shape = signature.inputs[0].shape
+    return signature.batch and shape is not None and len(shape) == 1
+
+
+_SCALARS = frozenset({"number", "integer", "string", "boolean"})
 
 
 def plain_outputs(outputs: Tensors | Rows, signature: Signature, model: str) -> Value:
@@ -151,9 +173,9 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     """The data points of a request of another protocol.
 
     One tensor as it is nested; several cut along their first axis, in the order of the features if those are their names, else as they
-    came. A row by the names of the features becomes a list, a row of one field its value.
+    came. A row by the names of the features becomes a list, a row of one field its value; a single feature that is a list is the point.
     """
-    names = features(signature) if described(signature) else []
+    names = features(signature)
     if isinstance(inputs, Rows):
         return [_point(row, names) for row in inputs.items]
     columns = {tensor.name: _column(tensor.array.tolist()) for tensor in inputs.items}
@@ -170,7 +192,8 @@ def _point(row: Value, names: Sequence[str]) -> Value:
     if not isinstance(row, dict):
         return row
     if names and set(row) == set(names):
-        return [row[name] for name in names]
+        point = [row[name] for name in names]
+        return point[0] if len(point) == 1 and isinstance(point[0], list) else point
     return next(iter(row.values())) if len(row) == 1 else row
 
 

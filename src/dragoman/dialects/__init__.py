@@ -20,6 +20,7 @@ from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
 from dragoman.serving.predictions import Predictions
+from dragoman.serving.records.settings import RecordSettings
 from dragoman.serving.registry import Registry
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracking import Tracking
@@ -172,6 +173,8 @@ class Services:
     """Whether TensorFlow Serving's calls refuse signatures that name another method than theirs."""
     log_settings: LogSettings = field(default_factory=LogSettings)
     trace_settings: TraceSettings = field(default_factory=TraceSettings)
+    record_settings: RecordSettings = field(default_factory=RecordSettings)
+    """What is recorded of requests for monitoring, and where."""
     public_url: str = ""
     """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     fetching: FetchPolicy = field(default_factory=FetchPolicy)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from dragoman.core.bodies import BY_NAME, INFER, described, features, listed
+from dragoman.core.bodies import BY_NAME, INFER, features, listed
 from dragoman.core.errors import Kind, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import Reply, Rows, Signature, Value
@@ -92,9 +92,7 @@ class MlrunModel:
         whole = opened(given["body"])
         body = selected(whole, self._input_path, self._name)
         if operation in BY_NAME:
-            signature = self.signatures[""]
-            names = features(signature) if described(signature) else []
-            body = {**body, "inputs": listed(body.get("inputs"), names, self._name)}
+            body = {**body, "inputs": listed(body.get("inputs"), features(self.signatures[""]), self._name)}
         self._instance.metrics = dict(self._metrics)
         request = self._hook("preprocess", Kind.INVALID_INPUT, body, operation)
         request = self._hook("validate", Kind.INVALID_INPUT, request, operation)
@@ -162,7 +160,7 @@ def _load(instance: Any, calls: Calls) -> None:
         else:
             calls.settled(guarded(instance.load))
         instance.ready = True
-    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", ""):
+    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", None):
         with suppress(Exception):  # a path that the class reads in its own way has no schema
             instance.get_model()
     if _is_own(kind, "do_event"):

@@ -20,7 +20,7 @@ log = logging.getLogger("dragoman.http")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations")
+_EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations", "/infer_dict", "/predict_dict")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
 _REGISTRIES = ("/api/v1/", "/api/2.0/")
@@ -29,7 +29,10 @@ _REGISTRIES = ("/api/v1/", "/api/2.0/")
 _POLLED = len("/predictions/") + 32
 """The length of the path of one prediction at the root."""
 
-_CANCELLED_ENDINGS = ("/infer", ":predict", "/predict", "/generate", "/generate_stream", ":classify", ":regress", "/events", "/invocations")
+_CANCELLED_ENDINGS = (
+    *("/infer", ":predict", "/predict", "/generate", "/generate_stream", ":classify", ":regress", "/events", "/invocations"),
+    *("/infer_dict", "/predict_dict", "/explain"),
+)
 """Paths whose work nobody needs once the client has left."""
 
 

@@ -23,6 +23,7 @@ from dragoman.serving.reading import Lack, broken
 from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading, unavailable_label
 from dragoman.serving.repository import Found
+from dragoman.serving.routers.router import RUNTIME, Router
 
 log = logging.getLogger("dragoman")
 
@@ -91,14 +92,14 @@ class Loading:
         spec = replace(spec, name=name, version=version, revision=wanted.revision)
         if not spec.steps:
             return spec, await self._explained(spec, await self._engines.open(spec))
-        ensemble = Ensemble(spec, self._gateway)
+        composed = Router(spec, self._gateway) if spec.runtime == RUNTIME else Ensemble(spec, self._gateway)
         try:
-            ensemble.check_members()
+            composed.check_members()
         except ServingError as error:
             if error.retry_after_s is None and any(self._expected(step.model) for step in spec.steps):
                 error.retry_after_s = _MEMBER_S
             raise
-        return spec, ensemble
+        return spec, composed
 
     async def _explained(self, spec: ModelSpec, servable: Servable) -> Servable:
         """With explanations, where the operator wants them and the model has none."""

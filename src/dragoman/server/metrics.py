@@ -134,6 +134,12 @@ def _predictions(page: Exposition, reading: Reading, unfinished: Unfinished | No
     page.family("dragoman_model_process_restarts_total", "counter", "Model processes that were started in the place of one that died.")
     for model in models:
         page.sample(reading.tallies.get(model, nothing).get(Tally.RESTARTS, 0), {"model": model})
+    page.family("dragoman_records_total", "counter", "Tracking records of requests that arrived where they were to go.")
+    for model in models:
+        page.sample(reading.tallies.get(model, nothing).get(Tally.RECORDED, 0), {"model": model})
+    page.family("dragoman_records_dropped_total", "counter", "Tracking records that were dropped: no room, or nobody took them.")
+    for model in models:
+        page.sample(reading.tallies.get(model, nothing).get(Tally.UNRECORDED, 0), {"model": model})
 
 
 def _tritons(page: Exposition, reading: Reading, utilization: float | None, memory: Memory | None) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import math
 import socket
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from dragoman.server.guard import Guard
 from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
+from dragoman.server.recording import Records
 from dragoman.server.settings import Settings
 from dragoman.server.telemetry import MetricsOnly, Telemetry
 from dragoman.server.tls import server_context
@@ -56,6 +58,7 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
+from dragoman.serving.routers.configured import Routers
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.tracking import Tracking
@@ -102,7 +105,9 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs)
+        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
+        self._records = Records(settings, live, fetching, self.meters.tally, index)
+        self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs, self._records.recorder)
         self.gateway.starting = True
         self.gateway.lenient = settings.lenient_readiness
         opener = partial(open_store, settings.store_url)
@@ -121,7 +126,9 @@ class Worker:
         self._progress: Progress = lambda text: None
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
         listed = read_models(settings.model_config_file) if settings.model_config_file else ()
-        self.repository = Repository(settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed)
+        self.repository = Repository(
+            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=Routers(settings.router)
+        )
         self.reloading = Reloading(
             self.registry,
             self.repository,
@@ -131,7 +138,6 @@ class Worker:
             listed=listed,
             early_labels=settings.unavailable_labels,
         )
-        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
         origins = Origins(self.store, self.roots, self.repository, settings.data_path)
         named = settings.load_model if settings.load == "request" else None
         self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
@@ -189,6 +195,7 @@ class Worker:
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
+            record_settings=self._records.settings,
             public_url=settings.public_url.rstrip("/"),
             check_methods=settings.check_signature_methods,
             fetching=fetching,
@@ -261,6 +268,7 @@ class Worker:
         self._progress = progress
         self._log_handler = attach(self._deployment_logs)
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
+        self._records.start()
         await self.predictions.start()
         if deployed:
             await self.watch.start()
@@ -309,12 +317,14 @@ class Worker:
         Predictions that run have that time, too; those that wait stay in the store for the next start.
         """
         self.gateway.draining = True
+        end_s = time.monotonic() + self.settings.drain_timeout
         drained, _ = await asyncio.gather(self._drain(), self.predictions.close(self.settings.drain_timeout))
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)
+        await self._records.close(end_s - time.monotonic())
         await self.telemetry.close()
         await self.reloading.close()
         await self.polling.close()

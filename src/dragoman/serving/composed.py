@@ -28,7 +28,7 @@ class Ensemble:
 
     def check_members(self) -> None:
         """Raise INVALID_INPUT or UNAVAILABLE when a member is not served, lacks a tensor that a step maps, or is made of this one itself."""
-        self._refuse_circle()
+        refuse_circle(self._spec, self._gateway, "ensemble")
         for step in self._spec.steps:
             try:
                 signature = self._gateway.find(step.model, step.version).signatures[""]
@@ -42,18 +42,6 @@ class Ensemble:
             for name in step.outputs:
                 if signature.outputs and name not in signature.output_by_name:
                     raise invalid(f"ensemble '{self._spec.name}' reads the output '{name}', which its member '{step.model}' does not have")
-
-    def _refuse_circle(self) -> None:
-        """A model that is made of itself, however far around, would call itself for ever."""
-        below = {step.model for step in self._spec.steps}
-        seen: set[str] = set()
-        while below:
-            name = below.pop()
-            if name == self._spec.name:
-                raise invalid(f"ensemble '{name}' is made of itself, through its members")
-            seen.add(name)
-            members = (s.model for e in self._gateway.entries() if e.name == name for s in e.spec.steps)
-            below |= {m for m in members if m not in seen}
 
     async def infer(self, request: InferRequest) -> InferResponse:
         if not isinstance(request.inputs, Tensors):
@@ -78,7 +66,7 @@ class Ensemble:
                             name = step.outputs[tensor.name]
                             pool[name] = Tensor(name, tensor.datatype, tensor.array)
         except BaseExceptionGroup as failures:
-            raise _first(failures, self._spec.name) from failures
+            raise first_failure(failures, f"ensemble '{self._spec.name}'") from failures
         signature = self.signatures[""]
         wanted = [spec.name for spec in signature.outputs if not request.outputs or spec.name in request.outputs]
         lost = next((name for name in wanted if name not in pool), None)
@@ -163,11 +151,24 @@ def _order(spec: ModelSpec, signature: Signature) -> list[list[Step]]:
     return waves
 
 
-def _first(group: BaseExceptionGroup[BaseException], name: str) -> BaseException:
+def refuse_circle(spec: ModelSpec, gateway: Gateway, what: str) -> None:
+    """Raise INVALID_INPUT for a model that is made of itself, however far around: it would call itself for ever."""
+    below = {step.model for step in spec.steps}
+    seen: set[str] = set()
+    while below:
+        name = below.pop()
+        if name == spec.name:
+            raise invalid(f"{what} '{name}' is made of itself, through its members")
+        seen.add(name)
+        members = (s.model for e in gateway.entries() if e.name == name for s in e.spec.steps)
+        below |= {m for m in members if m not in seen}
+
+
+def first_failure(group: BaseExceptionGroup[BaseException], whose: str) -> BaseException:
     """The error of the first member that failed; the others were cancelled because of it."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            return _first(error, name)
+            return first_failure(error, whose)
         if isinstance(error, ServingError):
             return error
-    return ServingError(Kind.INTERNAL, f"ensemble '{name}' failed")
+    return ServingError(Kind.INTERNAL, f"{whose} failed")

@@ -43,14 +43,14 @@ SIZES = EXACT_SIZES + 1 + 13
 """Batch sizes 0 to 64 have a record each; larger ones share one per power of two, the last with everything above."""
 
 # Words of a slot.
-_KEY_WORDS = 200
+_KEY_WORDS = 192
 _KEY_BYTES = (_KEY_WORDS - 2) * 8
 FAIL_NS = _KEY_WORDS
 PENDING = FAIL_NS + 1
 READY = FAIL_NS + 2
 """0 says nothing, 1 not ready, 2 ready."""
 TALLIES = FAIL_NS + 3
-FAILURES = FAIL_NS + 8
+FAILURES = FAIL_NS + 16
 REQUEST = FAILURES + 16
 QUEUE = REQUEST + BINS
 COMPUTE = QUEUE + BINS
@@ -86,6 +86,10 @@ class Tally(Enum):
     CANCELLED = "cancelled"
     RESTARTS = "restarts"
     """Processes of the model that were started in the place of one that died."""
+    RECORDED = "recorded"
+    """Tracking records that arrived where they were to go (records/writer.py)."""
+    UNRECORDED = "unrecorded"
+    """Those that were dropped."""
 
 
 assert len(Tally) <= FAILURES - TALLIES, "a slot is too small for the tallies"

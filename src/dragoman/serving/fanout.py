@@ -137,7 +137,8 @@ def _part(template: InferRequest, inputs: Tensors | Rows, watch: Watch | None) -
     """The template with these inputs. Field by field: `replace` takes five times as long, once per row."""
     t = template
     return InferRequest(
-        inputs, t.operation, t.signature, t.outputs, t.parameters, t.id, t.deadline, t.priority, t.group, t.caller, t.strict, t.dialect, watch
+        inputs, t.operation, t.signature, t.outputs, t.parameters, t.id, t.deadline, t.priority, t.group, t.caller, t.strict, t.dialect,
+        watch, t.record,
     )  # fmt: skip
 
 

@@ -11,15 +11,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Timings, Watch
-from dragoman.core.tensors import Rows, Signature, Value
+from dragoman.core.tensors import Rows, Signature, Tensors, Value
 from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
+from dragoman.serving.records.recorder import Recorder, Recording
+from dragoman.serving.statuses import VersionStatus, absent
 from dragoman.serving.tracing import Tracer
 
 log = logging.getLogger("dragoman.models")
@@ -73,40 +75,29 @@ class Entry:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """What is known of one version of one model, served or not."""
-
-    name: str
-    version: str
-    state: State
-    reason: str = ""
-    platform: str = ""
-    since: float = 0.0
-    """Wall clock, seconds since the epoch, of the last change of state."""
-    served: bool = False
-    """Of a FAILED one: whether it was READY before."""
-    kind: Kind | None = None
-    """Of one that failed, or could not be loaded: what kind of error it was; None where that is not known."""
-    waiting: bool = False
-    """Of a LOADING one: it is wanted, and nothing has been done for it yet."""
-
-
 Table = Mapping[tuple[str, str], Entry]
 
 
 class Gateway:
-    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit. Without a tracer no request can be traced.
+    """`request_timeout_s` is the deadline of requests that bring none; inf for no limit. `tracer` and `recorder` are told of each request.
 
     `max_inputs` bounds the rows of one call of infer_rows, 0 for any number.
     """
 
-    def __init__(self, meters: Meters, request_timeout_s: float = math.inf, tracer: Tracer | None = None, max_inputs: int = 0) -> None:
+    def __init__(
+        self,
+        meters: Meters,
+        request_timeout_s: float = math.inf,
+        tracer: Tracer | None = None,
+        max_inputs: int = 0,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._table: Table = {}
         self._statuses: dict[str, list[VersionStatus]] = {}
         self._labels: dict[str, Mapping[str, str]] = {}
         self._meters = meters
         self._tracer = tracer
+        self._recorder = recorder
         self._timeout_s = request_timeout_s
         self._max_inputs = max_inputs
         self.draining = False
@@ -130,7 +121,7 @@ class Gateway:
             known = self._known(name)
             if known != name:
                 return self.find(known, version, label)
-            raise self._absent(name, version, label)
+            raise absent(name, version, label, self._statuses.get(name, ()))
         return entry
 
     def entries(self) -> list[Entry]:
@@ -178,27 +169,23 @@ class Gateway:
             meter = self._meter(entry, request.dialect)
         entry.in_flight += 1
         begin = time.monotonic_ns()
+        recorder = self._recorder
+        recording: Recording | None = None
         try:
+            if recorder is not None and recorder.active:
+                recording = recorder.begin(entry.spec, entry.signatures.get(request.signature), request)
             self._admit(entry, request, begin)
             response = await entry.servable.infer(request)
-        except ServingError as error:
-            meter.failed(error.kind, time.monotonic_ns() - begin)
-            if error.trace:
-                log.warning("%s\n%s", error.message, error.trace.rstrip())
-            raise
-        except asyncio.CancelledError:
-            meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
-            raise
-        except Exception:
-            meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
+        except BaseException as error:
+            self._failed(meter, error, begin, recording)
             raise
         finally:
             entry.left()
         end = time.monotonic_ns()
         meter.succeeded(begin, end, response.timings)
         tracer = self._tracer
-        if tracer is not None and tracer.active:
-            tracer.sample(entry.name, entry.version, request.id, begin, end, response.timings)
+        if recording is not None or (tracer is not None and tracer.active):
+            self._answered(entry, request.id, begin, end, response.timings, recording, response.outputs)
         return response
 
     def admit(self, entry: Entry, rows: Sequence[Value], operation: str = "predict") -> None:
@@ -242,20 +229,23 @@ class Gateway:
         )
         meter = self._meter(entry, dialect)
         parts: list[Timings] = []
+        recording: Recording | None = None
+        if self._recorder is not None and self._recorder.active:
+            recording = self._recorder.begin(entry.spec, signature, template, Rows(list(rows)))
 
         async def ask(request: InferRequest) -> InferResponse:
             self._admit(entry, request, begin)
             response = await entry.servable.infer(request)
             parts.append(response.timings)
+            if recording is not None and signature.whole:
+                recording.part(response.outputs)
             return response
 
-        with self._failures(entry, meter, begin):
+        with self._failures(entry, meter, begin, recording):
             answers = await fan_out(ask, entry.spec, signature, rows, template, watch=watch, done=done, patient=patient)
         end = time.monotonic_ns()
         stages = meter.succeeded_in_parts(begin, end, parts)
-        tracer = self._tracer
-        if tracer is not None and tracer.active:
-            tracer.sample(entry.name, entry.version, request_id, begin, end, stages)
+        self._answered(entry, request_id, begin, end, stages, recording, Rows(answers))
         return answers
 
     async def stream(self, entry: Entry, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
@@ -266,15 +256,23 @@ class Gateway:
         meter = self._meter(entry, request.dialect)
         begin = time.monotonic_ns()
         timings = None
-        with self._failures(entry, meter, begin):
+        recording: Recording | None = None
+        if self._recorder is not None and self._recorder.active:
+            recording = self._recorder.begin(entry.spec, entry.signatures.get(request.signature), request)
+        with self._failures(entry, meter, begin, recording):
             self._admit(entry, request, begin)
             async with aclosing(entry.servable.stream(request)) as responses:
                 async for response in responses:
                     timings = response.timings
                     if response.more or response.outputs.items:
+                        if recording is not None:
+                            recording.part(response.outputs)
                         yield response
+        end = time.monotonic_ns()
         if timings is not None:
-            meter.succeeded(begin, time.monotonic_ns(), timings)
+            meter.succeeded(begin, end, timings)
+        if recording is not None:
+            recording.answered(begin, end)
 
     def refuse_locked(self, name: str) -> None:
         """Raise UNAUTHENTICATED (what="deployment") for a locked model whose password the request that is being answered has not brought."""
@@ -325,22 +323,38 @@ class Gateway:
             request.deadline = begin_ns / 1e9 + self._timeout_s
 
     @contextmanager
-    def _failures(self, entry: Entry, meter: Meter, begin: int) -> Iterator[None]:
-        """Hold an entry while one of its requests runs, and meter how that fails. `infer` has the same inline: it is the hot path."""
+    def _failures(self, entry: Entry, meter: Meter, begin: int, recording: Recording | None) -> Iterator[None]:
+        """Hold an entry while one of its requests runs, and tell how that fails. `infer` has the same inline: it is the hot path."""
         with entry.held():
             try:
                 yield
-            except ServingError as error:
-                meter.failed(error.kind, time.monotonic_ns() - begin)
-                if error.trace:
-                    log.warning("%s\n%s", error.message, error.trace.rstrip())
+            except BaseException as error:
+                self._failed(meter, error, begin, recording)
                 raise
-            except (asyncio.CancelledError, GeneratorExit):
-                meter.failed(Kind.CANCELLED, time.monotonic_ns() - begin)
-                raise
-            except Exception:
-                meter.failed(Kind.INTERNAL, time.monotonic_ns() - begin)
-                raise
+
+    def _failed(self, meter: Meter, error: BaseException, begin: int, recording: Recording | None) -> None:
+        """Tell everybody of a request that was not answered."""
+        end = time.monotonic_ns()
+        if isinstance(error, ServingError):
+            meter.failed(error.kind, end - begin)
+            if error.trace:
+                log.warning("%s\n%s", error.message, error.trace.rstrip())
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            meter.failed(Kind.CANCELLED, end - begin)
+        elif isinstance(error, Exception):
+            meter.failed(Kind.INTERNAL, end - begin)
+        if recording is not None:
+            recording.failed(begin, end, error)
+
+    def _answered(
+        self, entry: Entry, request_id: str, begin: int, end: int, timings: Timings, recording: Recording | None, outputs: Tensors | Rows
+    ) -> None:
+        """Tell those who look on of a request that was answered and is metered."""
+        tracer = self._tracer
+        if tracer is not None and tracer.active:
+            tracer.sample(entry.name, entry.version, request_id, begin, end, timings)
+        if recording is not None:
+            recording.answered(begin, end, outputs)
 
     def _meter(self, entry: Entry, dialect: str) -> Meter:
         meter = entry.meters.get(dialect)
@@ -357,28 +371,6 @@ class Gateway:
         trouble = entry.servable.trouble() if entry is not None else ""
         return replace(status, state=State.LOADING, reason=trouble) if trouble else status
 
-    def _absent(self, name: str, version: str, label: str) -> ServingError:
-        known = self._statuses.get(name)
-        if not known:
-            return ServingError(Kind.NOT_FOUND, f"model '{name}' is not known to this server", what="model")
-        if label:
-            return ServingError(Kind.NOT_FOUND, f"model '{name}' has no label '{label}'", what="label")
-        if version:
-            of_version = [s for s in known if s.version == version]
-            if not of_version:
-                have = ", ".join(s.version for s in known)
-                return ServingError(Kind.NOT_FOUND, f"model '{name}' has no version '{version}'; it has {have}", what="version")
-            known = of_version
-        for status in known:
-            if status.state is State.LOADING:
-                return ServingError(Kind.NOT_READY, f"model '{name}' is loading", what="model", retry_after_s=1.0)
-        failed = next((s for s in known if s.state is State.FAILED), None)
-        if failed is not None:
-            which = f" version {failed.version}" if failed.version else ""
-            how = "stopped" if failed.served else "failed to load"
-            return ServingError(Kind.UNAVAILABLE, f"model '{name}'{which} {how}: {failed.reason}", what="model")
-        return ServingError(Kind.UNAVAILABLE, f"model '{name}' is {known[0].reason or 'unloaded'}", what="unloaded")
-
 
 def unknown_signature(entry: Entry, name: str) -> ServingError:
     names = ", ".join(f"'{s}'" for s in entry.signatures if s) or "none but the default"
@@ -391,3 +383,6 @@ def unknown_operation(entry: Entry, name: str) -> ServingError:
         text = f"model '{entry.name}' explains nothing: it has no method explain, and the server was not started with {ways}"
         return ServingError(Kind.UNSUPPORTED, text, what="operation")
     return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation '{name}'", what="operation")
+
+
+__all__ = ["OPENED", "Entry", "Gateway", "Table", "VersionStatus", "unknown_operation", "unknown_signature"]

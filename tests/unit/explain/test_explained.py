@@ -378,7 +378,7 @@ def test_models_that_cannot_be_explained(tmp_path: Path) -> None:
     assert "expected a number or a list" in refusal(tmp_path, constant(np.zeros((1, 1001)))).message
     assert "has no output 'p' to be explained; it answers y" in refusal(tmp_path, linear, explainer={"output": "p"}).message
     images = Signature(inputs=(TensorSpec("X", FP32, (-1, 2, 2)),), batch=True)
-    assert "only tabular models can" in refusal(tmp_path, linear, images, "[[[[1, 2], [3, 4]]]]").message
+    assert "only tabular models can" in refusal(tmp_path, linear, images, "[[[1, 2], [3, 4]]]").message
     alone = Signature(inputs=(TensorSpec("X", FP32, (3,)),))
     assert refusal(tmp_path, linear, alone, "[[1, 2, 3]]").kind is Kind.INVALID_INPUT
     file = {"type": "object", "properties": {"f": {"type": "string", "format": "uri"}}, "required": ["f"]}

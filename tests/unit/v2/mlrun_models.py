@@ -6,15 +6,15 @@ from typing import Any
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Call, ModelSpec
-from dragoman.core.tensors import Form, Reply, Rows, Signature, TensorSpec, Value
+from dragoman.core.tensors import FP64, INT64, Form, Reply, Rows, Signature, TensorSpec, Value
 from dragoman.hosting.servable import Cost, LocalServable
 from dragoman.serving.gateway import Entry
 
 NAMES = ("sepal", "petal")
 SCHEMA = Signature(
     Form.ROWS,
-    tuple(TensorSpec(name, None, None, native="float") for name in NAMES),
-    (TensorSpec("kind", None, None, native="int"),),
+    tuple(TensorSpec(name, FP64, (-1,), native="float") for name in NAMES),
+    (TensorSpec("kind", INT64, (-1,), native="int"),),
     input_schema={"type": "object", "properties": {name: {} for name in NAMES}, "required": list(NAMES)},
     whole=True,
 )

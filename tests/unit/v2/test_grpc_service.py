@@ -71,7 +71,7 @@ def test_metadata_says_what_rest_says(server: Client) -> None:
         said = server.send("GET", "/v2/models/iris" + (f"/versions/{version}" if version else "")).json
         assert (model.name, list(model.versions), model.platform) == (said["name"], said["versions"], said["platform"])
         for ours, theirs in ((model.inputs, said["inputs"]), (model.outputs, said["outputs"])):
-            assert [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in ours] == theirs
+            assert [(t.name, t.datatype, list(t.shape)) for t in ours] == [(t["name"], t["datatype"], t["shape"]) for t in theirs]
 
 
 def test_configuration_and_statistics(server: Client) -> None:

@@ -73,9 +73,9 @@ def test_metadata_says_how_fields_look_as_tensors(client: Client) -> None:
     described = client.send("GET", "/v2/models/m").json
     assert described["platform"] == "python"
     assert described["inputs"] == [
-        {"name": "prompt", "datatype": "BYTES", "shape": [-1]},
-        {"name": "picture", "datatype": "BYTES", "shape": [-1]},
-        {"name": "times", "datatype": "INT64", "shape": [-1]},
+        {"name": "prompt", "datatype": "BYTES", "shape": [-1], "value_type": "str"},
+        {"name": "picture", "datatype": "BYTES", "shape": [-1], "value_type": "str"},
+        {"name": "times", "datatype": "INT64", "shape": [-1], "value_type": "int"},
     ]
     assert [(o["name"], o["datatype"]) for o in described["outputs"]] == [
         ("text", "BYTES"), ("size", "INT64"), ("copy", "BYTES"), ("more", "BYTES"),

@@ -25,10 +25,16 @@ _TENSORS = Form.TENSORS
 
 
 def find(gateway: Gateway, model: str, version: str) -> Entry:
-    """Gateway.find, without the labels that this protocol does not have."""
+    """Gateway.find, without the labels that this protocol does not have. "name:version" is MLRun's way to name both."""
     if version[:1] == "@":  # how the gateway's table spells labels
         raise ServingError(Kind.NOT_FOUND, f"model '{model}' has no version '{version}'", what="version")
-    return gateway.find(model, version)
+    try:
+        return gateway.find(model, version)
+    except ServingError as error:
+        name, _, tail = model.partition(":")
+        if version or not name or not tail or error.kind is not Kind.NOT_FOUND or error.what != "model":
+            raise
+    return find(gateway, name, tail)
 
 
 def default_signature(entry: Entry) -> Signature:

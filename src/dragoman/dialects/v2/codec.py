@@ -83,7 +83,12 @@ def decode(entry: Entry, body: bytes, json_size: bytes | None) -> tuple[InferReq
         view = memoryview(body)
         document = view[:length]
         tail = Tail(view[length:])
-    parsed = parse(document, model)
+    return requested(entry, parse(document, model), tail)
+
+
+def requested(entry: Entry, parsed: dict[str, Any], tail: Tail | None = None) -> tuple[InferRequest, Plan]:
+    """The request that a parsed body holds, and `tail` the binary data of its inputs. As `decode`."""
+    model = entry.name
     signature = default_signature(entry)
     inputs = parsed.get("inputs")
     if type(inputs) is not list:

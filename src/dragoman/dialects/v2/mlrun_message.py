@@ -94,7 +94,7 @@ async def answer(
     url = _text(document, "data_url")
     if url:
         document = {**document, "inputs": await _loaded(url, load)}
-    entry = locate(gateway, name, version)
+    entry = find(gateway, name, version) if name else default_entry(gateway)
     if wanted not in INFER and wanted != "explain" and wanted not in entry.servable.operations:
         raise unknown_operation(entry, wanted)
     signature = default_signature(entry)
@@ -138,22 +138,9 @@ def parsed(body: bytes, called: str = "the request") -> dict[str, Any]:
     return document
 
 
-def locate(gateway: Gateway, model: str, version: str = "") -> Entry:
-    """The entry for a model that is named as MLRun does: "name", or "name:version"; "" is the server's default model."""
-    if not model:
-        return default_entry(gateway)
-    try:
-        return find(gateway, model, version)
-    except ServingError as error:
-        name, _, tail = model.partition(":")
-        if version or not name or not tail or error.kind is not Kind.NOT_FOUND or error.what != "model":
-            raise
-        return find(gateway, name, tail)
-
-
 def named_version(entry: Entry) -> bool:
     """Whether somebody gave the version a name, so that MLRun's answers show it."""
-    return bool(getattr(entry.spec, "named_version", False))
+    return entry.spec.named_version
 
 
 def unknown_operation(entry: Entry, operation: str) -> ServingError:

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import orjson
 
+from dragoman.core.binary_bodies import file_inputs
 from dragoman.core.bodies import listed, plain_outputs, requested
-from dragoman.core.tensors import BYTES, Array, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value, batch_length
+from dragoman.core.tensors import BYTES, Array, Blob, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value, batch_length
 from dragoman.dialects import rows
 from dragoman.dialects.json import NotJsonError, NumberList, NumbersError, array_of, cells_json, fragment, is_list
 
 
 def plain_inputs(inputs: Any, signature: Signature, model: str) -> Tensors | Rows:
     """`core.bodies.requested` of a value that `dialects.json.loads` may have read. Raises INVALID_INPUT."""
+    if type(inputs) is list and len(inputs) == 1 and type(inputs[0]) is Blob:
+        return file_inputs(inputs[0].data, inputs[0].media_type, signature, model)
     if signature.form is Form.TENSORS and signature.batch and is_list(inputs):
         tensors = _matrix(inputs, signature.inputs[0]) if len(signature.inputs) == 1 else _columns(inputs, signature.inputs)
         if tensors is not None:

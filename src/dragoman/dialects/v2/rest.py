@@ -10,11 +10,12 @@ import orjson
 from dragoman.core.errors import Kind, ServingError
 from dragoman.dialects import Access, Answer, Request, Route, Services, path_text, rows
 from dragoman.dialects.compression import choose_encoding, deflated, inflated
-from dragoman.dialects.v2 import admin, codec, facts, generate
+from dragoman.dialects.v2 import admin, codec, facts, generate, mlrun
 from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
 from dragoman.dialects.v2.assembly import find, infer
 from dragoman.dialects.v2.binary import LENGTH_HEADER
+from dragoman.dialects.v2.mlrun import MLRun
 from dragoman.dialects.v2.routes import Endpoint, Table
 
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy", *admin.EXTENSIONS)
@@ -33,8 +34,9 @@ class V2:
         self._gateway = services.gateway
         self._info = services.info
         self._max_inflated = services.max_inflated
-        # What other parts of the protocol add belongs into these two lines: their endpoints, and the extensions that they implement.
-        self._table = Table([*self._inference(), *Admin(services).endpoints()])
+        # What other parts of the protocol add belongs into these lines: their endpoints, and the extensions that they implement.
+        self._mlrun = MLRun(services)
+        self._table = Table([*self._inference(), *Admin(services).endpoints(), *self._mlrun.endpoints()])
         self._extensions = [*dict.fromkeys((*EXTENSIONS, *services.extensions))]
 
     def _inference(self) -> list[Endpoint]:
@@ -42,9 +44,9 @@ class V2:
             Endpoint("GET", "", self._server_metadata, Access.PUBLIC),
             Endpoint("GET", "health/live", self._live, Access.PUBLIC),
             Endpoint("GET", "health/ready", self._ready, Access.PUBLIC),
-            Endpoint("GET", "models", self._models, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]", self._model_metadata, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]/ready", self._model_ready, Access.PUBLIC),
+            *(Endpoint(method, "models/{}[/versions/{}]", self._infer, Access.INFER) for method in ("POST", "PUT")),
             Endpoint("POST", "models/{}[/versions/{}]/infer", self._infer, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate", self._generate, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate_stream", self._generate_stream, Access.INFER),
@@ -78,7 +80,17 @@ class V2:
             body = await inflated(body, encoding, self._max_inflated)
         # From here to gateway.infer nothing is awaited, so the entry cannot be drained in between.
         entry = find(self._gateway, model, version)
-        asked, plan = codec.decode(entry, body, json_size)
+        if json_size is None:
+            try:
+                document = codec.parse(body, entry.name)
+            except ServingError:
+                document = mlrun.document_of(request, body, f"the request to model '{entry.name}'")
+            if mlrun.speaks(document, entry):
+                answer = await self._mlrun.ask(request, document, model, version, "infer")
+                return answer if accept is None else await _compressed(answer, accept)
+            asked, plan = codec.requested(entry, document)
+        else:
+            asked, plan = codec.decode(entry, body, json_size)
         response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)
         return answer if accept is None else await _compressed(answer, accept)
@@ -132,12 +144,9 @@ class V2:
     async def _server_metadata(self, request: Request) -> Answer:
         return _json({"name": self._info.name, "version": self._info.version, "extensions": self._extensions})
 
-    async def _models(self, request: Request) -> Answer:
-        return _json({"models": list(dict.fromkeys(entry.name for entry in self._gateway.entries()))})
-
     async def _model_metadata(self, request: Request, model: str, version: str = "") -> Answer:
         entry = find(self._gateway, model, version)
-        return _json(facts.model_metadata(self._gateway, entry, only=bool(version)))
+        return _json(mlrun.metadata(facts.model_metadata(self._gateway, entry, only=bool(version)), entry))
 
 
 def _segments(request: Request) -> list[str]:
@@ -148,8 +157,8 @@ def _segments(request: Request) -> list[str]:
 
 
 def _below(segments: list[str]) -> list[str]:
-    """What follows /v2; "/v2/" is "/v2", as the protocol's own description writes it."""
-    return [] if segments[2:] == [""] else segments[2:]
+    """What follows /v2; a slash at the end changes nothing."""
+    return segments[2:-1] if len(segments) > 2 and not segments[-1] else segments[2:]
 
 
 def _json(value: Any, status: int = 200) -> Answer:

@@ -43,7 +43,8 @@ class Table:
                 self._add(head + optional + rest, endpoint)
 
     def match(self, request: Request, segments: Sequence[str]) -> Route:
-        """The route of a request whose path below /v2 is `segments`, percent-decoded. HEAD goes where GET does.
+        """The route of a request whose path below /v2 is `segments`, percent-decoded. HEAD goes where GET does, and a GET that brings a body
+        where POST does if there is nothing to get (MLRun's GET of infer).
 
         Raises NOT_FOUND, or UNSUPPORTED what="method".
         """
@@ -53,6 +54,8 @@ class Table:
         found = node.methods.get(request.method)
         if found is None and request.method == "HEAD":
             found = node.methods.get("GET")
+        if found is None and request.method == "GET" and _brings_body(request):
+            found = node.methods.get("POST")
         if found is None:
             raise method_error(request, node.methods)
         return Route(found[0], found[1], tuple(args))
@@ -86,3 +89,7 @@ class Table:
         if endpoint.method in node.methods:
             raise ValueError(f"two endpoints claim {endpoint.method} {path}")
         node.methods[endpoint.method] = (endpoint.handler, endpoint.access)
+
+
+def _brings_body(request: Request) -> bool:
+    return request.header(b"transfer-encoding") is not None or (request.header(b"content-length") or b"0") != b"0"
