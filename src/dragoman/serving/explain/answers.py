@@ -33,7 +33,7 @@ def chosen_output(answer: Tensors | Rows, wanted: str, model: str) -> str:
 def numbers(answer: Tensors | Rows, output: str, expected: int, model: str) -> Array:
     """One number, or one list of them, per data point. Raises MODEL_FAILED for any other answer."""
     found = _columns(answer, model)
-    array = _array(found[output]) if output in found else np.empty(0)
+    array: Array = _array(found[output]) if output in found else np.empty(0)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2) or len(array) != expected or array.dtype.kind not in "fiub" or array[:1].size > _MOST_NUMBERS:
