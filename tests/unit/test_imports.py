@@ -86,6 +86,7 @@ LATE = {
         "fsspec": "an extra, for other places",
         "v3iofs": "the same",
     },
+    "serving/explain/explained.py": {"shap": "an extra; seconds to import", "numba": "comes with it"},
     "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
@@ -131,6 +132,8 @@ LATE = {
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = (
+    "shap",
+    "numba",
     "onnxruntime",
     "sklearn",
     "scipy",
