@@ -119,6 +119,13 @@ LATE = {
         "fsspec": "an extra, for files in other places",
         "pandas": "only models that read tables of files have it",
     },
+    "streams/mqtt.py": {"aiomqtt": "an extra", "dragoman.streams.mqtt_session": "the same"},
+    "streams/mqtt_session.py": {"aiomqtt": "imported by mqtt.py when a stream over MQTT is opened", "paho": "comes with it"},
+    "streams/kinesis.py": {"aiobotocore": "an extra; a second to import", "dragoman.streams.kinesis_client": "the same"},
+    "streams/kinesis_client.py": {
+        "aiobotocore": "imported by kinesis.py when a stream over Kinesis is opened",
+        "botocore": "comes with it",
+    },
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
