@@ -86,6 +86,7 @@ LATE = {
         "fsspec": "an extra, for other places",
         "v3iofs": "the same",
     },
+    "serving/explain/explained.py": {"shap": "an extra; seconds to import", "numba": "comes with it"},
     "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
@@ -118,12 +119,21 @@ LATE = {
         "fsspec": "an extra, for files in other places",
         "pandas": "only models that read tables of files have it",
     },
+    "streams/mqtt.py": {"aiomqtt": "an extra", "dragoman.streams.mqtt_session": "the same"},
+    "streams/mqtt_session.py": {"aiomqtt": "imported by mqtt.py when a stream over MQTT is opened", "paho": "comes with it"},
+    "streams/kinesis.py": {"aiobotocore": "an extra; a second to import", "dragoman.streams.kinesis_client": "the same"},
+    "streams/kinesis_client.py": {
+        "aiobotocore": "imported by kinesis.py when a stream over Kinesis is opened",
+        "botocore": "comes with it",
+    },
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = (
+    "shap",
+    "numba",
     "onnxruntime",
     "sklearn",
     "scipy",

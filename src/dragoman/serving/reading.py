@@ -86,6 +86,8 @@ class Defaults:
     run_timeout_s: float = math.inf
     load_timeout_s: float = math.inf
     repeatable: bool = False
+    explainers: Mapping[str, Mapping[str, Any]] = EMPTY
+    """Model -> how it is explained."""
     class_args: Arguments = EMPTY
     """Of MLRun models, by name or name:version."""
 
@@ -281,6 +283,7 @@ class Reader:
             run_timeout_s=defaults.run_timeout_s,
             load_timeout_s=defaults.load_timeout_s,
             repeatable=defaults.repeatable,
+            explainer=defaults.explainers.get(place.name, EMPTY),
         )
 
 
