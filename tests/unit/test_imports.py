@@ -118,6 +118,8 @@ LATE = {
         "fsspec": "an extra, for files in other places",
         "pandas": "only models that read tables of files have it",
     },
+    "streams/kafka.py": {"aiokafka": "an extra"},
+    "streams/kafka_client.py": {"aiokafka": "an extra"},
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
@@ -135,6 +137,7 @@ FRAMEWORKS = (
     "google.protobuf",
     "pandas",
     "tensorflow",
+    "aiokafka",
 )
 DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests", "grpc")
