@@ -313,8 +313,9 @@ def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
 
 
 def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:
-    """`import tungstenkit`, as a model file says it, needs no package at all, not even this one."""
+    """`import tungstenkit` and `import mlrun`, as model files say it, need no package at all, not even this one."""
     assert {name.split(".")[0] for name in loaded_by("tungstenkit", below=ROOT / "compat")} == {"tungstenkit"}
+    assert {name.split(".")[0] for name in loaded_by("mlrun", below=ROOT / "compat" / "absent")} == {"mlrun"}
 
 
 def test_the_command_loads_no_framework() -> None:
