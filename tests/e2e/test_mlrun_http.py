@@ -329,7 +329,8 @@ def test_errors_of_user_code(server: Running) -> None:
     [
         ("nobody/infer", 404, "nobody"), ("nobody/predict", 404, "nobody"), ("m3:v9/infer", 404, "v9"), ("m3/versions/v9/explain", 404, "v9"),
         ("echo/dance", 404, "dance"), ("iris/explain_dict", 404, "explain_dict"), ("echo/infer/more", 404, "more"),
-        ("gone/infer", 503, "the weights"), ("gone/predict", 503, "the weights"), ("echo/ready", 405, "GET"), ("%00/infer", 404, ""), ("a%2Fb/predict", 404, "a/b"),
+        ("gone/infer", 503, "the weights"), ("gone/predict", 503, "the weights"), ("echo/ready", 405, "GET"),
+        ("%00/infer", 404, ""), ("a%2Fb/predict", 404, "a/b"),
         ("infer", 404, "infer"),
     ],
 )  # fmt: skip
