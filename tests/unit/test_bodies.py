@@ -67,6 +67,15 @@ def test_columns_keep_their_places() -> None:
     assert {t.name: t.array.tolist() for t in made.items} == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
 
 
+def test_columns_of_one_value() -> None:
+    """A column of shape [n, 1], as models of tables have them, takes bare values and lists of one."""
+    narrow = Signature(Form.TENSORS, tuple(TensorSpec(name, FP64, (-1, 1)) for name in "ab"), batch=True)
+    for inputs in ([[1, 2], [3, 4]], [{"a": 1, "b": 2}, {"b": [4], "a": [3]}]):
+        made = requested(inputs, narrow, "m")
+        assert isinstance(made, Tensors)
+        assert {t.name: t.array.tolist() for t in made.items} == {"a": [[1], [3]], "b": [[2], [4]]}
+
+
 def test_plain_lists_for_rows() -> None:
     """A model of rows gets its fields by name."""
     assert requested([[1, "x"], {"n": 2, "t": "y"}], ROWS, "m") == Rows([{"n": 1, "t": "x"}, {"n": 2, "t": "y"}])
@@ -162,7 +171,21 @@ def test_replies_as_tensors() -> None:
     assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("kind", INT64, [[1, 2], [3, 4]])]
     made = answered_tensors(Rows([Reply({"outputs": {"p": [0.5], "t": ["x"]}})]), WHOLE, "m").items
     assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("p", FP64, [0.5]), ("t", BYTES, [b"x"])]
-    assert refused(answered_tensors, Rows([Reply({"outputs": [[1], [2, 3]]})]), WHOLE, "m").kind is Kind.MODEL_FAILED
+
+
+@pytest.mark.parametrize(
+    ("outputs", "cells"),
+    [
+        ([[1], [2, 3]], [b"[1]", b"[2,3]"]),
+        (["v2", 2, None], [b"v2", b"2", b"null"]),
+        ([{"a": 1}], [b'{"a":1}']),
+        ({"k": {"a": [1]}}, [b'{"a":[1]}']),
+    ],
+)
+def test_replies_that_no_tensor_can_hold(outputs: Value, cells: list[bytes]) -> None:
+    """Are BYTES: texts as they are, everything else JSON."""
+    (made,) = answered_tensors(Rows([Reply({"outputs": outputs})]), WHOLE, "m").items
+    assert (made.datatype, made.array.tolist()) == (BYTES, cells)
 
 
 def test_a_status_of_user_code() -> None:
@@ -196,5 +219,5 @@ def test_a_single_feature_as_a_list_of_one() -> None:
     assert isinstance(made, Tensors)
     assert made.items[0].array.tolist() == [1, 2]
     assert requested([[1], 2], Signature(Form.ROWS, input_schema=schema), "m") == Rows([{"x": 1}, {"x": 2}])
-    one = replace(WHOLE, input_schema={"type": "object", "properties": {"x": {}}}, inputs=(TensorSpec("x", None, None),))
+    one = replace(WHOLE, input_schema={"type": "object", "properties": {"x": {}}}, inputs=(TensorSpec("x", FP64, (-1,)),))
     assert points_of(Rows([{"x": 5}, {"x": [5, 6]}]), one) == [[5], [5, 6]]

@@ -8,7 +8,7 @@ An event is a dict: `body` (what the protocol parsed, or a Blob), `id` (what the
 `headers`, `content_type` and `trigger` ("http", "kafka", ...); the request's operation is the operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -99,7 +99,15 @@ def requested(inputs: Value, signature: Signature, model: str) -> Tensors | Rows
     rows = [_row(point, signature, names, index, model) for index, point in enumerate(points)]
     if signature.form is Form.ROWS:
         return Rows(checked(rows, signature, model))
-    return input_tensors(rows, signature, model)
+    single = {spec.name for spec in signature.inputs if spec.shape is not None and spec.shape[signature.batch :] == (1,)}
+    return input_tensors([_boxed(row, single) for row in rows] if single else rows, signature, model)
+
+
+def _boxed(row: Value, single: Collection[str]) -> Value:
+    """A column of shape [n, 1], as tables have them, takes a bare value as its one."""
+    if not isinstance(row, dict):
+        return row
+    return {name: [value] if name in single and not isinstance(value, list) else value for name, value in row.items()}
 
 
 def _is_point(inputs: list[Value], signature: Signature, names: Sequence[str]) -> bool:
@@ -180,6 +188,14 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     return [[_only(cell) for cell in cells] for cells in zip(*ordered, strict=True)]
 
 
+def named_point(point: Value, signature: Signature) -> Value:
+    """A data point of a model of whole requests that is a list of its several features, as the object by name; anything else as it is."""
+    if not signature.whole or type(point) is not list:
+        return point
+    names = features(signature)
+    return dict(zip(names, point, strict=True)) if len(names) > 1 and len(point) == len(names) else point
+
+
 def _point(row: Value, names: Sequence[str]) -> Value:
     if not isinstance(row, dict):
         return row
@@ -252,7 +268,8 @@ def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Va
 def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) -> Tensors:
     """A reply as tensors: one of its list of outputs, under the name that the schema has first, or one per key of an object of lists.
 
-    Datatypes and shapes are those of the values. Raises MODEL_FAILED for lists that do not form a box.
+    Datatypes and shapes are those of the values; values that no tensor can hold together (objects, numbers among texts, lists of different
+    lengths) are BYTES, each a text as it is or JSON. Raises MODEL_FAILED for what JSON cannot carry.
     """
     value = reply_outputs(reply_of(outputs, model), model)
     if isinstance(value, dict):
@@ -266,9 +283,16 @@ def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) 
             assert datatype is not None
             tensors.append(Tensor(name, datatype, each))
             continue
-        alone = Signature(Form.ROWS, outputs=(TensorSpec(name, None, None),), batch=True)
-        tensors += output_tensors(Rows([{name: cell} for cell in each]), alone, model).items
+        cells = Rows([{name: cell} for cell in each])
+        try:
+            tensors += output_tensors(cells, _alone(TensorSpec(name, None, None)), model).items
+        except ServingError:
+            tensors += output_tensors(cells, _alone(TensorSpec(name, BYTES, (-1,))), model).items
     return Tensors(tensors)
+
+
+def _alone(output: TensorSpec) -> Signature:
+    return Signature(Form.ROWS, outputs=(output,), batch=True)
 
 
 def _long(value: Value) -> int:

@@ -36,10 +36,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving_model": "dragoman.dialects.tfserving.grpc_model:ModelService",
     },
     "record_sinks": {
+        "kafka": "dragoman.streams.recorded:KafkaRecords",
         "parquet": "dragoman.serving.records.parquet:ParquetFiles",
     },
     "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome", "root": "dragoman.dialects.v2.mlrun:Root"},
-    "connectors": {},
+    "connectors": {"kafka": "dragoman.streams.kafka:KafkaConnector"},
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }
 """Group -> name -> "module:attribute". An installed package adds to a group with the entry point group "dragoman.<group>"."""

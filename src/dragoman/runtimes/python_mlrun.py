@@ -113,7 +113,7 @@ class MlrunModel:
         return reply
 
     def _custom(self, operation: str, given: Mapping[str, Value]) -> Reply:
-        answer = self._hook(f"{_PREFIX}{operation}", Kind.MODEL_FAILED, Event(given, opened(given["body"])))
+        answer = self._hook(f"{_PREFIX}{operation}", Kind.MODEL_FAILED, Event(given, opened(given["body"]), operation))
         return answer_of(answer, self._name) or Reply(finished(answer, self._name))
 
     def _hook(self, name: str, kind: Kind, *arguments: Any) -> Any:
@@ -160,7 +160,7 @@ def _load(instance: Any, calls: Calls) -> None:
         else:
             calls.settled(guarded(instance.load))
         instance.ready = True
-    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", ""):
+    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", None):
         with suppress(Exception):  # a path that the class reads in its own way has no schema
             instance.get_model()
     if _is_own(kind, "do_event"):

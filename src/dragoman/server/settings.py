@@ -14,6 +14,7 @@ from dragoman.serving.library.opening import Place
 from dragoman.serving.records.places import printable
 from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
+from dragoman.streams.addresses import shown as stream_shown
 
 
 def _default_data_dir() -> str:
@@ -31,14 +32,16 @@ def setting(
     metavar: str = "",
     of: type = str,
     shown: Callable[[str], str] | None = None,
+    table: bool = False,
 ) -> Any:
     """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags, their items `of` one type.
 
-    `shown` makes of a value that may hold a password what may be printed.
+    With `table` a list may be written as a table, whose keys and values are its items NAME=JSON. `shown` makes of a value that may hold a
+    password what may be printed.
     """
-    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown}
+    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown, "table": table}
     if isinstance(default, list):
-        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of})
+        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of}, repr=shown is None)
     if default is dict:
         return field(default_factory=dict, metadata=meta)
     return field(default=default, metadata=meta, repr=shown is None)
@@ -46,7 +49,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs or NAME=PATH", metavar="TARGET")
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs, NAME=PATH or NAME:VERSION=PATH", metavar="TARGET")
     port: tuple[int, ...] = field(
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
@@ -164,6 +167,12 @@ class Settings:
     option: tuple[str, ...] = setting(
         [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
     )
+    class_args: tuple[str, ...] = setting(
+        [],
+        "class arguments of an MLRun model, a JSON object: model_path, and whatever its get_param asks for; in a file also a table of tables",
+        metavar="NAME[:VERSION]=JSON",
+        table=True,
+    )
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     store: str = setting(
         "",
@@ -184,6 +193,9 @@ class Settings:
     allow_fetch: tuple[str, ...] = setting(
         [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
     )
+    explain: tuple[str, ...] = setting(
+        [], "explain a model that does not do so itself, by auto, exact or permutation", metavar="NAME=METHOD[:OPTION=VALUE...]"
+    )
     tracking: str = setting(
         "",
         "where to record requests and answers: kafka://BROKER/TOPIC, http://..., https://..., FILE.jsonl or FILE.parquet (default: nowhere)",
@@ -192,6 +204,13 @@ class Settings:
     )
     tracking_sample: int = setting(1, "record every so many-th request of each model and worker; those that fail are always recorded")
     tracking_batch: int = setting(1, "requests of one model in one record; of Parquet: rows of one file (1: as many as suit it)")
+    stream: tuple[str, ...] = setting(
+        [],
+        "messages that models answer: kafka://BROKER/TOPIC?out=TOPIC&group=NAME, mqtt://BROKER/TOPIC?out=TOPIC, kinesis://STREAM?out=STREAM; add"
+        " &model=NAME for one model, else each message names its own",
+        metavar="URL",
+        shown=stream_shown,
+    )
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )
