@@ -41,6 +41,7 @@ _RANGES = (
     ("result_expiration", 0.1, _YEAR_S),
     ("model_wait", 0, _YEAR_S),
     ("upload_expiration", 0.1, _YEAR_S),
+    ("fetch_timeout", 0.1, _YEAR_S),
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
