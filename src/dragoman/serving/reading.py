@@ -222,7 +222,8 @@ class Reader:
         size, environments = self._defaults.batch_size, self._defaults.environments
         base = class_arguments.applied(base, self._defaults.class_args, self._fetch)
         if not (path / RECORD).is_file():
-            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
+            more = class_arguments.state_of(base)
+            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class, state=more)
         kind, content = read_record(path)
         spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
         assert spec is not None
