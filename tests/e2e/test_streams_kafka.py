@@ -177,7 +177,7 @@ def test_errors_have_a_topic_of_their_own(kafka: Kafka, iris: Path, tmp_path: Pa
 def test_kills_lose_nothing(kafka: Kafka, iris: Path, tmp_path: Path) -> None:
     """M21: at least once. The server dies twice in the middle, and once it is asked to end; every message has an answer."""
     source, out, group = kafka.topic(4), kafka.topic(4), fresh("group")
-    stream = f"kafka://{kafka.address}/{source}?out={out}&group={group}&session_timeout=6&model=iris"
+    stream = f"kafka://{kafka.address}/{source}?out={out}&group={group}&session_timeout=3&model=iris"
     sent: list[int] = []
     for ending in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
         with serving(tmp_path, f"iris={iris}", "--stream", stream) as server:
@@ -195,7 +195,7 @@ def test_kills_lose_nothing(kafka: Kafka, iris: Path, tmp_path: Path) -> None:
 def test_workers_share_the_partitions(kafka: Kafka, iris: Path, tmp_path: Path) -> None:
     """Two workers are two members; when one is killed the other takes over what it had, and nothing is missing."""
     source, out, group = kafka.topic(2), kafka.topic(2), fresh("group")
-    stream = f"kafka://{kafka.address}/{source}?out={out}&group={group}&session_timeout=6&model=iris"
+    stream = f"kafka://{kafka.address}/{source}?out={out}&group={group}&session_timeout=3&model=iris"
     with serving(tmp_path, f"iris={iris}", "--stream", stream, "--workers", "2") as server:
         eventually(lambda: rows(server)[0]["workers"] == 2 and len(rows(server)[0]["lag"]) == 2)
         kafka.send(source, *requests(range(100)))
@@ -208,7 +208,7 @@ def test_a_broker_that_is_gone_for_a_while(kafka_alone: Kafka, iris: Path, tmp_p
     """The server says so, stays up and goes on when it is back, with topics that came back empty."""
     kafka = kafka_alone
     source, out = kafka.topic(), kafka.topic()
-    stream = f"kafka://{kafka.address}/{source}?out={out}&group=g&session_timeout=6&model=iris"
+    stream = f"kafka://{kafka.address}/{source}?out={out}&group=g&session_timeout=3&model=iris"
     with serving(tmp_path, f"iris={iris}", "--stream", stream) as server:
         kafka.send(source, *requests([1]))
         assert kafka.received(out, 1)[0].json["id"] == 1
