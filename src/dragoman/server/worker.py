@@ -195,7 +195,7 @@ class Worker:
             load=lambda url: inputs_at(url, fetching),
         )
         self.telemetry = Telemetry(
-            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
         )
         self.services = Services(
             gateway=self.gateway,
