@@ -5,17 +5,31 @@ Made by worker.py, asked by repository.py.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY, ModelSpec, Step
+from dragoman.serving.python_models import state_of
 from dragoman.serving.reading import Found, broken
 from dragoman.serving.routers.calling import Member
 from dragoman.serving.routers.options import KINDS, options
 from dragoman.serving.routers.router import RUNTIME
 from dragoman.serving.words import check_name
 
-_ROUTER = re.compile(r"(?P<name>[^=]+)=(?P<kind>[^:]+):(?P<members>.+)")
+_ROUTER = re.compile(r"(?P<name>[^=]+)=(?:(?P<kind>[A-Za-z]+)|(?P<file>.+\.py):(?P<class>[^\W\d]\w*)):(?P<members>.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """`kind` is one of KINDS, or "" for the class `own` of a Python file."""
+
+    name: str
+    members: tuple[Member, ...]
+    kind: str = ""
+    file: str = ""
+    own: str = ""
 
 
 class Routers:
@@ -27,26 +41,36 @@ class Routers:
 
     def found(self) -> list[Found]:
         """Each router as a model; one that cannot be has its reason."""
-        return [self._found(*parts) for parts in self._texts.values()]
+        return [self._found(router) for router in self._texts.values()]
 
-    def _found(self, name: str, kind: str, members: tuple[Member, ...]) -> Found:
-        given = dict(self._arguments.get(name, EMPTY))
+    def _found(self, router: Parsed) -> Found:
+        name, given = router.name, dict(self._arguments.get(router.name, EMPTY))
+        steps = tuple(Step(member.name, member.version) for member in router.members)
+        spec = ModelSpec(name, runtime=RUNTIME, steps=steps, arguments={"kind": router.kind, "class": router.own, "args": given})
+        state = ""
         try:
             check_name(name)
-            options(kind, given, [member.key for member in members], name)
+            if router.file:
+                file = Path(router.file).expanduser().absolute()
+                if not file.is_file():
+                    raise invalid(f"there is no {file}")
+                spec, state = replace(spec, artifact=str(file)), state_of(file)
+            else:
+                options(router.kind, given, [member.key for member in router.members], name)
         except ServingError as error:
             return broken(name, error.message)
-        steps = tuple(Step(member.name, member.version) for member in members)
-        spec = ModelSpec(name, runtime=RUNTIME, steps=steps, arguments={"kind": kind, "args": given})
-        return Found(name, {spec.version: spec.with_revision("")})
+        except OSError as error:
+            return broken(name, f"the file {router.file} of router '{name}' cannot be read: {error.strerror or error}")
+        return Found(name, {spec.version: spec.with_revision(state)})
 
 
-def parsed(text: str) -> tuple[str, str, tuple[Member, ...]]:
-    """The name, the kind and the members that a setting names. Raises INVALID_INPUT."""
+def parsed(text: str) -> Parsed:
+    """What a setting says. Raises INVALID_INPUT."""
     match = _ROUTER.fullmatch(text)
-    if match is None or match["kind"] not in KINDS:
-        raise invalid(f"--router is '{text}', expected NAME=KIND:MEMBER,MEMBER with KIND one of {', '.join(KINDS)}")
+    if match is None or (match["kind"] or KINDS[0]) not in KINDS:
+        raise invalid(f"--router is '{text}', expected NAME=KIND:MEMBER,MEMBER with KIND one of {', '.join(KINDS)} or FILE.py:CLASS")
     keys = [key.strip() for key in match["members"].split(",")]
     if not all(keys) or len(set(keys)) < len(keys):
         raise invalid(f"--router is '{text}', expected each member once, separated by commas")
-    return match["name"], match["kind"], tuple(Member.of(key) for key in keys)
+    members = tuple(Member.of(key) for key in keys)
+    return Parsed(match["name"], members, match["kind"] or "", match["file"] or "", match["class"] or "")
