@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.lifecycle import Policy, PolicyKind
 from dragoman.core.model import BatchPolicy, ModelSpec
 from dragoman.serving.repository import Defaults, Found, Repository
 
@@ -347,3 +348,62 @@ def test_a_single_file_takes_no_configuration(tmp_path: Path) -> None:
     found = Repository([str(put(tmp_path / "m.onnx"))], Defaults()).find("m", "{}")
     assert found is not None
     assert "takes no model configuration" in found.error
+
+
+def test_several_versions_of_one_name(tmp_path: Path) -> None:
+    """NAME:VERSION=PATH; together they are one model, and one that cannot be read does not hide the others."""
+    first, second = put(tmp_path / "a.onnx"), put(tmp_path / "b.onnx")
+    model = find(f"m:v1={first}", f"m:v2={second}", f"m:v3={tmp_path / 'missing.onnx'}")["m"]
+    assert {v: (s.version, s.named_version, Path(s.artifact).name) for v, s in model.versions.items()} == {
+        "v1": ("v1", True, "a.onnx"),
+        "v2": ("v2", True, "b.onnx"),
+    }
+    assert "missing.onnx" in model.faults["v3"].message
+    assert not model.error
+    again = Repository([f"m:v1={first}", f"m:v2={second}"], Defaults()).find("m")
+    assert again is not None
+    assert again.versions == model.versions
+
+
+def test_a_version_beside_none(tmp_path: Path) -> None:
+    """A target without a version is the usual one, which nobody named."""
+    path = put(tmp_path / "a.onnx")
+    model = find(f"m={path}", f"m:v1={path}")["m"]
+    assert {v: s.named_version for v, s in model.versions.items()} == {"1": False, "v1": True}
+    put(tmp_path / "n" / "7" / "model.onnx")
+    assert only(find(tmp_path / "n")).named_version
+
+
+def test_one_version_twice(tmp_path: Path) -> None:
+    """The second is an error; so is a folder of several versions as one."""
+    path = put(tmp_path / "a.onnx")
+    found = Repository([f"m:v1={path}", f"m:v1={path}"], Defaults()).discover()
+    assert [f.error for f in found] == ["", "two targets are called 'm:v1'; name one of them differently with NAME=PATH"]
+    put(tmp_path / "n" / "1" / "model.onnx")
+    put(tmp_path / "n" / "2" / "model.onnx")
+    folder = Repository([f"n:v1={tmp_path / 'n'}"], Defaults(policy=Policy(PolicyKind.ALL))).discover()
+    assert "is for one version, but" in folder[0].error
+    assert only(find(f"n:v1={tmp_path / 'n'}")).version == "v1"
+
+
+@pytest.mark.parametrize("version", ["", "a b", "a:b", "@x", "x" * 101])
+def test_versions_that_no_url_could_carry(tmp_path: Path, version: str) -> None:
+    """Refused by name."""
+    assert "version of 'm'" in error_of(find(f"m:{version}={put(tmp_path / 'a.onnx')}"))
+
+
+def test_class_arguments_reach_mlrun_models(tmp_path: Path) -> None:
+    """Of the name and of the version; other Python models say that they have no effect, and a change of them is a new revision."""
+    server = put(tmp_path / "server.py", "from mlrun.serving import V2ModelServer as S\nclass A(S): pass\nclass B(A): pass")
+    plain = put(tmp_path / "plain.py", "def predict(x: int): return x")
+
+    def versions(**arguments: object) -> Mapping[str, ModelSpec]:
+        defaults = Defaults(class_args={"m": {"k": 1}, "m:v1": arguments})
+        (found,) = Repository([f"m:v1={server}:B", f"m:v2={plain}"], defaults).discover()
+        return found.versions
+
+    specs = versions(j=2)
+    assert specs["v1"].arguments["class_args"] == {"k": 1, "j": 2}
+    assert (specs["v1"].batch.max_size, specs["v1"].warnings) == (1, ())
+    assert "class arguments are for MLRun's classes" in specs["v2"].warnings[0]
+    assert versions(j=3)["v1"].revision != specs["v1"].revision

@@ -74,6 +74,16 @@ def test_files_may_use_hyphens(tmp_path: Path) -> None:
     assert read({}, str(toml(tmp_path, "max-body = '1k'")), {}).max_body == 1024
 
 
+def test_class_arguments_from_everywhere(tmp_path: Path) -> None:
+    """Flags and variables hold NAME=JSON, whose commas separate nothing; a file may have tables."""
+    one = 'm:v1={"k": 1, "l": [2, 3]}'
+    assert read({"class_args": [one]}, environ={}).class_args == (one,)
+    assert read({}, environ={"DRAGOMAN_CLASS_ARGS": one}).class_args == (one,)
+    table = toml(tmp_path, '[class_args.m]\nk = 1\n[class_args."m:v1"]\nl = [2, 3]')
+    assert read({}, str(table), {}).class_args == ('m={"k": 1}', 'm:v1={"l": [2, 3]}')
+    assert refused({"class_args": ["m"]}) == "--class-args: class arguments are NAME=JSON or NAME:VERSION=JSON, this is 'm'"
+
+
 # --- types ---
 
 
@@ -262,6 +272,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["grpc_port"] = st.lists(st.just(0), max_size=2).map(tuple)
         elif spec.name == "batch_sizes":  # must go with the batch size
             drawn["batch_sizes"] = st.just(())
+        elif spec.name == "class_args":
+            drawn["class_args"] = st.lists(st.sampled_from(['m={"k": [1, "\\n"]}', "m:v1={}"]), max_size=1).map(tuple)
         elif spec.name == "router":
             drawn["router"] = st.lists(st.sampled_from(["v=VotingEnsemble:a,b", "p=ParallelRun:a"]), max_size=2).map(tuple)
         elif spec.name == "option":

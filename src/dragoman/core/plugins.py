@@ -39,7 +39,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "parquet": "dragoman.serving.records.parquet:ParquetFiles",
     },
     "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome", "root": "dragoman.dialects.v2.mlrun:Root"},
-    "connectors": {},
+    "connectors": {"kafka": "dragoman.streams.kafka:KafkaConnector"},
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }
 """Group -> name -> "module:attribute". An installed package adds to a group with the entry point group "dragoman.<group>"."""

@@ -160,7 +160,7 @@ def _load(instance: Any, calls: Calls) -> None:
         else:
             calls.settled(guarded(instance.load))
         instance.ready = True
-    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", ""):
+    if getattr(instance, "model_spec", None) is None and getattr(instance, "model_path", None):
         with suppress(Exception):  # a path that the class reads in its own way has no schema
             instance.get_model()
     if _is_own(kind, "do_event"):

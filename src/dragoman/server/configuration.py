@@ -3,11 +3,12 @@
 Called by the command line and by dragoman.serve, once. Every error names the source and the setting that is wrong.
 """
 
+import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
+from dragoman.serving import class_arguments
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.records import places
 from dragoman.serving.records import settings as records
@@ -65,7 +67,8 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
         variable = f"DRAGOMAN_{spec.name.upper()}"
         text = environ.get(variable)
         if text is not None:
-            raw: Any = [t for t in text.split(",") if t] if spec.metadata.get("many") else text
+            listed = spec.metadata.get("many") and not spec.metadata.get("table")  # JSON has commas of its own
+            raw: Any = [t for t in text.split(",") if t] if listed else text
             values[spec.name] = _coerce(spec.name, raw, variable)
             sources[spec.name] = variable
     for name, value in flags.items():
@@ -120,6 +123,8 @@ def _coerce(name: str, value: Any, source: str) -> Any:
     spec = next(f for f in fields(Settings) if f.name == name)
     if spec.metadata.get("many"):
         items = value if isinstance(value, list | tuple) else [value]
+        if spec.metadata.get("table") and isinstance(value, Mapping):
+            items = [f"{key}={json.dumps(each)}" for key, each in value.items()]
         return tuple(_scalar(item, spec.metadata["of"], spec.metadata, source) for item in items)
     kind = type(spec.default)
     return _scalar(value, kind, spec.metadata, source)
@@ -162,6 +167,13 @@ def _expected(kind: type, meta: Mapping[str, Any]) -> str:
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
 
 
+def _check(name: str, check: Callable[[], object], sources: Mapping[str, str]) -> None:
+    try:
+        check()
+    except ServingError as error:
+        raise invalid(f"{sources.get(name, flag_of(name))}: {error.message}") from None
+
+
 def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     def refuse(name: str, text: str) -> ServingError:
         value = getattr(settings, name)
@@ -201,15 +213,10 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     if settings.name and len(settings.targets) > 1:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if settings.store:
-        try:
-            sqlite_path(settings.store)
-        except ServingError as error:
-            raise invalid(f"{sources.get('store', flag_of('store'))}: {error.message}") from None
+        _check("store", lambda: sqlite_path(settings.store), sources)
+    _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
     if settings.tracking:
-        try:
-            places.parse(settings.tracking).check_installed()
-        except ServingError as error:
-            raise invalid(f"{sources.get('tracking', flag_of('tracking'))}: {error.message}") from None
+        _check("tracking", lambda: places.parse(settings.tracking).check_installed(), sources)
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:

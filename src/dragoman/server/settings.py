@@ -31,12 +31,14 @@ def setting(
     metavar: str = "",
     of: type = str,
     shown: Callable[[str], str] | None = None,
+    table: bool = False,
 ) -> Any:
     """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags, their items `of` one type.
 
-    `shown` makes of a value that may hold a password what may be printed.
+    With `table` a list may be written as a table, whose keys and values are its items NAME=JSON. `shown` makes of a value that may hold a
+    password what may be printed.
     """
-    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown}
+    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown, "table": table}
     if isinstance(default, list):
         return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of})
     if default is dict:
@@ -46,7 +48,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs or NAME=PATH", metavar="TARGET")
+    targets: tuple[str, ...] = setting([], "what to serve: files, folders, URIs, NAME=PATH or NAME:VERSION=PATH", metavar="TARGET")
     port: tuple[int, ...] = field(
         default=(3000,),
         metadata={"help": "port to listen on; repeat it to listen on several, each answering every protocol", "many": True, "of": int,
@@ -163,6 +165,12 @@ class Settings:
     )
     option: tuple[str, ...] = setting(
         [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
+    )
+    class_args: tuple[str, ...] = setting(
+        [],
+        "class arguments of an MLRun model, a JSON object: model_path, and whatever its get_param asks for; in a file also a table of tables",
+        metavar="NAME[:VERSION]=JSON",
+        table=True,
     )
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     store: str = setting(

@@ -43,7 +43,7 @@ def triton_model(folder: Path, base: ModelSpec, override: str = "") -> Versions:
     for version in chosen:
         conventional = settings.filename if (folders[version] / settings.filename).exists() else ""
         artifact = layouts.one_artifact(folders[version], common.config.get("default_model_filename") or conventional)
-        specs[version] = complete(replace(common, version=version), artifact)
+        specs[version] = complete(replace(common, version=version, named_version=True), artifact)
     return specs
 
 
@@ -51,7 +51,8 @@ def mlserver_model(folder: Path, base: ModelSpec, logged: Callable[[ModelSpec, P
     """The name and the one spec of a folder with model-settings.json. `logged` makes the spec of an MLflow folder over another."""
     path = folder / layouts.MLSERVER_SETTINGS
     settings = read_settings(read_bounded(path, LARGEST_FILE, str(path)), folder)
-    spec = replace(_applied(base, settings), name=settings.name, version=settings.version or base.version)
+    version, named = settings.version or base.version, bool(settings.version) or base.named_version
+    spec = replace(_applied(base, settings), name=settings.name, version=version, named_version=named)
     if spec.signature is not None:
         # MLServer shows what is declared and never checks it, so it need not be true; what the model itself says is.
         ignored = f"{settings.source}: inputs and outputs have no effect here: they are read from the model"

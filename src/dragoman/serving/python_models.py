@@ -14,6 +14,7 @@ from typing import Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.engines.requirements import environment_of, from_model
+from dragoman.serving import class_arguments
 from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.paths import confine, read_bounded
 from dragoman.serving.python_source import Declared, declarations, mlrun_classes, plain_batch
@@ -85,6 +86,10 @@ def spec_of(
     if model_class in servers or (servers and not found and not model_class):
         spec = _whole(spec, artifact if artifact.is_dir() else artifact.parent, environments)
     elif chosen is None and not found:
+        if class_arguments.ARGUMENT in spec.arguments:
+            spec = replace(
+                spec, warnings=(*spec.warnings, f"{file.name}: class arguments are for MLRun's classes, and reading it finds none")
+            )
         spec = _plain(spec, file, artifact if artifact.is_dir() else artifact.parent, batch_size, environments)
         if module == MODULE:
             spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
@@ -94,7 +99,7 @@ def spec_of(
         if not batch_size and (chosen is None or {"batch_size", "**"} & set(chosen.unknown)):
             spec = replace(spec, batch=replace(spec.batch, max_size=usual))  # the model itself cuts what is too long for it
         spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
-    return spec.with_revision(state_of(artifact))
+    return spec.with_revision(state_of(artifact) + class_arguments.state_of(spec))
 
 
 def declared(spec: ModelSpec, arguments: Mapping[str, Any], source: str, *, batch_size: int = 0, environments: str = "auto") -> ModelSpec:

@@ -6,9 +6,10 @@ Reads disks, never loads a model; blocking. Called for the targets of the comman
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum, unique
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from dragoman.core.artifacts import TRUST
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.lifecycle import Policy, choose, version_order
 from dragoman.core.model import EMPTY, BatchPolicy, ModelSpec
-from dragoman.serving import layouts, mlflow_specs
+from dragoman.serving import class_arguments, layouts, mlflow_specs
+from dragoman.serving.class_arguments import Arguments, nothing_fetched
 from dragoman.serving.configured import complete, mlserver_model, triton_model
 from dragoman.serving.library.library import Stored
 from dragoman.serving.library.packing import listed
@@ -26,7 +28,7 @@ from dragoman.serving.python_models import RECORD, SUFFIX, is_project, spec_of, 
 from dragoman.serving.roots import Roots
 from dragoman.serving.settings import LATEST
 from dragoman.serving.tfserving_files import own_batching
-from dragoman.serving.words import check_name
+from dragoman.serving.words import check_name, check_version_name
 
 _NO_BATCH_POLICY = BatchPolicy()
 
@@ -58,6 +60,8 @@ class Found:
     """What the log should say of it."""
     source: str = ""
     """The target that it was found by."""
+    version: str = ""
+    """The one version that this target is, where the user said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ class Defaults:
     run_timeout_s: float = math.inf
     load_timeout_s: float = math.inf
     repeatable: bool = False
+    class_args: Arguments = EMPTY
+    """Of MLRun models, by name or name:version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,8 @@ class Place:
     stored: Stored | None = None
     model_class: str = ""
     """Which class of a Python file, where it has several."""
+    version: str = ""
+    """Which version of the model this is, where the user said it."""
     policy: Policy | None = None
     """Which numeric folders are served, where somebody says so for this model alone."""
     labels: Mapping[str, str] = EMPTY
@@ -110,22 +118,29 @@ class Place:
 
 
 class Reader:
-    """Makes specs that hold what the model's own files say, and `defaults` where they say nothing. Without `roots` nothing is registered."""
+    """Makes specs that hold what the model's own files say, and `defaults` where they say nothing. Without `roots` nothing is registered.
 
-    def __init__(self, defaults: Defaults, roots: Roots | None = None) -> None:
+    `fetch` brings what lies elsewhere and is named by class arguments, which are the operator's words.
+    """
+
+    def __init__(self, defaults: Defaults, roots: Roots | None = None, fetch: Callable[[str], Path] = nothing_fetched) -> None:
         self._defaults = defaults
         self._roots = roots
+        self._fetch = cache(fetch)  # asked for once: whoever polls looks again and again
 
     def read(self, place: Place, config: str = "") -> Found:
         """One model as it lies there now; what cannot be read is a Found with its error. `config` (JSON) stands for a Triton configuration."""
         try:
             check_name(place.name)
+            check_version_name(place.name, place.version)
             found = self._layout(place, config) if place.stored is None else self.stored(place, place.stored, config)
+            found = named(found, place) if place.version else found
             return replace(found, labels=place.labels) if place.labels else found
         except ServingError as error:
-            return broken(place.name, error.message, lack_of(place))
+            return replace(broken(place.name, error.message, lack_of(place)), version=place.version)
         except OSError as error:
-            return broken(place.name, f"{place.path} cannot be read: {error.strerror or error}", lack_of(place))
+            reason = f"{place.path} cannot be read: {error.strerror or error}"
+            return replace(broken(place.name, reason, lack_of(place)), version=place.version)
 
     def below_a_root(self, name: str, path: Path) -> Place:
         """A model in a folder that clients may name, links resolved. Its code and pickles are for those that the operator trusts."""
@@ -175,7 +190,7 @@ class Reader:
         faults: dict[str, ServingError] = {}
         for version in chosen:
             try:
-                specs[version] = self._version(place, replace(base, version=version), folders[version])
+                specs[version] = self._version(place, replace(base, version=version, named_version=True), folders[version])
             except ServingError as error:
                 if strict and version == chosen[-1] and not specs:
                     raise
@@ -203,22 +218,25 @@ class Reader:
             reason = "neither a load request nor the registry can bring that, as it could do anything here"
             raise ServingError(Kind.UNSUPPORTED, f"model '{place.name}' is Python code ({path.name}); {reason}; {TRUST}", what="model")
         size, environments = self._defaults.batch_size, self._defaults.environments
+        base = class_arguments.applied(base, self._defaults.class_args, self._fetch)
         if not (path / RECORD).is_file():
             return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
         kind, content = read_record(path)
         spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
         assert spec is not None
-        return spec.with_revision(state_of(path))
+        return spec.with_revision(state_of(path) + class_arguments.state_of(spec))
 
     def stored(self, place: Place, stored: Stored, config: str = "") -> Found:
         """One version of the registry, its tags as labels. Raises ServingError, OSError."""
         version = stored.version
         if not stored.built:
             versions = self.layout(self._registered(place, stored), config).versions
-            own = replace(versions[max(versions, key=version_order)], version=version.version, digest=version.digest)
+            newest = versions[max(versions, key=version_order)]
+            own = replace(newest, version=version.version, digest=version.digest, named_version=True)
             return Found(place.name, {version.version: own.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
         stored.check()
-        base = replace(self._base(place), version=version.version, digest=version.digest)
+        base = replace(self._base(place), version=version.version, digest=version.digest, named_version=True)
+        base = class_arguments.applied(base, self._defaults.class_args, self._fetch)
         spec = restored(
             version.kind,
             version.spec,
@@ -233,7 +251,7 @@ class Reader:
             if len(versions) > 1:  # a model folder with several versions of its own
                 return Found(place.name, {v: replace(s, digest=version.digest) for v, s in versions.items()})
             (spec,) = versions.values()
-            spec = replace(spec, version=version.version, digest=version.digest)
+            spec = replace(spec, version=version.version, digest=version.digest, named_version=True)
         return Found(place.name, {version.version: spec.with_revision(version.digest)}, dict.fromkeys(stored.tags, version.version))
 
     def _registered(self, place: Place, stored: Stored) -> Place:
@@ -253,6 +271,8 @@ class Reader:
         defaults = self._defaults
         return ModelSpec(
             place.name,
+            place.version or ModelSpec("").version,
+            named_version=bool(place.version),
             batch=defaults.batch,
             engine=defaults.engine,
             instances=defaults.instances,
@@ -261,6 +281,16 @@ class Reader:
             load_timeout_s=defaults.load_timeout_s,
             repeatable=defaults.repeatable,
         )
+
+
+def named(found: Found, place: Place) -> Found:
+    """What was found, as the version that the user said it is. Raises INVALID_INPUT when it has several of its own."""
+    if len(found.versions) + len(found.faults) > 1:
+        several = ", ".join(sorted({*found.versions, *found.faults}, key=version_order)[:5])
+        raise invalid(f"'{place.name}:{place.version}' is for one version, but {place.path} holds several ({several})")
+    version = place.version
+    versions = dict(zip([version], (replace(s, version=version, named_version=True) for s in found.versions.values()), strict=False))
+    return replace(found, versions=versions, faults=dict(zip([version], found.faults.values(), strict=False)), version=version)
 
 
 def broken(name: str, error: str, lack: Lack = Lack.NOTHING) -> Found:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
+from dragoman.core.model import ModelSpec
 from dragoman.serving.artifacts import is_remote
 from dragoman.serving.model_config import ConfiguredModel
 from dragoman.serving.paths import confine
-from dragoman.serving.reading import Defaults, Found, Place, Reader, broken, lack_of, readable
+from dragoman.serving.reading import Defaults, Found, Lack, Place, Reader, broken, lack_of, readable
 from dragoman.serving.roots import Roots
 from dragoman.serving.routers.configured import Routers
 from dragoman.serving.targets import Elsewhere, Targets
@@ -44,7 +45,7 @@ class Repository:
     ) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
-        self.reader = Reader(defaults, roots)
+        self.reader = Reader(defaults, roots, elsewhere.fetch)
         self._uploads = _Uploads(shared)
         self._listed = {model.name: model for model in configured}
         self._routers = routers or Routers()
@@ -62,12 +63,7 @@ class Repository:
         found = [found for target in self._targets.texts for found in self._targeted(target) if found.name not in self._replaced]
         found += [self.look(model) for model in models.values()]
         found += [router for router in self._routers.found() if router.name not in self._replaced]
-        seen: set[str] = set()
-        for index, each in enumerate(found):
-            if each.name in seen:
-                found[index] = broken(each.name, f"two targets are called '{each.name}'; name one of them differently with NAME=PATH")
-            seen.add(each.name)
-        return found
+        return _together(found)
 
     def look(self, model: ConfiguredModel) -> Found:
         """What lies at the base path of a configured model now."""
@@ -104,7 +100,7 @@ class Repository:
             places = self._targets.places(target)
             found = [replace(self.reader.read(place), source=target) for place in places]
         except ServingError as error:
-            found = [replace(broken(meant.name, error.message, lack_of(meant)), source=target)]
+            found = [replace(broken(meant.name, error.message, lack_of(meant)), source=target, version=meant.version)]
         if meant.remote or any(place.stored is not None for place in places):
             self._kept[target] = found
         return found
@@ -148,6 +144,7 @@ class Repository:
         configured = self._configured().get(name)
         if configured is not None:
             return self.reader.read(self._targets.brought(self._configured_place(configured)), config)
+        found: list[Found] = []
         for target in self._targets.texts:
             meant = self._targets.meant(target)
             if meant.remote and meant.name != name:
@@ -156,12 +153,11 @@ class Repository:
                 places = self._targets.places(target)
             except ServingError as error:
                 if meant.name == name:
-                    return broken(name, error.message)
+                    found.append(replace(broken(name, error.message), version=meant.version))
                 continue
-            for place in places:
-                if place.name == name:
-                    return self.reader.read(place, config)
-        return next((router for router in self._routers.found() if router.name == name), None)
+            found += [self.reader.read(place, config) for place in places if place.name == name]
+        found += [router for router in self._routers.found() if router.name == name]
+        return _together(found)[0] if found else None
 
     def close(self) -> None:
         """Remove what load requests brought."""
@@ -207,6 +203,32 @@ class _Uploads:
             if self._own is not None:
                 self._own.cleanup()
                 self._own = self._root = None
+
+
+def _together(found: Sequence[Found]) -> list[Found]:
+    """Targets that are versions of one model, as one; of two that are the same one the second is an error."""
+    models: dict[str, list[Found]] = {}
+    extra: list[Found] = []
+    for each in found:
+        same = models.setdefault(each.name, [])
+        if any(each.version == other.version for other in same):
+            key = f"{each.name}:{each.version}" if each.version else each.name
+            extra.append(broken(each.name, f"two targets are called '{key}'; name one of them differently with NAME=PATH"))
+        else:
+            same.append(each)
+    return [_joined(same) if len(same) > 1 else same[0] for same in models.values()] + extra
+
+
+def _joined(found: Sequence[Found]) -> Found:
+    versions = {version: spec for each in found for version, spec in each.versions.items()}
+    faults = {version: error for each in found for version, error in each.faults.items()}
+    for each in found:
+        if each.error and not each.faults:
+            faults[each.version or ModelSpec("").version] = invalid(each.error)
+    notes = tuple(note for each in found for note in each.notes)
+    labels = {label: version for each in found for label, version in each.labels.items()}
+    error = "" if versions else next(each.error for each in found if each.error)
+    return Found(found[0].name, versions, labels, error, faults, found[0].lack if error else Lack.NOTHING, notes, found[0].source)
 
 
 __all__ = ["Defaults", "Found", "Repository"]

@@ -1,4 +1,4 @@
-"""What the words of the command line mean: paths, NAME=PATH, FILE.py:CLASS, folders of models, names in the model store, URIs.
+"""What the words of the command line mean: paths, NAME=PATH, NAME:VERSION=PATH, FILE.py:CLASS, folders of models, names in the model store, URIs.
 
 Looks at disks, reads no model; blocking. Called by repository.py.
 """
@@ -59,11 +59,12 @@ class Targets:
         self._trusting = trusting
 
     def meant(self, target: str) -> Place:
-        """The name and the path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
-        name, separator, rest = target.partition("=")
-        if separator and name and "/" not in name and not _exists(Path(target)):
-            return self._place(rest, name)
-        return self._place(target)
+        """The name, version and path that a target means. Looks at the disk only to tell NAME=PATH from a path that has a "=" in it."""
+        key, separator, rest = target.partition("=")
+        if not separator or not key or "/" in key or _exists(Path(target)):
+            return self._place(target)
+        name, separator, version = key.partition(":")
+        return replace(self._place(rest, name), version=version or separator)  # a colon alone is refused like any other bad version
 
     def _place(self, text: str, name: str = "") -> Place:
         """What a target without its NAME= means: a URI, a path, a Python file and one of its classes (FILE.py:CLASS), or a name in the store."""

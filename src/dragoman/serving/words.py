@@ -20,6 +20,7 @@ LONGEST_VALUE = 5000
 _LONGEST_DESCRIPTION = 100_000
 _LONGEST_KEY = 256
 _MOST_TAGS = 1000
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _ALIAS = re.compile(r"[\w-]{1,256}")
 _RESERVED_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
@@ -34,6 +35,22 @@ def check_name(name: str) -> None:
         )
     if name.lower() in RESERVED:
         raise ServingError(Kind.CONFLICT, f"no model may be called '{name}': that is a route of the server; use another name", what="model")
+
+
+def check_model_key(key: str) -> None:
+    """Of NAME or NAME:VERSION. Raises as `check_name` and `check_version_name`."""
+    name, separator, version = key.partition(":")
+    check_name(name)
+    if separator:
+        check_version_name(name, version or ":")
+
+
+def check_version_name(name: str, version: str) -> None:
+    """Raise INVALID_INPUT (what="version") for a version that somebody gave and no URL could carry; "" is none."""
+    if version and not _VERSION.fullmatch(version):
+        raise invalid(
+            f"the version of '{name}' is {quoted(version)}, expected at most 100 letters, digits, '.', '_', '-' and '+'", "version"
+        )
 
 
 def check_new_name(name: str) -> None:

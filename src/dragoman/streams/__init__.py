@@ -18,11 +18,13 @@ class Lane:
     name. `name` is for people ("orders/3"); `native` is the connector's own.
     """
 
-    __slots__ = ("name", "native")
+    __slots__ = ("gone", "name", "native")
 
     def __init__(self, name: str, native: Any = None) -> None:
         self.name = name
         self.native = native
+        self.gone = False
+        """Set by the bridge when it was released or lost."""
 
     def __repr__(self) -> str:
         return f"Lane({self.name!r})"
@@ -91,10 +93,10 @@ class Connector(Protocol):
         ...
 
     async def fetch(self, most: int, paused: Collection[Lane]) -> Sequence[Message]:
-        """The next messages, `most` of them at most and none of the paused lanes.
+        """The next messages, `most` (at least 1) of them at most and none of the paused lanes.
 
-        Returns as soon as there is one, or none after about a second. With `most` 0 it keeps the connection and the group alive for about
-        that long without taking any. Back-pressure is that the bridge asks for no more than it has room for.
+        Returns as soon as there is one, or none after about a second. Back-pressure is that the bridge asks for no more than it has room for,
+        and does not ask at all while it has none: a connection or group that must be kept alive meanwhile is the connector's matter.
         """
         ...
 

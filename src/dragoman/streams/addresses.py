@@ -24,7 +24,8 @@ _MOST_IN_FLIGHT = 100_000
 _URL = re.compile(r"(?P<scheme>[a-z]+)://(?:(?P<user>[^@/?#\s]*)@)?(?P<host>[^@/?#\s]*)(?:/(?P<path>[^?#\s]*))?(?:\?(?P<query>[^#\s]*))?\Z")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?\Z")
 _TRUE = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-_COMMON = ("out", "errors", "group", "model", "operation", "in_flight")
+_COMMON = ("out", "errors", "group", "model", "operation", "in_flight", "order")
+_ORDERS = ("key", "lane", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class StreamAddress:
     """NAME or NAME:VERSION that answers every message; "" for the `model` of each."""
     operation: str = ""
     in_flight: int = IN_FLIGHT
+    order: str = "key"
+    """What is answered one after the other: messages of one "key" of a lane, all of a "lane", or "none"."""
     user: str = ""
     password: str = field(default="", repr=False)
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -131,6 +134,9 @@ def parse_stream(url: str) -> StreamAddress:
     in_flight = IN_FLIGHT
     if "in_flight" in options:
         in_flight = int(_number(options.pop("in_flight"), "in_flight", where, 1, _MOST_IN_FLIGHT))
+    order = options.pop("order", "key")
+    if order not in _ORDERS:
+        raise invalid(f"'order' of the stream {where[:200]} must be one of {', '.join(_ORDERS)}, not '{order[:50]}'")
     if common.get("group") == "":
         raise invalid(f"the group of the stream {where[:200]} must not be empty")
     return StreamAddress(kind, found["scheme"], hosts, source, in_flight=in_flight, user=user, password=password, options=options, **common)

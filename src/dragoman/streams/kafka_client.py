@@ -1,0 +1,178 @@
+"""What both directions of Kafka share: how brokers are reached, and a writer that loses nothing. Used by kafka.py and by records of requests.
+
+Raises only ServingErrors; those of the client are put into words here.
+"""
+
+import logging
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.plugins import missing
+from dragoman.streams.addresses import StreamAddress
+
+if TYPE_CHECKING:
+    import aiokafka
+
+CONNECTION_OPTIONS = ("tls", "ca", "cert", "key", "sasl", "password_env")
+WRITER_OPTIONS = (*CONNECTION_OPTIONS, "idempotent", "compression")
+
+_TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
+_SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+_BATCH_BYTES = 256 << 10
+"""Several small answers go in one request; the client's own default of 16 kB means one round trip for each 50 of them."""
+_MOST_BYTES = 1 << 20
+
+
+class Record(Protocol):
+    """What is written; streams.Outgoing is one."""
+
+    to: str
+    value: bytes
+    key: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class KafkaWriter:
+    """A producer that is made when something is to be written, and made anew after it failed. All methods are called on one loop.
+
+    Raises INVALID_INPUT for options that are wrong, UNSUPPORTED without the package. `timeout_s` is how long a write is tried before it raises.
+    """
+
+    def __init__(self, address: StreamAddress, environ: Mapping[str, str], client: str, *, timeout_s: float = 40.0) -> None:
+        compression = address.option("compression", "none", _COMPRESSIONS)
+        self._name = address.name
+        self._options = {
+            **connection(address, environ, client),
+            "acks": "all",
+            "enable_idempotence": address.flag("idempotent"),
+            "compression_type": None if compression == "none" else compression,
+            "max_batch_size": _BATCH_BYTES,
+            "max_request_size": _MOST_BYTES,
+            "request_timeout_ms": round(timeout_s * 1000),
+        }
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+
+    async def publish(self, records: Sequence[Record]) -> list[ServingError | None]:
+        """Write these, those of one key in order, and return when every in-sync replica has them: None for each, or why it never will be.
+
+        Raises UNAVAILABLE for what may pass; some of them may have been written by then.
+        """
+        from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+        outcomes: list[ServingError | None] = []
+        futures = []
+        try:
+            producer = await self._open()
+            for record in records:
+                try:
+                    future = await producer.send(record.to, record.value, record.key, headers=list(record.headers))
+                except MessageSizeTooLargeError:
+                    outcomes.append(_too_large(record))
+                else:
+                    futures.append((len(outcomes), record, future))
+                    outcomes.append(None)
+            for index, record, future in futures:
+                try:
+                    await future
+                except MessageSizeTooLargeError:
+                    outcomes[index] = _too_large(record)
+        except (KafkaError, OSError) as error:
+            for _, _, future in futures:
+                future.add_done_callback(_heard)
+            await self.close()  # one that has failed may have lost the numbers that keep its writes in order
+            raise unavailable(self._name, error) from error
+        return outcomes
+
+    async def close(self) -> None:
+        """Never raises."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stopped(producer)
+
+    async def _open(self) -> "aiokafka.AIOKafkaProducer":
+        if self._producer is None:
+            from aiokafka import AIOKafkaProducer
+
+            producer = AIOKafkaProducer(**self._options)
+            try:
+                await producer.start()
+            except BaseException:
+                await stopped(producer)
+                raise
+            self._producer = producer
+        return self._producer
+
+
+def connection(address: StreamAddress, environ: Mapping[str, str], client: str) -> dict[str, Any]:
+    """What a client of aiokafka is told about its brokers. Reads certificates. Raises INVALID_INPUT, UNSUPPORTED without the package."""
+    try:
+        import aiokafka  # noqa: F401 # so that what is missing is said at once
+    except ImportError as error:
+        raise missing("kafka", "aiokafka", error) from error
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs every attempt; the bridge says once what does not work
+    hosts = [host if re.search(r":\d+\Z", host) else f"{host}:9092" for host in address.hosts]
+    options: dict[str, Any] = {"bootstrap_servers": hosts, "client_id": client}
+    encrypted = address.flag("tls", any(name in address.options for name in ("ca", "cert", "key")))
+    if encrypted:
+        options["ssl_context"] = tls_context(address)
+    mechanism = address.option("sasl", "PLAIN" if address.user else "", ("", *_SASL))
+    if mechanism:
+        password = address.secret(environ)
+        if not address.user or not password:
+            raise invalid(
+                f"the stream {address.name} needs a user and a password for SASL: kafka://USER:PASSWORD@..., or the password in the variable"
+                " DRAGOMAN_KAFKA_PASSWORD"
+            )
+        options |= {"sasl_mechanism": mechanism, "sasl_plain_username": address.user, "sasl_plain_password": password}
+    options["security_protocol"] = ("SASL_" if mechanism else "") + ("SSL" if encrypted else "PLAINTEXT")
+    return options
+
+
+def tls_context(address: StreamAddress) -> ssl.SSLContext:
+    """For options ca, cert and key; without `ca` the system's authorities are trusted. Raises INVALID_INPUT for files that are wrong."""
+    ca, cert, key = (address.option(name) for name in ("ca", "cert", "key"))
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+        if cert:
+            context.load_cert_chain(cert, key or None)
+    except (OSError, ValueError) as error:
+        raise invalid(f"the certificates of the stream {address.name} cannot be used: {error}") from error
+    return context
+
+
+def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, ...]:
+    """The topics that a text separates by commas. Raises INVALID_INPUT for what cannot be the name of one."""
+    topics = tuple(text.split(","))
+    for topic in topics:
+        if not _TOPIC.match(topic):
+            raise invalid(
+                f"{name} of the stream {address.name}: '{topic[:100]}' is no topic; letters, digits, '.', '_' and '-' are possible"
+            )
+    return topics
+
+
+def unavailable(name: str, error: Exception) -> ServingError:
+    """What the client says, as something that may pass."""
+    words = str(error) or type(error).__name__
+    return ServingError(Kind.UNAVAILABLE, f"the brokers of {name} do not answer as they should: {words[:500]}")
+
+
+async def stopped(client: Any) -> None:
+    """End a consumer or producer, whatever state it is in."""
+    try:
+        await client.stop()
+    except Exception as error:  # its connection may be gone, or it never had one
+        logging.getLogger("dragoman.streams").debug("a client of Kafka ended with %r", error)
+
+
+def _heard(future: Any) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def _too_large(record: Record) -> ServingError:
+    return ServingError(Kind.TOO_LARGE, f"{len(record.value)} bytes are more than the topic '{record.to}' takes")
