@@ -28,7 +28,7 @@ def same_process() -> Iterator[None]:
                 del sys.modules[name]
 
 
-_THEIRS = frozenset({"model", "tungsten_model", "beside", "package", "tungstenkit", "loader_of_mine"})
+_THEIRS = frozenset({"model", "tungsten_model", "beside", "package", "tungstenkit", "loader_of_mine", "mlrun"})
 """Modules of models. Others stay: dropping them would make second copies of classes that tests hold on to."""
 
 

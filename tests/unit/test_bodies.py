@@ -162,7 +162,21 @@ def test_replies_as_tensors() -> None:
     assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("kind", INT64, [[1, 2], [3, 4]])]
     made = answered_tensors(Rows([Reply({"outputs": {"p": [0.5], "t": ["x"]}})]), WHOLE, "m").items
     assert [(t.name, t.datatype, t.array.tolist()) for t in made] == [("p", FP64, [0.5]), ("t", BYTES, [b"x"])]
-    assert refused(answered_tensors, Rows([Reply({"outputs": [[1], [2, 3]]})]), WHOLE, "m").kind is Kind.MODEL_FAILED
+
+
+@pytest.mark.parametrize(
+    ("outputs", "cells"),
+    [
+        ([[1], [2, 3]], [b"[1]", b"[2,3]"]),
+        (["v2", 2, None], [b"v2", b"2", b"null"]),
+        ([{"a": 1}], [b'{"a":1}']),
+        ({"k": {"a": [1]}}, [b'{"a":[1]}']),
+    ],
+)
+def test_replies_that_no_tensor_can_hold(outputs: Value, cells: list[bytes]) -> None:
+    """Are BYTES: texts as they are, everything else JSON."""
+    (made,) = answered_tensors(Rows([Reply({"outputs": outputs})]), WHOLE, "m").items
+    assert (made.datatype, made.array.tolist()) == (BYTES, cells)
 
 
 def test_a_status_of_user_code() -> None:

@@ -65,6 +65,8 @@ class Console:
             route = Route(self._openapi, Access.PUBLIC)
         elif path in ("/docs", "/redoc"):
             route = Route(self._docs, Access.PUBLIC)
+        elif path == "/dragoman/v1/streams":
+            route = Route(self._streams, Access.ADMIN)
         elif path == "/dragoman/v1/models":
             route = Route(self._models, Access.PUBLIC)
         elif path.startswith("/dragoman/v1/models/") and len(parts) == 5:
@@ -169,6 +171,9 @@ class Console:
         tallies = self._services.meters.read().tallies.values()
         recorded, dropped = (sum(each.get(tally, 0) for each in tallies) for tally in (Tally.RECORDED, Tally.UNRECORDED))
         return {**settings, "recorded": recorded, "dropped": dropped}
+
+    async def _streams(self, request: Request) -> Answer:
+        return _json({"streams": self._services.streams()})
 
     async def _openapi(self, request: Request) -> Answer:
         return _json(document(self._services))

@@ -252,7 +252,8 @@ def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Va
 def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) -> Tensors:
     """A reply as tensors: one of its list of outputs, under the name that the schema has first, or one per key of an object of lists.
 
-    Datatypes and shapes are those of the values. Raises MODEL_FAILED for lists that do not form a box.
+    Datatypes and shapes are those of the values; values that no tensor can hold together (objects, numbers among texts, lists of different
+    lengths) are BYTES, each a text as it is or JSON. Raises MODEL_FAILED for what JSON cannot carry.
     """
     value = reply_outputs(reply_of(outputs, model), model)
     if isinstance(value, dict):
@@ -266,9 +267,16 @@ def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) 
             assert datatype is not None
             tensors.append(Tensor(name, datatype, each))
             continue
-        alone = Signature(Form.ROWS, outputs=(TensorSpec(name, None, None),), batch=True)
-        tensors += output_tensors(Rows([{name: cell} for cell in each]), alone, model).items
+        cells = Rows([{name: cell} for cell in each])
+        try:
+            tensors += output_tensors(cells, _alone(TensorSpec(name, None, None)), model).items
+        except ServingError:
+            tensors += output_tensors(cells, _alone(TensorSpec(name, BYTES, (-1,))), model).items
     return Tensors(tensors)
+
+
+def _alone(output: TensorSpec) -> Signature:
+    return Signature(Form.ROWS, outputs=(output,), batch=True)
 
 
 def _long(value: Value) -> int:

@@ -37,6 +37,8 @@ def _normal(value: Any, where: str, levels: int) -> Value:
         return value
     if not levels:
         raise _refused(where, f"is nested deeper than {_DEEPEST} levels")
+    if kind is list and _AS_THEY_ARE.issuperset(map(type, value)):  # long lists of numbers
+        return list(value)
     if kind is list or isinstance(value, list | tuple):
         return [_normal(item, f"{where}[{index}]", levels - 1) for index, item in enumerate(value)]
     if isinstance(value, Mapping):

@@ -113,7 +113,7 @@ class MlrunModel:
         return reply
 
     def _custom(self, operation: str, given: Mapping[str, Value]) -> Reply:
-        answer = self._hook(f"{_PREFIX}{operation}", Kind.MODEL_FAILED, Event(given, opened(given["body"])))
+        answer = self._hook(f"{_PREFIX}{operation}", Kind.MODEL_FAILED, Event(given, opened(given["body"]), operation))
         return answer_of(answer, self._name) or Reply(finished(answer, self._name))
 
     def _hook(self, name: str, kind: Kind, *arguments: Any) -> Any:

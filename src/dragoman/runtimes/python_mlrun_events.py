@@ -20,16 +20,19 @@ from dragoman.core.values import normalise
 from dragoman.runtimes.python_parts import guarded, pieces
 
 _DEEPEST = 100
+_DEEP = frozenset({Blob, bytes, dict, list})
+"""What files may be in. A list of numbers, which may be long, is not looked at one by one."""
+_PLAIN = frozenset({type(None), bool, int, float, str})
 
 
 class Event:
     """What an `op_xx` method gets."""
 
-    def __init__(self, given: Mapping[str, Value], body: Any) -> None:
+    def __init__(self, given: Mapping[str, Value], body: Any, operation: str) -> None:
         self.body = body
         self.id = given.get("id")
         self.key = ""
-        self.path = given.get("path", "")
+        self.path = operation  # as MLRun's router leaves it
         self.method = given.get("method", "")
         self.headers: dict[str, Value] = dict(given.get("headers") or {})
         self.content_type = given.get("content_type", "")
@@ -93,15 +96,10 @@ def _opened(value: Value) -> Any:
     if type(value) is bytes:
         return io.BytesIO(value)
     if type(value) is list:
-        return [_opened(each) for each in value] if _has_files(value) else value
+        return value if _DEEP.isdisjoint(map(type, value)) else [_opened(each) for each in value]
     if type(value) is dict:
         return {key: _opened(each) for key, each in value.items()}
     return value
-
-
-def _has_files(values: list[Value]) -> bool:
-    """Whether a list is worth rebuilding: one of numbers, which may be long, is not."""
-    return any(type(each) in (Blob, bytes, dict, list) for each in values)
 
 
 def selected(body: Any, path: str, model: str) -> dict[str, Any]:
@@ -152,10 +150,10 @@ def finished(value: Any, model: str) -> Value:
 def _plain(value: Any, levels: int) -> Any:
     """File objects as their bytes; series, frames and other frameworks' tensors as arrays."""
     kind = type(value)
-    if kind in (float, int, str, bool, np.ndarray) or not levels:
+    if kind in _PLAIN or kind is np.ndarray or not levels:
         return value
     if kind is list or kind is tuple:
-        return [_plain(each, levels - 1) for each in value]
+        return value if _PLAIN.issuperset(map(type, value)) else [_plain(each, levels - 1) for each in value]
     if kind is dict:
         return {key: _plain(each, levels - 1) for key, each in value.items()}
     if isinstance(value, io.BytesIO):

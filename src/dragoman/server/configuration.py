@@ -23,6 +23,7 @@ from dragoman.serving.records import settings as records
 from dragoman.serving.routers.configured import parsed
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
+from dragoman.streams.addresses import check_streams
 
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)i?b?", re.IGNORECASE)
 _OPTION = re.compile(r"(?!(?i:trust_pickle)=)[A-Za-z]\w{0,99}=.+")
@@ -86,8 +87,12 @@ def as_toml(settings: Settings) -> str:
     for spec in fields(Settings):
         lines.append(f"# {spec.metadata['help']}")
         value, shown = getattr(settings, spec.name), spec.metadata.get("shown")
-        lines.append(f"{spec.name} = {_toml(shown(value) if shown else value)}")
+        lines.append(f"{spec.name} = {_toml(_printable(value, shown) if shown else value)}")
     return "\n".join(lines) + "\n"
+
+
+def _printable(value: Any, shown: Callable[[str], str]) -> Any:
+    return tuple(shown(each) for each in value) if isinstance(value, tuple) else shown(value)
 
 
 def _toml(value: Any) -> str:
@@ -196,6 +201,10 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for name in ("max_body", "max_connections", "max_inputs", "max_file", "max_predictions"):
         if getattr(settings, name) < 1:
             raise refuse(name, "expected 1 or more")
+    try:
+        check_streams(settings.stream)
+    except ServingError as error:
+        raise invalid(f"{sources.get('stream', '--stream')}: {error.message}") from error
     for name, least, most in _RANGES:
         if not least <= getattr(settings, name) <= most:
             raise refuse(name, f"expected {least} to {most}")

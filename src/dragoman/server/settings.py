@@ -14,6 +14,7 @@ from dragoman.serving.library.opening import Place
 from dragoman.serving.records.places import printable
 from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
+from dragoman.streams.addresses import shown as stream_shown
 
 
 def _default_data_dir() -> str:
@@ -40,7 +41,7 @@ def setting(
     """
     meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown, "table": table}
     if isinstance(default, list):
-        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of})
+        return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of}, repr=shown is None)
     if default is dict:
         return field(default_factory=dict, metadata=meta)
     return field(default=default, metadata=meta, repr=shown is None)
@@ -200,6 +201,13 @@ class Settings:
     )
     tracking_sample: int = setting(1, "record every so many-th request of each model and worker; those that fail are always recorded")
     tracking_batch: int = setting(1, "requests of one model in one record; of Parquet: rows of one file (1: as many as suit it)")
+    stream: tuple[str, ...] = setting(
+        [],
+        "messages that models answer: kafka://BROKER/TOPIC?out=TOPIC&group=NAME, mqtt://BROKER/TOPIC?out=TOPIC, kinesis://STREAM?out=STREAM; add"
+        " &model=NAME for one model, else each message names its own",
+        metavar="URL",
+        shown=stream_shown,
+    )
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"
     )

@@ -36,6 +36,7 @@ from dragoman.server.tls import server_context
 from dragoman.server.trace import Identified
 from dragoman.serving.artifact_folder import ArtifactFolder
 from dragoman.serving.catalog import Catalog
+from dragoman.serving.data_urls import inputs_at
 from dragoman.serving.deployments import Deployments
 from dragoman.serving.doors import Doors
 from dragoman.serving.fetch import FetchPolicy
@@ -65,6 +66,7 @@ from dragoman.serving.uploads import Uploads
 from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import exists, open_store
+from dragoman.streams.service import Streams
 
 if TYPE_CHECKING:
     from dragoman.server.grpc import GrpcServer
@@ -182,6 +184,15 @@ class Worker:
         operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
+        self.streams = Streams(
+            settings.stream,
+            self.gateway,
+            self.store,
+            index=index,
+            shared=shared,
+            model_wait_s=settings.model_wait,
+            load=lambda url: inputs_at(url, fetching),
+        )
         self.telemetry = Telemetry(
             self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
         )
@@ -198,6 +209,7 @@ class Worker:
             public_url=settings.public_url.rstrip("/"),
             check_methods=settings.check_signature_methods,
             fetching=fetching,
+            streams=self.streams.report,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
@@ -271,6 +283,7 @@ class Worker:
         await self.predictions.start()
         if deployed:
             await self.watch.start()
+        self.streams.start()
         return await self.loading.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
@@ -317,9 +330,10 @@ class Worker:
         """
         self.gateway.draining = True
         end_s = time.monotonic() + self.settings.drain_timeout
-        drained, _ = await asyncio.gather(self._drain(), self.predictions.close(self.settings.drain_timeout))
+        time_s = self.settings.drain_timeout
+        drained, _, _ = await asyncio.gather(self._drain(), self.predictions.close(time_s), self.streams.drain(time_s))
         if drained:
-            log.warning("%d requests were still running after %g s and were broken off", drained, self.settings.drain_timeout)
+            log.warning("%d requests were still running after %g s and were broken off", drained, time_s)
         if self._pulse is not None:
             self._pulse.cancel()
             await asyncio.gather(self._pulse, return_exceptions=True)

@@ -9,7 +9,7 @@ with `only`. Called by settings, by streams.service and by the tracking of reque
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -140,6 +140,16 @@ def parse_stream(url: str) -> StreamAddress:
     if common.get("group") == "":
         raise invalid(f"the group of the stream {where[:200]} must not be empty")
     return StreamAddress(kind, found["scheme"], hosts, source, in_flight=in_flight, user=user, password=password, options=options, **common)
+
+
+def check_streams(urls: Iterable[str]) -> None:
+    """Raise INVALID_INPUT for what is no address of a stream. For settings: nothing is connected to."""
+    seen: set[str] = set()
+    for url in urls:
+        name = parse_stream(url).name
+        if name in seen:
+            raise invalid(f"the stream {name} is named twice")
+        seen.add(name)
 
 
 def shown(url: str) -> str:

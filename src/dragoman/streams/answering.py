@@ -108,13 +108,18 @@ class Answering:
         while True:
             answered = await self._asked(message)
             passes = _PASSES_AT_START if self._gateway.starting else _PASSES
-            if answered.error is None or answered.error.kind not in passes or self._monotonic() >= until:
+            if answered.error is None or answered.error.kind not in passes:
+                return answered
+            loads = self._gateway.starting and answered.error.kind is Kind.NOT_READY  # that has time-outs of its own
+            if self._monotonic() >= until and not loads:
                 return answered
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
 
     async def _asked(self, message: Message) -> Answered:
         address = self._address
+        if address.model:
+            self._gateway.let_in(address.model.partition(":")[0])  # whoever started the server named it
         return await self._outcome(
             self._gateway,
             message.value,

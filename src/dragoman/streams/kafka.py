@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OPTIONS = (*WRITER_OPTIONS, "start", "session_timeout", "rebalance_timeout")
 
 _FETCH_S = 1.0
+_WAIT_MS = 50
 _NEVER_MS = 2**31 - 1
 _TOPICS_S = 10.0
 """Topics and partitions that appear are found within this time."""
@@ -54,6 +55,7 @@ class KafkaConnector:
             "heartbeat_interval_ms": round(min(3.0, session_s / 3) * 1000),
             "rebalance_timeout_ms": round(max(rebalance_s, session_s) * 1000),
             "metadata_max_age_ms": round(_TOPICS_S * 1000),
+            "fetch_max_wait_ms": _WAIT_MS,
         }
         self._writer = KafkaWriter(address, surroundings.environ, surroundings.client)
         self._consumer: aiokafka.AIOKafkaConsumer | None = None

@@ -53,7 +53,7 @@ def get_model(model_dir: Any = None, suffix: str = "") -> tuple[str, ModelArtifa
         raise ValueError(f"the model_path '{place}' is in an MLRun database, which this server does not have: name its folder or file")
     if place.lower().endswith(".yaml"):
         return _described(DataItem(place), place.rpartition("/")[0] or ".")
-    if place.endswith(suffix) if suffix else place.lower().endswith(_SUFFIXES):
+    if place.endswith(suffix) if suffix else (place.lower().endswith(_SUFFIXES) or Path(place).is_file()):
         return _local(place), None, {}
     if is_url(place):
         raise ValueError(f"the model_path '{place}' is a folder elsewhere: name the model file in it or its {SPEC}")
