@@ -94,7 +94,8 @@ class RouterHooks:
 
     def _before(self, row: dict[str, Value]) -> Reply:
         """The event after preprocess, parse_event and validate; with `terminated` it is the answer already."""
-        event: Any = Event(row, opened(row["body"]))
+        event: Any = Event(row, opened(row["body"]), row["operation"])
+        event.path = row["path"]
         if "preprocess" in self._own:
             event = self._hook("preprocess", Kind.INVALID_INPUT, event)
         ended = bool(getattr(event, "terminated", False))
@@ -105,7 +106,7 @@ class RouterHooks:
         return Reply({**row, "body": self._finished(event.body), "id": event.id, "terminated": ended})
 
     def _after(self, row: dict[str, Value]) -> Reply:
-        event = self._hook("postprocess", Kind.MODEL_FAILED, Event(row, row["body"]))
+        event = self._hook("postprocess", Kind.MODEL_FAILED, Event(row, row["body"], row["operation"]))
         body = getattr(event, "body", event)
         return answer_of(body, self._name) or Reply(self._finished(body))
 

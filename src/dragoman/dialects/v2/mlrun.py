@@ -23,6 +23,7 @@ from dragoman.dialects.v2.mlrun_message import Answered, answer, named_version, 
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.serving.data_urls import inputs_at
 from dragoman.serving.gateway import Entry, Gateway
+from dragoman.serving.routers.router import voting_ensemble
 
 _OF_TENSORS = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _ELSEWHERE = frozenset({"binary_data_size", "shared_memory_region"})
@@ -115,6 +116,13 @@ def listed(gateway: Gateway) -> list[str]:
     return list(dict.fromkeys(f"{e.name}:{e.version}" if named_version(e) else e.name for e in entries))
 
 
+def ensemble_for(gateway: Gateway, operation: str) -> str:
+    """The voting ensemble that is meant where the path has the name of an operation instead of a model's; "" where there is none."""
+    if operation not in ("infer", "predict", "explain") or gateway.statuses(operation):
+        return ""
+    return voting_ensemble(gateway)[0]
+
+
 # --- routes ---
 
 
@@ -130,7 +138,7 @@ class MLRun:
         return [
             Endpoint("GET", "health", self.server, Access.PUBLIC),
             *(Endpoint(method, "models", self.models, Access.PUBLIC) for method in ("GET", "POST")),
-            Endpoint("POST", "models/{}[/versions/{}]/{}", self._operate, Access.INFER),
+            Endpoint("POST", "models/{}[/versions/{}]/{}", self.operate, Access.INFER),
         ]
 
     async def server(self, request: Request) -> Answer:
@@ -139,10 +147,11 @@ class MLRun:
         return _json({"name": info.name, "version": "v2", "extensions": list(self._services.extensions)})
 
     async def models(self, request: Request) -> Answer:
-        """M6."""
-        return _json({"models": listed(self._gateway)})
+        """M6, and of a voting ensemble the weights of its members (M31)."""
+        name, weights = voting_ensemble(self._gateway)
+        return _json({"models": listed(self._gateway), **({"weights": dict(weights)} if name else {})})
 
-    async def _operate(self, request: Request, model: str, *below: str) -> Answer:
+    async def operate(self, request: Request, model: str, *below: str) -> Answer:
         version, operation = below if len(below) == 2 else ("", below[0])
         entry = find(self._gateway, model, version)
         if operation not in INFER and operation != "explain" and operation not in entry.servable.operations:

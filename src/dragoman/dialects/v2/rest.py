@@ -46,7 +46,7 @@ class V2:
             Endpoint("GET", "health/ready", self._ready, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]", self._model_metadata, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]/ready", self._model_ready, Access.PUBLIC),
-            *(Endpoint(method, "models/{}[/versions/{}]", self._infer, Access.INFER) for method in ("POST", "PUT")),
+            *(Endpoint(method, "models/{}[/versions/{}]", self._model, Access.INFER) for method in ("POST", "PUT")),
             Endpoint("POST", "models/{}[/versions/{}]/infer", self._infer, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate", self._generate, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate_stream", self._generate_stream, Access.INFER),
@@ -94,6 +94,13 @@ class V2:
         response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)
         return answer if accept is None else await _compressed(answer, accept)
+
+    async def _model(self, request: Request, model: str, version: str = "") -> Answer:
+        """A model without an operation is asked for infer; the operation of a voting ensemble may stand without its name (M31)."""
+        name = "" if version else mlrun.ensemble_for(self._gateway, model)
+        if name and model != "infer":
+            return await self._mlrun.operate(request, name, model)
+        return await self._infer(request, name or model, version)
 
     async def _generate(self, request: Request, model: str, version: str = "") -> Answer:
         _refuse_encoding(request)

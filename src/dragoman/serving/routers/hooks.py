@@ -44,14 +44,14 @@ class Hooks:
         """The event as preprocess, parse_event and validate leave it; with `terminated` its body is the answer."""
         if not self.has("before"):
             return event
-        made: dict[str, Value] = (await self._asked("before", event, request)).body
+        made: dict[str, Value] = (await self._asked("before", {**event, "operation": request.operation}, request)).body
         return made
 
     async def after(self, event: Mapping[str, Value], body: Value, request: InferRequest) -> Reply:
         """The answer as postprocess leaves it."""
         if not self.has("after"):
             return Reply(body)
-        return await self._asked("after", {**event, "body": body}, request)
+        return await self._asked("after", {**event, "body": body, "operation": request.operation}, request)
 
     async def merged(self, body: dict[str, Value], results: Mapping[str, Value], request: InferRequest) -> Value:
         return (await self._asked("merger", {"body": body, "results": dict(results)}, request)).body

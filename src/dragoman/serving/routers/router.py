@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from dragoman.core.bodies import BY_NAME, INFER
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.rows import row_schema
 from dragoman.core.tensors import Blob, Form, Reply, Rows, Signature, TensorSpec, Value
@@ -164,7 +164,10 @@ class Router:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(one(member)) for member in self.members]
             except BaseExceptionGroup as failed:
-                raise first_failure(failed, f"router '{self._spec.name}'") from failed
+                first = first_failure(failed, f"router '{self._spec.name}'")
+                if first.kind is Kind.INTERNAL:
+                    log.exception("router '%s' failed", self._spec.name)
+                raise first from first.__cause__
             answers = [task.result() for task in tasks]
         results = {key: answer for key, answer in zip(self._keys, answers, strict=True) if key not in failures}
         if not results:
@@ -228,6 +231,17 @@ class Router:
 
     def pending(self) -> int:
         return self._hooks.servable.pending() if self._hooks is not None else 0
+
+
+def voting_ensemble(gateway: Gateway) -> tuple[str, Mapping[str, float]]:
+    """Name and weights of the model that answers where only an operation is named (`POST /v2/models/infer`): the first VotingEnsemble of the
+    command line; ("", {}) where there is none."""
+    table = gateway.table()
+    for name in gateway.named:
+        entry = table.get((name, ""))
+        if entry is not None and isinstance(entry.servable, Router) and entry.servable.kind == VOTING:
+            return name, entry.servable.weights
+    return "", EMPTY
 
 
 def members_of(spec: ModelSpec) -> tuple[Member, ...]:
