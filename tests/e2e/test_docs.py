@@ -1,5 +1,6 @@
 """Every block of the documents that is marked sh or python is run, against a server as the document assumes it."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,13 +23,15 @@ MLFLOW = "docs/dialects/mlflow.md"
 GRADIENT = "docs/dialects/gradient.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
-PATH_OF_PROGRAMS = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'src' / 'dragoman' / 'compat'}"
-"""The page about Tungsten says how a program finds `tungstenkit`."""
-OWN_MODELS = (PYTHON, TUNGSTEN)
+MLRUN = "docs/dialects/mlrun.md"
+_COMPAT = ROOT / "src" / "dragoman" / "compat"
+PATH_OF_PROGRAMS = os.pathsep.join(map(str, (ROOT / "src", _COMPAT, _COMPAT / "absent")))
+"""The pages about Tungsten and MLRun say how a program finds `tungstenkit` and `mlrun`."""
+OWN_MODELS = (PYTHON, TUNGSTEN, MLRUN)
 """Pages that show the models which they speak of."""
 PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# ([\w/]+\.py)\n")
+_FILE = re.compile(r"# ([\w/]+\.(?:py|yaml|toml))\n")
 _CLIENT = re.compile(r"^(?:import|from) (mlflow|submarine)\b", re.MULTILINE)
 """What has a virtualenv of its own in the tests; MLflow's finds the server by a variable, as that page says."""
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
@@ -63,14 +66,15 @@ Start = Callable[[str], Running]
 
 
 def python_models(page: str, folder: Path) -> list[str]:
-    """The model files that a page shows, each named in its first line, as they are written there."""
+    """The model files that a page shows, and what belongs to them, each named in its first line, as they are written there."""
     made = []
     for block in BLOCKS:
         named = _FILE.match(block.text)
         if block.page == page and named is not None:
             (folder / named[1]).parent.mkdir(exist_ok=True)
             (folder / named[1]).write_text(block.text)
-            made.append(str(folder / named[1]))
+            if named[1].endswith(".py"):
+                made.append(str(folder / named[1]))
     return made
 
 
@@ -85,6 +89,10 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     started: dict[str, Running] = {}
 
     def targets(page: str) -> list[str]:
+        if page == MLRUN:
+            (file,) = python_models(page, tmp_path_factory.mktemp("mlrun"))
+            path = json.dumps({"model_path": str(Path(file).with_name("iris"))})
+            return [f"iris={file}:Iris", f"flag:v1={file}:Flag", "--class-args", f"iris={path}", "--class-args", 'flag:v1={"level": 3}']
         if page in OWN_MODELS:
             return python_models(page, tmp_path_factory.mktemp("python"))
         if page == SUBMARINE:
@@ -138,7 +146,7 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     client = _CLIENT.search(text) if block.language == "python" else None
     python = str(python_of(client[1])) if client is not None else "python"
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]
-    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page == TUNGSTEN else {"MLFLOW_TRACKING_URI": server.url}
+    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page in (TUNGSTEN, MLRUN) else {"MLFLOW_TRACKING_URI": server.url}
     done = run(tmp_path, server.url, *command, extra=extra)
     assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
 

@@ -67,6 +67,15 @@ def test_columns_keep_their_places() -> None:
     assert {t.name: t.array.tolist() for t in made.items} == {"a": [1, 4], "b": [2, 5], "c": [3, 6]}
 
 
+def test_columns_of_one_value() -> None:
+    """A column of shape [n, 1], as models of tables have them, takes bare values and lists of one."""
+    narrow = Signature(Form.TENSORS, tuple(TensorSpec(name, FP64, (-1, 1)) for name in "ab"), batch=True)
+    for inputs in ([[1, 2], [3, 4]], [{"a": 1, "b": 2}, {"b": [4], "a": [3]}]):
+        made = requested(inputs, narrow, "m")
+        assert isinstance(made, Tensors)
+        assert {t.name: t.array.tolist() for t in made.items} == {"a": [[1], [3]], "b": [[2], [4]]}
+
+
 def test_plain_lists_for_rows() -> None:
     """A model of rows gets its fields by name."""
     assert requested([[1, "x"], {"n": 2, "t": "y"}], ROWS, "m") == Rows([{"n": 1, "t": "x"}, {"n": 2, "t": "y"}])

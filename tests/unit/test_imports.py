@@ -86,6 +86,7 @@ LATE = {
         "fsspec": "an extra, for other places",
         "v3iofs": "the same",
     },
+    "serving/explain/explained.py": {"shap": "an extra; seconds to import", "numba": "comes with it"},
     "serving/records/parquet.py": {"pyarrow": "an extra; 0.2 s to import"},
     "serving/yaml_text.py": {"yaml": "for MLflow's folders and for requests in YAML, which are rare"},
     "proto/messages.py": {"google": "protobuf is for gRPC, and for Triton's and TensorFlow's files"},
@@ -118,12 +119,23 @@ LATE = {
         "fsspec": "an extra, for files in other places",
         "pandas": "only models that read tables of files have it",
     },
+    "streams/kafka.py": {"aiokafka": "an extra"},
+    "streams/kafka_client.py": {"aiokafka": "an extra"},
+    "streams/mqtt.py": {"aiomqtt": "an extra", "dragoman.streams.mqtt_session": "the same"},
+    "streams/mqtt_session.py": {"aiomqtt": "imported by mqtt.py when a stream over MQTT is opened", "paho": "comes with it"},
+    "streams/kinesis.py": {"aiobotocore": "an extra; a second to import", "dragoman.streams.kinesis_client": "the same"},
+    "streams/kinesis_client.py": {
+        "aiobotocore": "imported by kinesis.py when a stream over Kinesis is opened",
+        "botocore": "comes with it",
+    },
     "compat/tungstenkit/_files.py": {"PIL": "only models that make pictures of files have it"},
     "compat/tungstenkit/models.py": {"dragoman": "the whole server, for programs; a model's own process imports this module as well"},
 }
 """Module -> what it imports inside of functions (or, for one module, is itself imported late for), and why."""
 
 FRAMEWORKS = (
+    "shap",
+    "numba",
     "onnxruntime",
     "sklearn",
     "scipy",
@@ -135,6 +147,7 @@ FRAMEWORKS = (
     "google.protobuf",
     "pandas",
     "tensorflow",
+    "aiokafka",
 )
 DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests", "grpc")
@@ -303,8 +316,9 @@ def test_a_models_own_process_needs_numpy_and_nothing_else() -> None:
 
 
 def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:
-    """`import tungstenkit`, as a model file says it, needs no package at all, not even this one."""
+    """`import tungstenkit` and `import mlrun`, as model files say it, need no package at all, not even this one."""
     assert {name.split(".")[0] for name in loaded_by("tungstenkit", below=ROOT / "compat")} == {"tungstenkit"}
+    assert {name.split(".")[0] for name in loaded_by("mlrun", below=ROOT / "compat" / "absent")} == {"mlrun"}
 
 
 def test_the_command_loads_no_framework() -> None:

@@ -9,7 +9,7 @@ import pytest
 from dragoman.core.errors import ServingError
 from dragoman.core.model import Environment, ModelSpec
 from dragoman.serving.python_models import located, module_file, python_of, spec_of, state_of
-from dragoman.serving.python_source import Declared, declarations, plain_batch
+from dragoman.serving.python_source import Declared, declarations, mlrun_classes, plain_batch
 
 CLASS = "class Model:\n    def predict(self, inputs): return inputs\n"
 HEAD = "from tungstenkit import BaseIO, define_model\n"
@@ -284,3 +284,26 @@ def test_the_state_of_a_project(tmp_path: Path) -> None:
     alone = state_of(folder / "tungsten_model.py")
     (folder / "helper.py").write_text("")
     assert state_of(folder / "tungsten_model.py") != alone
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("from mlrun.serving import V2ModelServer\nclass A(V2ModelServer): pass\nclass B(A): pass\nclass C: pass", ("A", "B")),
+        ("from mlrun.serving.v2_serving import V2ModelServer as S\nclass A(Mixin, S): pass", ("A",)),
+        ("import mlrun\nclass A(mlrun.serving.V2ModelServer): pass", ("A",)),
+        ("import mlrun.serving as s\nif True:\n    class A(s.V2ModelServer): pass", ("A",)),
+        ("from mlrun.frameworks.sklearn import PickleModelServer\nclass A(PickleModelServer): pass", ("A",)),
+        ("from other import PickleModelServer\nclass A(PickleModelServer): pass", ()),
+        ("class A(V2ModelServer): pass", ("A",)),
+        ("def f():\n    class A(V2ModelServer): pass", ()),
+        ("class A(f()): pass\nclass B(A[0]): pass", ()),
+    ],
+)
+def test_mlruns_classes(tmp_path: Path, text: str, classes: tuple[str, ...]) -> None:
+    """By the name of their base class, however it was imported, also by way of other classes of the file."""
+    file = tmp_path / "models.py"
+    file.write_text(text, "utf-8")
+    assert mlrun_classes(file) == classes
+    spec = spec_of(ModelSpec("m", arguments={"class_args": {"k": 1}}), file)
+    assert (spec.batch.max_size == 1, spec.warnings == ()) == (bool(classes), bool(classes))

@@ -27,6 +27,7 @@ SIGNATURE = Signature(
     output_files={"inner.pic": "video"},
     method="tensorflow/serving/predict",
     any_name=True,
+    whole=True,
 )
 SPEC = ModelSpec(
     name="m", version="7", runtime="python", artifact="/models/m", revision="abc", engine="process", instances=3,
@@ -41,6 +42,7 @@ SPEC = ModelSpec(
     run_timeout_s=7200.0, interrupt_grace_s=2.0, load_timeout_s=3600.0,
     environment=Environment("3.12", ("numpy==2.0", "pillow"), "x --hash=sha256:00\n"), repeatable=True, platform="p",
     config={"max_batch_size": 8, "dims": [[1, 2]]}, warnings=("one", "two"), digest="0abc", readme="# About",
+    explainer={"method": "exact", "rows": 5}, named_version=True,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, tungsten
+from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, tracking, tungsten
 from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     deployments.add_to(commands)
     predict.add_to(commands)
     keys.add_to(commands)
+    tracking.add_to(commands)
     env.add_to(commands)
     convert.add_to(commands)
     commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)

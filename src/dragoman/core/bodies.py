@@ -8,7 +8,7 @@ An event is a dict: `body` (what the protocol parsed, or a Blob), `id` (what the
 `headers`, `content_type` and `trigger` ("http", "kafka", ...); the request's operation is the operation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -99,7 +99,15 @@ def requested(inputs: Value, signature: Signature, model: str) -> Tensors | Rows
     rows = [_row(point, signature, names, index, model) for index, point in enumerate(points)]
     if signature.form is Form.ROWS:
         return Rows(checked(rows, signature, model))
-    return input_tensors(rows, signature, model)
+    single = {spec.name for spec in signature.inputs if spec.shape is not None and spec.shape[signature.batch :] == (1,)}
+    return input_tensors([_boxed(row, single) for row in rows] if single else rows, signature, model)
+
+
+def _boxed(row: Value, single: Collection[str]) -> Value:
+    """A column of shape [n, 1], as tables have them, takes a bare value as its one."""
+    if not isinstance(row, dict):
+        return row
+    return {name: [value] if name in single and not isinstance(value, list) else value for name, value in row.items()}
 
 
 def _is_point(inputs: list[Value], signature: Signature, names: Sequence[str]) -> bool:
@@ -178,6 +186,14 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
     if not all(isinstance(each, list) and len(each) == len(ordered[0]) for each in ordered):
         return ordered
     return [[_only(cell) for cell in cells] for cells in zip(*ordered, strict=True)]
+
+
+def named_point(point: Value, signature: Signature) -> Value:
+    """A data point of a model of whole requests that is a list of its several features, as the object by name; anything else as it is."""
+    if not signature.whole or type(point) is not list:
+        return point
+    names = features(signature)
+    return dict(zip(names, point, strict=True)) if len(names) > 1 and len(point) == len(names) else point
 
 
 def _point(row: Value, names: Sequence[str]) -> Value:

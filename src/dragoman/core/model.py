@@ -137,6 +137,8 @@ class ModelSpec:
     """Settings that were read and have no effect here, each named."""
     digest: str = ""
     """Of the stored version that this is; "" for what was never built."""
+    explainer: Mapping[str, Any] = EMPTY
+    """How it is explained where it does not do so itself, as --explain says it (serving/explain/options.py); empty: it is not."""
     named_version: bool = False
     """Whether somebody gave the version: the command line, a folder of that name, a configuration, the registry. Else it is the usual "1"."""
 

@@ -36,6 +36,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tfserving_model": "dragoman.dialects.tfserving.grpc_model:ModelService",
     },
     "record_sinks": {
+        "kafka": "dragoman.streams.recorded:KafkaRecords",
         "parquet": "dragoman.serving.records.parquet:ParquetFiles",
     },
     "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome", "root": "dragoman.dialects.v2.mlrun:Root"},

@@ -53,7 +53,8 @@ def row_schema(signature: Signature) -> JsonSchema:
 
 def output_schema(signature: Signature) -> JsonSchema:
     """The schema of one output row of any signature."""
-    return signature.output_schema or schema(signature.outputs, batch=signature.batch and signature.form is Form.TENSORS)
+    by_row = signature.whole or (signature.batch and signature.form is Form.TENSORS)
+    return signature.output_schema or schema(signature.outputs, batch=by_row)
 
 
 _COMPILED: dict[int, tuple[Signature, Check]] = {}

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from dragoman.core.bodies import named_point
 from dragoman.core.checks import fits
 from dragoman.core.columns import WrongColumnError, column
 from dragoman.core.errors import ServingError, invalid
@@ -217,18 +218,24 @@ def _rows(given: Given, signature: Signature, model: str) -> list[dict[str, Valu
     properties: JsonSchema = schema.get("properties", {})
     required = list(schema.get("required", ()))
     if isinstance(given, Table):
-        rows = _table_rows(given, properties, required, model)
+        rows = _table_rows(given, signature, required, model)
     elif isinstance(given, Named):
         rows = _cut(given, properties, model)
     else:
-        only, values = _only(properties, required, model), plain(given.value)
-        rows = [{only: value} for value in (values if type(values) is list else [values])]
+        values = plain(given.value)
+        rows = []
+        for value in values if type(values) is list else [values]:
+            point = named_point(value, signature)
+            rows.append(point if point is not value else {_only(properties, required, model): value})
     for name, field in properties.items():
         _tidy(rows, name, field, name in required, model)
     return decode_files(checked(rows, signature, model), signature, model)
 
 
-def _table_rows(table: Table, properties: JsonSchema, required: Sequence[str], model: str) -> list[dict[str, Any]]:
+def _table_rows(table: Table, signature: Signature, required: Sequence[str], model: str) -> list[dict[str, Any]]:
+    properties: JsonSchema = row_schema(signature).get("properties", {})
+    if table.names is None and signature.whole and len(properties) == table.width > 1:
+        return [named_point(row, signature) for row in plain(table.rows())]
     if table.names is None:
         only = _only(properties, required, model)
         rows = plain(table.rows())

@@ -18,8 +18,8 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
 from dragoman.serving import class_arguments
 from dragoman.serving.model_config import policy_of
-from dragoman.serving.records import places
 from dragoman.serving.records import settings as records
+from dragoman.serving.records.sinks import check_place
 from dragoman.serving.routers.configured import parsed
 from dragoman.serving.tfserving_files import METRICS_PATH, is_metrics_path
 from dragoman.store.addresses import sqlite_path
@@ -225,7 +225,7 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         _check("store", lambda: sqlite_path(settings.store), sources)
     _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
     if settings.tracking:
-        _check("tracking", lambda: places.parse(settings.tracking).check_installed(), sources)
+        _check("tracking", lambda: check_place(settings.tracking, os.environ), sources)
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:

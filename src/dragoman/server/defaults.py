@@ -7,6 +7,7 @@ from typing import Any
 from dragoman.core.model import BatchPolicy
 from dragoman.server.settings import Settings
 from dragoman.serving import class_arguments
+from dragoman.serving.explain.options import read_setting
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.repository import Defaults
 
@@ -41,5 +42,6 @@ def defaults(settings: Settings) -> Defaults:
         run_timeout_s=settings.prediction_timeout or math.inf,
         load_timeout_s=settings.setup_timeout or math.inf,
         repeatable=settings.repeat,
+        explainers=read_setting(settings.explain),
         class_args=class_arguments.parse(settings.class_args),
     )

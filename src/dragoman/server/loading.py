@@ -15,6 +15,7 @@ from dragoman.core.tensors import Form
 from dragoman.engines import Engines
 from dragoman.server.settings import Settings
 from dragoman.serving.composed import Ensemble
+from dragoman.serving.explain.explained import explained
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.origins import Origins
 from dragoman.serving.polling import Polling
@@ -90,7 +91,7 @@ class Loading:
         spec = wanted.spec or await self._origins.open_spec(name, version, wanted.origin)
         spec = replace(spec, name=name, version=version, revision=wanted.revision)
         if not spec.steps:
-            return spec, await self._engines.open(spec)
+            return spec, await self._explained(spec, await self._engines.open(spec))
         try:
             if spec.runtime == RUNTIME:
                 return spec, await open_router(spec, self._gateway, self._engines.open)
@@ -101,6 +102,16 @@ class Loading:
                 error.retry_after_s = _MEMBER_S
             raise
         return spec, ensemble
+
+    async def _explained(self, spec: ModelSpec, servable: Servable) -> Servable:
+        """With explanations, where the operator wants them and the model has none."""
+        if not spec.explainer:
+            return servable
+        try:
+            return await explained(spec, servable)
+        except BaseException:
+            await servable.close()
+            raise
 
     def _expected(self, name: str) -> bool:
         """Whether a model is not served yet, and should be."""

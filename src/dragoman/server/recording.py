@@ -1,5 +1,6 @@
 """Puts the parts of tracking together for one worker: settings, recorder, queue, and the places where records go. Made by worker.py."""
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -24,9 +25,10 @@ class Records:
         self, settings: Settings, live: LiveSettings, policy: FetchPolicy, tally: Callable[[str, Tally], None], index: int
     ) -> None:
         folder = settings.data_path / "records"
-        self.settings = RecordSettings(live, settings.tracking, settings.tracking_sample, settings.tracking_batch, folder)
+        sinks = Sinks(policy, index, os.environ)
+        self.settings = RecordSettings(live, settings.tracking, settings.tracking_sample, settings.tracking_batch, folder, sinks.check)
         source = Source(str(index), socket.gethostname(), settings.server_name)
-        self._writer = Writer(self.settings, Sinks(policy, index), tally, source)
+        self._writer = Writer(self.settings, sinks, tally, source)
         self.recorder = Recorder(self.settings, self._writer.put)
 
     def start(self) -> None:

@@ -193,6 +193,9 @@ class Settings:
     allow_fetch: tuple[str, ...] = setting(
         [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
     )
+    explain: tuple[str, ...] = setting(
+        [], "explain a model that does not do so itself, by auto, exact or permutation", metavar="NAME=METHOD[:OPTION=VALUE...]"
+    )
     tracking: str = setting(
         "",
         "where to record requests and answers: kafka://BROKER/TOPIC, http://..., https://..., FILE.jsonl or FILE.parquet (default: nowhere)",

@@ -13,11 +13,10 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import ModelSpec
 from dragoman.serving import layouts
 from dragoman.serving.artifacts import is_remote
+from dragoman.serving.python_models import CLASS_ARGUMENTS
 from dragoman.serving.settings import quoted
 from dragoman.serving.words import check_model_key
 
-ARGUMENT = "class_args"
-"""The argument of the Python runtime that holds them."""
 MODEL_PATH = "model_path"
 Arguments = Mapping[str, Mapping[str, Any]]
 """By "name" or "name:version"."""
@@ -57,12 +56,12 @@ def applied(spec: ModelSpec, arguments: Arguments, fetch: Callable[[str], Path])
     path = given.get(MODEL_PATH)
     if isinstance(path, str) and path:
         given[MODEL_PATH] = str(fetch(path)) if is_remote(path) else _here(path)
-    return replace(spec, arguments={**spec.arguments, ARGUMENT: given}) if given else spec
+    return replace(spec, arguments={**spec.arguments, CLASS_ARGUMENTS: given}) if given else spec
 
 
 def state_of(spec: ModelSpec) -> str:
     """Sizes and times of what lies at the model_path, so that a change of it is a change of the model; "" where there is none."""
-    path = spec.arguments.get(ARGUMENT, {}).get(MODEL_PATH)
+    path = spec.arguments.get(CLASS_ARGUMENTS, {}).get(MODEL_PATH)
     if not isinstance(path, str) or not path.startswith("/"):
         return ""
     try:

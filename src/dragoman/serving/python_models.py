@@ -14,7 +14,6 @@ from typing import Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.core.model import EMPTY, Environment, ModelSpec
 from dragoman.engines.requirements import environment_of, from_model
-from dragoman.serving import class_arguments
 from dragoman.serving.installed import name_of, unmet
 from dragoman.serving.paths import confine, read_bounded
 from dragoman.serving.python_source import Declared, declarations, mlrun_classes, plain_batch
@@ -27,6 +26,8 @@ SUFFIX = ".py"
 RECORD = "dragoman.json"
 """Says what a folder is that was built; see library/specs.py."""
 RUNTIME = "python"
+CLASS_ARGUMENTS = "class_args"
+"""The argument of the runtime that holds those of an MLRun model (see class_arguments.py)."""
 ENGINE = "process"
 REQUIREMENTS = "requirements.txt"
 _OLDEST_PYTHON = (3, 11)
@@ -69,9 +70,18 @@ def module_file(artifact: Path, module: str) -> Path:
 
 
 def spec_of(
-    base: ModelSpec, path: Path, *, batch_size: int = 0, environments: str = "auto", module: str = "", model_class: str = ""
+    base: ModelSpec,
+    path: Path,
+    *,
+    batch_size: int = 0,
+    environments: str = "auto",
+    module: str = "",
+    model_class: str = "",
+    state: str = "",
 ) -> ModelSpec:
     """The spec of a Python model: what its file declares, over the defaults in `base`. `batch_size` > 0 is the operator's and wins.
+
+    `state` is that of what else the model is made of, so that a change of it is a change of the model.
 
     Raises INVALID_INPUT when the file is not Python. Everything that is declared and has no effect here is in `warnings`.
     """
@@ -86,7 +96,7 @@ def spec_of(
     if model_class in servers or (servers and not found and not model_class):
         spec = _whole(spec, artifact if artifact.is_dir() else artifact.parent, environments)
     elif chosen is None and not found:
-        if class_arguments.ARGUMENT in spec.arguments:
+        if CLASS_ARGUMENTS in spec.arguments:
             spec = replace(
                 spec, warnings=(*spec.warnings, f"{file.name}: class arguments are for MLRun's classes, and reading it finds none")
             )
@@ -99,7 +109,7 @@ def spec_of(
         if not batch_size and (chosen is None or {"batch_size", "**"} & set(chosen.unknown)):
             spec = replace(spec, batch=replace(spec.batch, max_size=usual))  # the model itself cuts what is too long for it
         spec = replace(spec, warnings=(*spec.warnings, *_unread(chosen, found, file.name)))
-    return spec.with_revision(state_of(artifact) + class_arguments.state_of(spec))
+    return spec.with_revision(state_of(artifact) + state)
 
 
 def declared(spec: ModelSpec, arguments: Mapping[str, Any], source: str, *, batch_size: int = 0, environments: str = "auto") -> ModelSpec:

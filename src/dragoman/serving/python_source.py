@@ -83,7 +83,12 @@ def _mlrun(tree: ast.Module) -> tuple[str, ...]:
     bases = {_MLRUN}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            bases |= {alias.asname for alias in node.names if alias.name == _MLRUN and alias.asname}
+            theirs = (node.module or "").partition(".")[0] == "mlrun"  # MLRun has ready classes for frameworks, too
+            bases |= {
+                alias.asname or alias.name
+                for alias in node.names
+                if alias.name == _MLRUN or (theirs and alias.name.endswith(_MLRUN.removeprefix("V2")))
+            }
     found: list[str] = []
     for node in _classes(tree):
         for base in node.bases:

@@ -86,6 +86,8 @@ class Defaults:
     run_timeout_s: float = math.inf
     load_timeout_s: float = math.inf
     repeatable: bool = False
+    explainers: Mapping[str, Mapping[str, Any]] = EMPTY
+    """Model -> how it is explained."""
     class_args: Arguments = EMPTY
     """Of MLRun models, by name or name:version."""
 
@@ -220,7 +222,8 @@ class Reader:
         size, environments = self._defaults.batch_size, self._defaults.environments
         base = class_arguments.applied(base, self._defaults.class_args, self._fetch)
         if not (path / RECORD).is_file():
-            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class)
+            more = class_arguments.state_of(base)
+            return spec_of(base, path, batch_size=size, environments=environments, model_class=place.model_class, state=more)
         kind, content = read_record(path)
         spec = restored(kind, content, path, path.name, base, batch_size=size, environments=environments)
         assert spec is not None
@@ -280,6 +283,7 @@ class Reader:
             run_timeout_s=defaults.run_timeout_s,
             load_timeout_s=defaults.load_timeout_s,
             repeatable=defaults.repeatable,
+            explainer=defaults.explainers.get(place.name, EMPTY),
         )
 
 

@@ -131,7 +131,7 @@ class Surroundings:
     client: str
     """A name of this worker that is stable over restarts: "dragoman" for the first, "dragoman-1" for the next."""
     store: Any = None
-    """The store (store.Store) for connectors that keep their own place."""
+    """For connectors that keep their own place: `await store.get()` is the store (serving.late_store.LateStore)."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """For passwords that are not to be in an address."""
 

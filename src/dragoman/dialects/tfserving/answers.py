@@ -54,18 +54,18 @@ def _named(signatures: Mapping[str, Signature]) -> list[tuple[str, Signature]]:
 
 def _signature(signature: Signature) -> dict[str, Any]:
     return {
-        "inputs": {spec.name: _tensor(spec) for spec in signature.inputs},
-        "outputs": {spec.name: _tensor(spec) for spec in signature.outputs},
+        "inputs": {spec.name: _tensor(spec, signature) for spec in signature.inputs},
+        "outputs": {spec.name: _tensor(spec, signature) for spec in signature.outputs},
         "method_name": signature.method or _PREDICT_METHOD,
         "defaults": {},
     }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
+def _tensor(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
     dimensions = [{"size": str(size), "name": ""} for size in spec.shape or ()]
     return {
         # Whoever takes any number (datatype None) is told as the type that numbers with a point arrive in.
         "dtype": f"DT_{TYPE_NAMES[spec.datatype].upper()}" if spec.datatype is not None else "DT_DOUBLE",
-        "name": spec.native or f"{spec.name}:0",
+        "name": (not signature.whole and spec.native) or f"{spec.name}:0",  # of a whole request it is a type
         "tensor_shape": {"dim": dimensions, "unknown_rank": spec.shape is None},
     }

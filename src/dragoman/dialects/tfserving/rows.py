@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dragoman.core.bodies import named_point
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.files import decode_files
 from dragoman.core.rows import checked, row_schema
@@ -28,8 +29,7 @@ _DEEPEST = 100
 def asked_rows(tree: Mapping[str, Any], body: bytes, signature: Signature, model: str) -> tuple[list[dict[str, Value]], bool]:
     """The checked rows of a request, and whether it came in row form. Raises INVALID_INPUT in this protocol's words."""
     in_rows = form(tree, body)
-    schema = row_schema(signature)
-    rows = _instances(tree["instances"], schema) if in_rows else _cut(tree["inputs"], schema)
+    rows = _instances(tree["instances"], signature) if in_rows else _cut(tree["inputs"], signature)
     try:
         return decode_files(checked(rows, signature, model), signature, model), in_rows
     except ServingError as error:
@@ -44,10 +44,12 @@ def asked_rows(tree: Mapping[str, Any], body: bytes, signature: Signature, model
         raise invalid(f"Failed to process element: {index} of 'inputs' key: {messages.cut(key)}. Error: {first.message}") from None
 
 
-def _instances(instances: Any, schema: JsonSchema) -> list[Any]:
+def _instances(instances: Any, signature: Signature) -> list[Any]:
     rows = []
     only = ""
-    for index, instance in enumerate(plain(instances)):
+    schema = row_schema(signature)
+    for index, given in enumerate(plain(instances)):
+        instance = named_point(given, signature)
         if type(instance) is dict and not is_b64(instance):
             rows.append(_with_bytes(instance))
         else:
@@ -56,7 +58,10 @@ def _instances(instances: Any, schema: JsonSchema) -> list[Any]:
     return rows
 
 
-def _cut(inputs: Any, schema: JsonSchema) -> list[Any]:
+def _cut(inputs: Any, signature: Signature) -> list[Any]:
+    schema = row_schema(signature)
+    if signature.whole and is_list(inputs):  # data points
+        return _instances(inputs, signature)
     if type(inputs) is not dict or is_b64(inputs):
         inputs = {_only(schema, "inputs is a plain value/list, but expecting an object"): inputs}
     columns = {name: _with_bytes(plain(value)) for name, value in inputs.items()}

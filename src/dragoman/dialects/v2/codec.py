@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from dragoman.core.binary_bodies import file_inputs
 from dragoman.core.convert import inwards
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse
@@ -39,7 +40,7 @@ from dragoman.dialects.v2.parameters import kind, tensor_parameters, text
 from dragoman.dialects.v2.plan import ALL_BINARY, AS_JSON, PLAIN, Plan, read_outputs
 from dragoman.serving.gateway import Entry
 
-_AS_NUMBERS = frozenset({BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP32, FP64})
+AS_NUMBERS = frozenset({BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP32, FP64})
 """What orjson writes straight from an array: integers exactly, the shortest text of a float's own width, null for NaN and infinity."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
@@ -171,6 +172,8 @@ def _decode_rare(
 
 def _decode_raw(entry: Entry, body: bytes) -> InferRequest:
     signature = default_signature(entry)
+    if signature.whole:
+        return InferRequest(file_inputs(body, None, signature, entry.name), dialect="v2")
     return InferRequest(inwards(Tensors([raw_input(body, signature, entry.name)]), signature, entry.name), dialect="v2")
 
 
@@ -209,7 +212,7 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse, plan: P
                 "name": tensor.name,
                 "shape": tensor.array.shape,
                 "datatype": tensor.datatype.name,
-                "data": tensor.array.ravel() if tensor.datatype in _AS_NUMBERS else json_data(tensor, entry.name),
+                "data": tensor.array.ravel() if tensor.datatype in AS_NUMBERS else json_data(tensor, entry.name),
             }
             for tensor in outputs.items
         ]

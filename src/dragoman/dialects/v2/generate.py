@@ -10,13 +10,14 @@ from typing import Any
 
 import orjson
 
+from dragoman.core.convert import UNNAMED
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.files import decode_files
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, Timings
 from dragoman.core.rows import checked
 from dragoman.core.tensors import Form, Rows, Tensor, Tensors, TensorSpec, element_count
 from dragoman.dialects.json import NumbersError, array_of
-from dragoman.dialects.rows import only_row, plain
+from dragoman.dialects.rows import infer, only_row, plain
 from dragoman.dialects.v2.answers import error_body
 from dragoman.dialects.v2.assembly import default_signature
 from dragoman.dialects.v2.codec import json_data, parse, request_id
@@ -97,7 +98,7 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
     if response.parameters is not EMPTY and response.parameters:
         reply["parameters"] = dict(response.parameters)
     if isinstance(response.outputs, Rows):
-        reply |= {name: value for name, value in only_row(response.outputs, entry.name).items() if name not in reply}
+        reply |= {name: value for name, value in _only_row(entry, response.outputs).items() if name not in reply}
     else:
         for tensor in response.outputs.items:
             data = json_data(tensor, entry.name)
@@ -108,12 +109,21 @@ def encode(entry: Entry, request: InferRequest, response: InferResponse) -> byte
         raise ServingError(Kind.MODEL_FAILED, f"model '{entry.name}' answered what JSON cannot carry: {error}") from error
 
 
+def _only_row(entry: Entry, outputs: Rows) -> dict[str, Any]:
+    row = only_row(outputs, entry.name)
+    declared = default_signature(entry).outputs
+    return {declared[0].name: row[UNNAMED]} if row.keys() == {UNNAMED} and len(declared) == 1 else row
+
+
 async def events(gateway: Gateway, entry: Entry, request: InferRequest) -> AsyncGenerator[bytes, None]:
     """Server-sent events, one per response, and one without outputs where there is none at all.
 
     An error before the first is raised, so that it becomes a normal error answer; later it is an event of its own, the last one.
     """
     begun = False
+    if default_signature(entry).whole:  # answers at once
+        yield _event(encode(entry, request, await infer(gateway, entry, request)))
+        return
     try:
         async with aclosing(gateway.stream(entry, request)) as responses:
             async for response in responses:

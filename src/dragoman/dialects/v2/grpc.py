@@ -58,7 +58,7 @@ class InferenceService:
         asked = grpc_codec.read(message)
         end_apart = grpc_codec.stream_flag(asked)
         entry, request, plan = self._decoded(asked, call)
-        if isinstance(request.inputs, Rows) and len(request.inputs.items) != 1:
+        if isinstance(request.inputs, Rows) and (len(request.inputs.items) != 1 or entry.signatures[request.signature].whole):
             response = await infer(self._gateway, entry, request)
             yield grpc_codec.encode(entry, request, response, plan, last=True)
             return

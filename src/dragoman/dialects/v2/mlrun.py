@@ -172,7 +172,7 @@ class MLRun:
                 id=_header(request, b"mlrun-event-id") or None,
                 path=_header(request, b"mlrun-event-path") or request.path,
                 method=request.method,
-                headers={k.decode("latin-1"): v.decode("latin-1") for k, v in request.scope["headers"] if k not in _KEPT_BACK},
+                headers=((k.decode("latin-1"), v.decode("latin-1")) for k, v in request.scope["headers"] if k not in _KEPT_BACK),
                 content_type=_header(request, b"content-type"),
                 caller=request.caller,
                 load=self._load,

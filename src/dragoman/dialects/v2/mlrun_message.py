@@ -4,17 +4,17 @@ Called by the routes in mlrun.py, by the console for `POST /` and, through core.
 models of every form: those of whole requests get the event as it came, all others through the plain lists of mlrun_values.py.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
-from uuid import uuid4
 
 import orjson
 
 from dragoman.core.bodies import BY_NAME, INFER, event, features, reply_of
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.model import EMPTY, InferRequest
+from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Blob, Reply, Rows, Signature, Value
 from dragoman.core.values import jsonable
 from dragoman.dialects import rows
@@ -75,7 +75,7 @@ async def answer(
     id: Value = None,  # noqa: A002 # the name in the event
     path: str = "",
     method: str = "POST",
-    headers: Mapping[str, str] = EMPTY,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     content_type: str = "",
     trigger: str = "http",
     caller: str = "",
@@ -90,7 +90,7 @@ async def answer(
     document = parsed(body) if isinstance(body, bytes) else body
     wanted = _text(document, "operation") or operation or "infer"
     name = model or _text(document, "model")
-    given = document["id"] if "id" in document else id if id is not None else uuid4().hex
+    given = document["id"] if "id" in document else id if id is not None else os.urandom(16).hex()
     url = _text(document, "data_url")
     if url:
         document = {**document, "inputs": await _loaded(url, load)}
@@ -160,12 +160,12 @@ async def _whole(
     given: Value,
     operation: str,
     caller: str,
-    sent: tuple[str, str, Mapping[str, str], str, str],
+    sent: tuple[str, str, Mapping[str, str] | Iterable[tuple[str, str]], str, str],
 ) -> Answered:
     path, method, headers, content_type, trigger = sent
     body = rows.plain(document)
     given = body.get("id", given)
-    row = event(body, id=given, path=path, method=method, headers=headers, content_type=content_type, trigger=trigger)
+    row = event(body, id=given, path=path, method=method, headers=dict(headers), content_type=content_type, trigger=trigger)
     called = given if isinstance(given, str) else ""
     response = await gateway.infer(entry, InferRequest(Rows([row]), operation, id=called, caller=caller, dialect=DIALECT))
     return of_reply(reply_of(response.outputs, entry.name), entry, given, operation)

@@ -15,6 +15,10 @@ from dragoman.core.bodies import listed, plain_outputs, requested
 from dragoman.core.tensors import BYTES, Array, Blob, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value, batch_length
 from dragoman.dialects import rows
 from dragoman.dialects.json import NotJsonError, NumberList, NumbersError, array_of, cells_json, fragment, is_list
+from dragoman.dialects.v2.codec import AS_NUMBERS
+
+_FEW = 8
+"""Rows up to which orjson writes a number or an array for each output faster than texts are put together."""
 
 
 def plain_inputs(inputs: Any, signature: Signature, model: str) -> Tensors | Rows:
@@ -78,8 +82,12 @@ def _written_numbers(outputs: Tensors, signature: Signature, model: str) -> Any:
     if len(outputs.items) == 1:
         only = outputs.items[0]
         return fragment(only.array, only.datatype, nested=True, nonfinite="null")
-    if batch_length(outputs, signature) is None:
+    length = batch_length(outputs, signature)
+    if length is None:
         return plain_outputs(outputs, signature, model)
-    names = [tensor.name for tensor in outputs.items]
-    columns = [[orjson.Fragment(cell) for cell in cells_json(t.array, t.datatype, nonfinite="null")] for t in outputs.items]
-    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    if length <= _FEW and all(tensor.datatype in AS_NUMBERS for tensor in outputs.items):
+        return [{tensor.name: tensor.array[index] for tensor in outputs.items} for index in range(length)]
+    # Text by text: 50,000 objects of two outputs take a third of what dicts of fragments do.
+    form = b",".join(orjson.dumps(t.name).replace(b"%", b"%%") + b":%b" for t in outputs.items)
+    columns = [cells_json(t.array, t.datatype, nonfinite="null") for t in outputs.items]
+    return orjson.Fragment(b"[" + b",".join([b"{" + form % cells + b"}" for cells in zip(*columns, strict=True)]) + b"]")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.core.bodies import plain_outputs, points_of
+from dragoman.core.bodies import features, plain_outputs, points_of
 from dragoman.core.errors import ServingError
 from dragoman.core.model import EMPTY
 from dragoman.core.tensors import BF16, BYTES, Failure, Reply, Rows, Signature, Tensor, Tensors, Value
@@ -96,8 +96,7 @@ def _request(seen: Seen) -> Any:
         request.setdefault("id", event.get("id"))
         return _json(request)
     try:
-        points = points_of(seen.request, seen.signature or Signature())
-        inputs = _json(points if not isinstance(seen.request, Tensors) else _exact(seen.request, points))
+        inputs = _json(_points(seen.request, seen.signature or Signature()))
     except Exception:  # whatever a client sent: the record says how it ended all the same
         inputs = _by_name(seen.request)
     request = {"id": seen.id, "inputs": inputs}
@@ -106,9 +105,14 @@ def _request(seen: Seen) -> Any:
     return request
 
 
-def _exact(tensors: Tensors, points: Value) -> Value:
-    """Data points of tensors; those of BF16 hold bits, which nobody can read."""
-    return _by_name(tensors) if any(tensor.datatype is BF16 for tensor in tensors.items) else points
+def _points(payload: Tensors | Rows, signature: Signature) -> Value:
+    """Lists in the order of the features; of one feature its value, as MLRun's clients write it. BF16 holds bits, which nobody can read."""
+    if isinstance(payload, Tensors) and any(tensor.datatype is BF16 for tensor in payload.items):
+        return _by_name(payload)
+    points, names = points_of(payload, signature), features(signature)
+    if isinstance(payload, Rows) and len(names) == 1:
+        return [row[names[0]] if isinstance(row, dict) and names[0] in row else row for row in payload.items]
+    return points
 
 
 def _is_event(row: Value, signature: Signature | None) -> bool:
@@ -182,6 +186,16 @@ def words(error: BaseException) -> str:
     if isinstance(error, ServingError):
         return error.message
     return "the caller has gone" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
+
+
+def slim(record: Record, size: int) -> dict[str, Any]:
+    """A record, or a batch, without what was asked and answered: for places that would not take its `size`."""
+    left_out = {"left_out": f"{size} bytes"}
+    if "values" not in record:
+        return {name: left_out if name in ("request", "resp") else value for name, value in record.items()}
+    columns = [left_out if name in ("request", "resp") else None for name in record["headers"]]
+    values = [[value if column is None else column for column, value in zip(columns, each, strict=True)] for each in record["values"]]
+    return {**record, "values": values}
 
 
 class Batches:

@@ -28,7 +28,7 @@ _JSONS = ("labels", "request", "resp", "metrics")
 class ParquetFiles:
     """FILE.parquet becomes FILE-WORKER-MILLISECONDS-NUMBER.parquet; each appears whole."""
 
-    def __init__(self, place: Place, wanted: Wanted, policy: FetchPolicy, worker: int) -> None:
+    def __init__(self, place: Place, wanted: Wanted, policy: FetchPolicy, worker: int, environ: Mapping[str, str]) -> None:
         place.check_installed()
         self._path = place.path
         self._stem = f"{place.path.stem}-{worker}-{time.time_ns() // 1_000_000}"

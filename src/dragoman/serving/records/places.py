@@ -13,6 +13,7 @@ from dragoman.serving.webhooks import check_url
 _FORMS = "expected kafka://BROKER[,BROKER]/TOPIC, http://..., https://..., or a file that ends in .jsonl or .parquet"
 _SUFFIXES = (".jsonl", ".parquet")
 _PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
+_BROKERS = re.compile(r"[A-Za-z0-9._,:\[\]-]+")
 MOST_FILES = 1000
 _MB = 1 << 20
 
@@ -56,10 +57,10 @@ def parse(url: str) -> Place:
         check_url(url)
         return Place("http", url, shown(url))
     if parts.scheme == "kafka":
-        topic = parts.path.strip("/")
-        if not parts.netloc or not topic or "/" in topic:
-            raise invalid(f"the address {shown(url)} for tracking records: expected kafka://BROKER[,BROKER]/TOPIC")
-        return Place("kafka", url, shown(url))
+        brokers, topic = parts.netloc.rpartition("@")[2], parts.path.strip("/")
+        if not _BROKERS.fullmatch(brokers) or not topic.isprintable() or not topic or "/" in topic:
+            raise invalid("the address for tracking records: expected kafka://BROKER[,BROKER]/TOPIC")
+        return Place("kafka", url, f"kafka://{brokers}/{topic}"[:300])
     if parts.scheme == "file" or not parts.scheme:
         return _file(url, unquote(parts.path), parts.netloc, parts.query)
     raise invalid(f"the address {shown(url)} for tracking records: {_FORMS}")

@@ -26,15 +26,22 @@ class Wanted:
 class RecordSettings:
     """`url`, `sample` and `batch` are those of the start. Files that a client names lie below `folder`; None: no client can name any.
 
-    Raises INVALID_INPUT for a URL that is none, UNSUPPORTED for one that needs a package that is missing.
+    `check` raises for a place that cannot be had, without looking whether it answers.
     """
 
     def __init__(
-        self, live: LiveSettings | None = None, url: str = "", sample: int = 1, batch: int = 1, folder: Path | None = None
+        self,
+        live: LiveSettings | None = None,
+        url: str = "",
+        sample: int = 1,
+        batch: int = 1,
+        folder: Path | None = None,
+        check: Callable[[Place], None] = Place.check_installed,
     ) -> None:
         self._start: Mapping[str, Any] = {"on": bool(url), "url": url, "sample": sample, "batch": batch}
+        self._check = check
         if url:
-            parse(url).check_installed()
+            check(parse(url))
         self._folder = folder
         self._values = dict(self._start)
         self._wanted = Wanted()
@@ -91,13 +98,15 @@ class RecordSettings:
 
     def _admitted(self, url: str) -> str:
         """The address that a client means: the plain name of a file is one in the server's own folder."""
+        if self._start["url"] and url == parse(self._start["url"]).shown:
+            return str(self._start["url"])
         name = url.partition("?")[0]
         if self._folder is not None and name and not {"/", ":", "\\", "%"} & set(name):
             url = self._folder.absolute().as_uri() + "/" + url
         elif parse(url).kind in ("jsonl", "parquet"):
             text = "while the server runs, records are written to files in its own folder only: give a plain name such as records.jsonl"
             raise ServingError(Kind.FORBIDDEN, text, what="url")
-        parse(url).check_installed()
+        self._check(parse(url))
         return url
 
     def _apply(self, section: Section) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.core.model import EMPTY
 from dragoman.core.plugins import find
 from dragoman.serving.fetch import FetchPolicy, post
 from dragoman.serving.fetch_policy import plain_host
 from dragoman.serving.records import Record, Sink
-from dragoman.serving.records.places import Place
+from dragoman.serving.records.places import Place, parse
 from dragoman.serving.records.settings import Wanted
 
 _TIMEOUT_S = 15.0
@@ -26,11 +27,17 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) |
 
 
 class Sinks:
-    """Opens places. `worker` makes files of workers differ; `policy` says which hosts may be called that clients name."""
+    """Opens places. `worker` makes files of workers differ; `environ` has passwords; `policy` says which hosts may be called that clients name."""
 
-    def __init__(self, policy: FetchPolicy, worker: int = 0) -> None:
+    def __init__(self, policy: FetchPolicy, worker: int = 0, environ: Mapping[str, str] = EMPTY) -> None:
         self._policy = replace(policy, timeout_s=min(policy.timeout_s, _TIMEOUT_S))
         self._worker = worker
+        self._environ = environ
+
+    def check(self, place: Place) -> None:
+        """Raise for a place that cannot be had: a package or a password is missing, an option is wrong. Connects to nothing."""
+        place.check_installed()
+        self(place, Wanted(place))
 
     def __call__(self, place: Place, wanted: Wanted) -> Sink:
         """Raises ServingError for a place that cannot be had."""
@@ -39,8 +46,13 @@ class Sinks:
         policy = opened(self._policy, place.url) if wanted.trusted else self._policy
         if place.kind == "http":
             return Web(place, policy)
-        found: Sink = find("record_sinks", place.kind)(place, wanted, policy, self._worker)
+        found: Sink = find("record_sinks", place.kind)(place, wanted, policy, self._worker, self._environ)
         return found
+
+
+def check_place(url: str, environ: Mapping[str, str]) -> None:
+    """Raise INVALID_INPUT or UNSUPPORTED for an address where records cannot go."""
+    Sinks(FetchPolicy(), environ=environ).check(parse(url))
 
 
 def own_path(path: Path, worker: int) -> Path:

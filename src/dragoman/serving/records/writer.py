@@ -69,11 +69,12 @@ class Writer:
         self._flushed_s = clock()
         self._task: asyncio.Task[None] | None = None
         self._sink: Sink | None = None
-        self._wanted = Wanted()
+        self._wanted = self._latest = Wanted()
         self._losing = 0
         """Records dropped since the last that arrived."""
         self.dropped = 0
         self.sent = 0
+        settings.on_change(self._noted)
 
     def put(self, seen: Seen) -> bool:
         """Queue one; False when there is no room, and it is counted as dropped."""
@@ -87,7 +88,6 @@ class Writer:
         return True
 
     def start(self) -> None:
-        self._settings.on_change(self._bell.set)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self, timeout_s: float) -> None:
@@ -102,6 +102,13 @@ class Writer:
         self._waiting.clear()
         if self._losing:
             log.warning("%d tracking records were dropped", self._losing)
+
+    def _noted(self) -> None:
+        """Settings have changed. Where records went last is where those go that were seen before tracking was turned off."""
+        wanted = self._settings.wanted()
+        if wanted.place is not None:
+            self._latest = wanted
+        self._bell.set()
 
     # --- the task ---
 
@@ -118,7 +125,9 @@ class Writer:
         if not self._waiting:
             await self._idle()
         taken, wanted = self._take(), self._settings.wanted()
-        if wanted != self._wanted and (wanted.place is not None or not taken):
+        if taken and wanted.place is None:
+            wanted = self._latest  # it was turned off after they were seen
+        if wanted != self._wanted:
             await self._switch(wanted)
         if taken:
             records = await self._made(taken)

@@ -1,0 +1,1 @@
+"""Tracking records: what is recorded, how it is queued, where it goes."""
