@@ -15,7 +15,7 @@ from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
 from dragoman.dialects.v2.assembly import find, infer
 from dragoman.dialects.v2.binary import LENGTH_HEADER
-from dragoman.dialects.v2.mlrun import MLRun
+from dragoman.dialects.v2.mlrun import VOTES, MLRun
 from dragoman.dialects.v2.routes import Endpoint, Table
 
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy", *admin.EXTENSIONS)
@@ -46,7 +46,7 @@ class V2:
             Endpoint("GET", "health/ready", self._ready, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]", self._model_metadata, Access.PUBLIC),
             Endpoint("GET", "models/{}[/versions/{}]/ready", self._model_ready, Access.PUBLIC),
-            *(Endpoint(method, "models/{}[/versions/{}]", self._model, Access.INFER) for method in ("POST", "PUT")),
+            *(Endpoint(method, "models/{}[/versions/{}]", self._infer, Access.INFER) for method in ("POST", "PUT")),
             Endpoint("POST", "models/{}[/versions/{}]/infer", self._infer, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate", self._generate, Access.INFER),
             Endpoint("POST", "models/{}[/versions/{}]/generate_stream", self._generate_stream, Access.INFER),
@@ -58,7 +58,16 @@ class V2:
         segments = _segments(request)
         if len(segments) == 5 and segments[4] == "infer" and request.method == "POST" and segments[2] == "models" and segments[3]:
             return Route(self._infer, Access.INFER, (segments[3],))
-        return self._table.match(request, _below(segments))
+        below = _below(segments)
+        if (
+            len(below) == 2
+            and below[1] in VOTES
+            and below[0] == "models"
+            and request.method == "POST"
+            and not self._gateway.statuses(below[1])
+        ):
+            return Route(self._mlrun.vote, Access.INFER, (below[1],))
+        return self._table.match(request, below)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         return refusal(error, self._table.methods(_below(_segments(request))) if error.what == "method" else ())
@@ -94,13 +103,6 @@ class V2:
         response = await infer(self._gateway, entry, asked)
         answer = codec.encode(entry, asked, response, plan)
         return answer if accept is None else await _compressed(answer, accept)
-
-    async def _model(self, request: Request, model: str, version: str = "") -> Answer:
-        """A model without an operation is asked for infer; the operation of a voting ensemble may stand without its name (M31)."""
-        name = "" if version else mlrun.ensemble_for(self._gateway, model)
-        if name and model != "infer":
-            return await self._mlrun.operate(request, name, model)
-        return await self._infer(request, name or model, version)
 
     async def _generate(self, request: Request, model: str, version: str = "") -> Answer:
         _refuse_encoding(request)

@@ -233,17 +233,6 @@ class Router:
         return self._hooks.servable.pending() if self._hooks is not None else 0
 
 
-def voting_ensemble(gateway: Gateway) -> tuple[str, Mapping[str, float]]:
-    """Name and weights of the model that answers where only an operation is named (`POST /v2/models/infer`): the first VotingEnsemble of the
-    command line; ("", {}) where there is none."""
-    table = gateway.table()
-    for name in gateway.named:
-        entry = table.get((name, ""))
-        if entry is not None and isinstance(entry.servable, Router) and entry.servable.kind == VOTING:
-            return name, entry.servable.weights
-    return "", EMPTY
-
-
 def members_of(spec: ModelSpec) -> tuple[Member, ...]:
     return tuple(Member(f"{s.model}:{s.version}" if s.version else s.model, s.model, s.version) for s in spec.steps)
 
