@@ -4,7 +4,6 @@ The routing itself is the server's (serving/routers/router.py); here lives the u
 order; `operations` has only those that the class, or a base of it that is not MLRun's, defines.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from dragoman.core.errors import Kind, invalid
 from dragoman.core.model import Call, ModelSpec
 from dragoman.core.tensors import Form, Reply, Rows, Signature, Value
+from dragoman.runtimes.python_mlrun import context_of
 from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, failure, finished, opened
 from dragoman.runtimes.python_parts import closed, guarded
 
@@ -60,9 +60,12 @@ class RouterHooks:
             {"predict", *(operation for operation, hooks in _OPERATIONS.items() if not self._own.isdisjoint(hooks))}
         )
         members = spec.arguments[MEMBERS]
-        context = importlib.import_module("mlrun.serving.server").GraphContext()
-        context.is_mock = True  # the original then asks no database
-        given: Any = {"context": context, "name": spec.name, "routes": dict.fromkeys(members), **spec.arguments.get("class_args", {})}
+        given: Any = {
+            "context": context_of({}),
+            "name": spec.name,
+            "routes": dict.fromkeys(members),
+            **spec.arguments.get("class_args", {}),
+        }
         self._instance: Any = kind(**given)
         self._calls = Calls()
         if _is_users(kind, "post_init"):

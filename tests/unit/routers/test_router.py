@@ -208,6 +208,18 @@ def test_a_bare_answer_of_a_bare_point() -> None:
     run(test)
 
 
+def test_arrays_are_answers_as_lists_are() -> None:
+    """What NumPy made of a list in a model's process."""
+
+    async def test() -> None:
+        gateway = gateway_of(
+            Whole("one", np.array([1, 2])), Whole("two", {"prediction": np.array([1, 3])}), Whole("three", np.array([0, 3]))
+        )
+        assert (await answer(router(gateway, VOTING, "one", "two", "three")))["outputs"] == [1, 3]
+
+    run(test)
+
+
 def test_different_lengths_are_a_failure() -> None:
     """Nobody's predictions are cut or made up."""
 

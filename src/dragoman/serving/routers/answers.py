@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Value
+from dragoman.core.values import jsonable
 from dragoman.serving.routers.options import Options
 from dragoman.serving.routers.voting import averaged, normalised, numbers
 
@@ -25,7 +26,7 @@ def columns(results: Mapping[str, Value], column: str) -> tuple[dict[str, list[V
     Of an object, or of rows that are objects, those under `column`, or of the only key. Raises MODEL_FAILED for an object with other keys, and
     for answers of different lengths.
     """
-    found: dict[str, Value] = {member: _predictions(outputs_of(body), column, member) for member, body in results.items()}
+    found: dict[str, Value] = {member: _predictions(jsonable(outputs_of(body)), column, member) for member, body in results.items()}
     bare = not any(isinstance(each, list) for each in found.values())
     made = {member: each if isinstance(each, list) else [each] for member, each in found.items()}
     if len({len(each) for each in made.values()}) > 1:

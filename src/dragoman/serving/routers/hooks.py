@@ -10,6 +10,7 @@ from typing import Any
 from dragoman.core.bodies import reply_of
 from dragoman.core.model import InferRequest, ModelSpec, Servable
 from dragoman.core.tensors import Reply, Rows, Value
+from dragoman.core.values import jsonable
 from dragoman.serving.python_models import ENGINE
 from dragoman.serving.python_models import RUNTIME as PYTHON
 
@@ -19,9 +20,9 @@ Open = Callable[[ModelSpec], Awaitable[Servable]]
 class Hooks:
     """`kind` is that of the class, `options` are the arguments that its object has."""
 
-    def __init__(self, servable: Servable, name: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, servable: Servable, name: str, kind: str, options: Mapping[str, Any]) -> None:
         self.servable = servable
-        self.kind = servable.platform
+        self.kind = kind
         self.options = options
         self._name = name
 
@@ -32,7 +33,7 @@ class Hooks:
         servable = await opener(replace(spec, runtime=PYTHON, engine=spec.engine or ENGINE, steps=(), arguments=arguments))
         try:
             response = await servable.infer(InferRequest(Rows([{}])))
-            return cls(servable, spec.name, reply_of(response.outputs, spec.name).body)
+            return cls(servable, spec.name, servable.platform, reply_of(response.outputs, spec.name).body)
         except BaseException:
             await servable.close()
             raise
@@ -54,10 +55,12 @@ class Hooks:
         return await self._asked("after", {**event, "body": body, "operation": request.operation}, request)
 
     async def merged(self, body: dict[str, Value], results: Mapping[str, Value], request: InferRequest) -> Value:
+        """What merger makes of the bodies of the members' answers, over this body."""
         return (await self._asked("merger", {"body": body, "results": dict(results)}, request)).body
 
     async def voted(self, predictions: list[list[Value]], weights: Sequence[float], request: InferRequest) -> Value:
-        return (await self._asked("logic", {"predictions": predictions, "weights": list(weights)}, request)).body
+        """What logic decides, of JSON types."""
+        return jsonable((await self._asked("logic", {"predictions": predictions, "weights": list(weights)}, request)).body)
 
     async def _asked(self, operation: str, row: Value, request: InferRequest) -> Reply:
         part = InferRequest(
