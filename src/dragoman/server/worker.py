@@ -107,7 +107,7 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
+        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file, timeout_s=settings.fetch_timeout)
         self._records = Records(settings, live, fetching, self.meters.tally, index)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs, self._records.recorder)
         self.gateway.starting = True
@@ -195,7 +195,7 @@ class Worker:
             load=lambda url: inputs_at(url, fetching),
         )
         self.telemetry = Telemetry(
-            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
         )
         self.services = Services(
             gateway=self.gateway,
