@@ -119,6 +119,8 @@ LATE = {
         "fsspec": "an extra, for files in other places",
         "pandas": "only models that read tables of files have it",
     },
+    "streams/kafka.py": {"aiokafka": "an extra"},
+    "streams/kafka_client.py": {"aiokafka": "an extra"},
     "streams/mqtt.py": {"aiomqtt": "an extra", "dragoman.streams.mqtt_session": "the same"},
     "streams/mqtt_session.py": {"aiomqtt": "imported by mqtt.py when a stream over MQTT is opened", "paho": "comes with it"},
     "streams/kinesis.py": {"aiobotocore": "an extra; a second to import", "dragoman.streams.kinesis_client": "the same"},
@@ -145,6 +147,7 @@ FRAMEWORKS = (
     "google.protobuf",
     "pandas",
     "tensorflow",
+    "aiokafka",
 )
 DATABASES = ("sqlalchemy", "alembic")
 CLIENTS = ("httpx", "httpcore", "tritonclient", "requests", "grpc")

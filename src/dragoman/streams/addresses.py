@@ -139,7 +139,9 @@ def parse_stream(url: str) -> StreamAddress:
         raise invalid(f"'order' of the stream {where[:200]} must be one of {', '.join(_ORDERS)}, not '{order[:50]}'")
     if common.get("group") == "":
         raise invalid(f"the group of the stream {where[:200]} must not be empty")
-    return StreamAddress(kind, found["scheme"], hosts, source, in_flight=in_flight, user=user, password=password, options=options, **common)
+    return StreamAddress(
+        kind, found["scheme"], hosts, source, in_flight=in_flight, order=order, user=user, password=password, options=options, **common
+    )
 
 
 def check_streams(urls: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ class Served(Site):
 
     def __init__(self, servable: FakeServable | None = None, **options: Any) -> None:
         super().__init__(**options)
-        servable = servable or FakeServable(ModelSpec("m", "1", runtime="toy"))
+        servable = servable or FakeServable(ModelSpec("m", "1", runtime="toy", named_version=True))
         self.servable = servable
         self.entry = Entry(servable.spec, servable)
         self.gateway = Gateway(Meters(), recorder=self.recorder)

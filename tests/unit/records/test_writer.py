@@ -67,7 +67,7 @@ def test_a_batch_has_headers_and_values() -> None:
         (batch,) = site.records
         assert batch["headers"] == list(HEADERS)
         assert [row[0]["id"] for row in batch["values"]] == ["0", "1", "2"]
-        assert batch["values"][0][1:] == ["predict", {"id": "0", "model_name": "m", "outputs": [0], "model_version": "1"}, STAMP, 0, None]
+        assert batch["values"][0][1:] == ["predict", {"id": "0", "model_name": "m", "outputs": [0]}, STAMP, 0, None]
         assert (batch["model"], batch["version"], batch["worker"], batch["class"]) == ("m", "1", "3", "toy")
         assert not set(HEADERS) & batch.keys()
         assert site.sent() == 3

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.streams.addresses import IN_FLIGHT, parse_stream, shown
+from dragoman.streams.addresses import IN_FLIGHT, check_streams, parse_stream, shown
 
 
 def refused(url: str) -> str:
@@ -136,3 +136,16 @@ def test_names_tell_streams_apart() -> None:
 def test_no_text_breaks_the_parser(text: str, scheme: str) -> None:
     """Whatever it is, it is an address or INVALID_INPUT."""
     assert outcome(scheme + text)
+
+
+def test_orders() -> None:
+    """What is answered one after the other is one of three."""
+    assert [parse_stream(f"kafka://a/in{query}").order for query in ("", "?order=lane", "?order=none")] == ["key", "lane", "none"]
+    assert "one of key, lane, none" in refused("kafka://a/in?order=any")
+
+
+def test_a_stream_is_named_once() -> None:
+    """Two of one address in one server would only share its messages out."""
+    check_streams(["kafka://a/in?out=x", "kafka://a/in?out=y"])
+    with pytest.raises(ServingError, match="named twice"):
+        check_streams(["kafka://u:hidden@a/in", "kafka://u:other@a/in"])

@@ -42,6 +42,8 @@ class Seen:
     microsec: int = 0
     error: str = ""
     size: int = 0
+    named_version: bool = False
+    """Whether somebody gave the version; answers in MLRun's form have it only then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ def _response(seen: Seen) -> Any:
     if isinstance(answer, Rows) and len(answer.items) == 1 and isinstance(answer.items[0], Reply):
         return _json(answer.items[0].body)
     outputs = [_outputs(part, seen) for part in answer] if isinstance(answer, list) else _outputs(answer, seen) if answer else None
-    return {"id": seen.id, "model_name": seen.model, "outputs": outputs, "model_version": seen.version}
+    response = {"id": seen.id, "model_name": seen.model, "outputs": outputs}
+    return {**response, "model_version": seen.version} if seen.named_version else response
 
 
 def _outputs(answer: Tensors | Rows, seen: Seen) -> Any:

@@ -55,6 +55,7 @@ class Recorder:
             request.parameters,
             time.time(),
             payload,
+            named_version=spec.named_version,
         )
         return Recording(self._put, seen, turn)
 
