@@ -100,7 +100,7 @@ class Mqtt:
         await connector.close()
 
     def address(self, options: str = "") -> StreamAddress:
-        return parse_stream(f"mqtt://{self.broker.address}/{self.source}?out={self.out}&group={self.group}&ordered=true{options}")
+        return parse_stream(f"mqtt://{self.broker.address}/{self.source}?out={self.out}&group={self.group}&order=lane{options}")
 
     def connector(self, address: StreamAddress) -> Connector:
         made: Connector = find("connectors", "mqtt")(address, Surroundings(self.group))
