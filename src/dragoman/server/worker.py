@@ -59,7 +59,6 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
-from dragoman.serving.routers.configured import Routers
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.tracking import Tracking
@@ -129,7 +128,7 @@ class Worker:
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
         listed = read_models(settings.model_config_file) if settings.model_config_file else ()
         self.repository = Repository(
-            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=Routers(settings.router)
+            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=settings.router
         )
         self.reloading = Reloading(
             self.registry,

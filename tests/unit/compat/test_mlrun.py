@@ -367,7 +367,7 @@ def test_routers_are_names_to_subclass() -> None:
 
 
 def test_routers_that_merge_and_vote() -> None:
-    """A merger of dicts; a vote that is the server's unless a subclass has its own."""
+    """A merger of dicts; a vote that a subclass may build upon, its type decided by the first predictions where nobody says it."""
     parallel = ParallelRun(extend_event=True, executor_type="array")
     assert (parallel.name, parallel.extend_event, parallel.executor_type) == ("ParallelRun", True, "array")
     assert parallel.merger({"a": 1}, {"m": {"b": 2}, "n": {"b": 3}}) == {"a": 1, "b": 3}
@@ -375,8 +375,11 @@ def test_routers_that_merge_and_vote() -> None:
     assert (voting.name, voting.vote_type, voting.weights, voting.prediction_col_name) == (
         "VotingEnsemble", "regression", {"m": 1.0}, "prediction"
     )  # fmt: skip
-    with pytest.raises(NotImplementedError):
-        voting.logic([[1]], [1.0])
+    assert voting.logic([[1, 3]], [0.25, 0.75]) == [2.5]
+    undecided = VotingEnsemble()
+    assert undecided.logic([[1, 0, 0], [2, 2.0, 1], [5, 4, 3]], [0.5, 0.25, 0.25]) == [0, 2, 5]
+    assert undecided.vote_type == "classification"
+    assert VotingEnsemble().logic([[1.5, 2.5]], [0.5, 0.5]) == [2.0]
 
 
 @pytest.mark.parametrize("kind", [EnrichmentModelRouter, EnrichmentVotingEnsemble])

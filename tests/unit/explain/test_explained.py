@@ -300,7 +300,7 @@ def test_limits(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         inner = Inner(linear)
-        servable = await explained(spec_of(tmp_path), inner)
+        servable = await explained(spec_of(tmp_path, batch=BatchPolicy(max_queue=32)), inner)
         with pytest.raises(ServingError, match="at most 83333 are accepted") as caught:
             await ask(servable, Tensors([Tensor("X", FP32, np.zeros((90_000, 3), "f4"))]))
         assert caught.value.kind is Kind.TOO_LARGE
