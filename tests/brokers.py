@@ -243,6 +243,14 @@ class Listener:
     def next(self, deadline_s: float = DEADLINE_S) -> Record:
         return self._messages.get(timeout=deadline_s)
 
+    def there(self) -> list[Record]:
+        """What has come since the last look."""
+        found: list[Record] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._messages.get_nowait())
+        return found
+
     def take(self, count: int) -> list[Record]:
         return [self.next() for _ in range(count)]
 

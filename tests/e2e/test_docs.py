@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers import kafka
 from tests.clients import python_of
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
@@ -24,6 +25,7 @@ GRADIENT = "docs/dialects/gradient.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
 MLRUN = "docs/dialects/mlrun.md"
+STREAMS = "docs/streams.md"
 _COMPAT = ROOT / "src" / "dragoman" / "compat"
 PATH_OF_PROGRAMS = os.pathsep.join(map(str, (ROOT / "src", _COMPAT, _COMPAT / "absent")))
 """The pages about Tungsten and MLRun say how a program finds `tungstenkit` and `mlrun`."""
@@ -36,6 +38,8 @@ _CLIENT = re.compile(r"^(?:import|from) (mlflow|submarine)\b", re.MULTILINE)
 """What has a virtualenv of its own in the tests; MLflow's finds the server by a variable, as that page says."""
 _SERVER = re.compile(r"\b(?:127\.0\.0\.1|localhost):3000\b")
 _RPC = re.compile(r"\blocalhost:8001\b")
+_BROKER = "localhost:9092"
+"""Of Kafka."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,12 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
             (file,) = python_models(page, tmp_path_factory.mktemp("mlrun"))
             path = json.dumps({"model_path": str(Path(file).with_name("iris"))})
             return [f"iris={file}:Iris", f"flag:v1={file}:Flag", "--class-args", f"iris={path}", "--class-args", 'flag:v1={"level": 3}']
+        if page == STREAMS:
+            broker = kafka()
+            broker.topic(name="flowers")
+            broker.topic(name="predictions")
+            iris = build.iris(tmp_path_factory.mktemp("streams") / "iris.onnx")
+            return [f"iris={iris}", "--stream", f"kafka://{broker.address}/flowers?out=predictions&group=dragoman&model=iris"]
         if page in OWN_MODELS:
             return python_models(page, tmp_path_factory.mktemp("python"))
         if page == SUBMARINE:
@@ -126,7 +136,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING, SUBMARINE, GRADIENT, *OWN_MODELS) else ""
+            key = page if page in (OIP, TFSERVING, SUBMARINE, GRADIENT, STREAMS, *OWN_MODELS) else ""
             if key not in started:
                 started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]
@@ -143,6 +153,8 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     text = _SERVER.sub(server.address, block.text)
     if _RPC.search(text):
         text = _RPC.sub(server.grpc, text)
+    if block.page == STREAMS:
+        text = text.replace(_BROKER, kafka().address)
     client = _CLIENT.search(text) if block.language == "python" else None
     python = str(python_of(client[1])) if client is not None else "python"
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]

@@ -11,17 +11,28 @@ import pytest
 from tests.e2e.running import Running, serving
 from tests.models import build
 
+SCORE = """
+import dragoman
+
+@dragoman.batched
+def predict(n: list[float], kind: list[str]) -> list[float]:
+    return [10 * each + (4 if what == "b" else 0) for each, what in zip(n, kind)]
+"""
 POINT = [5.1, 3.5, 1.4, 0.2]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Two models of one file: one that is explained and one that is not."""
+    """Two models of one file, one that is explained and one that is not; and one of Python code, in a process of its own."""
     folder = tmp_path_factory.mktemp("explained")
     model = build.iris(folder / "iris.onnx")
     table = folder / "usual.csv"
     table.write_text("sl,sw,pl,pw\n5,3.4,1.5,0.2\n6,2.8,4.3,1.3\n6.6,3,5.6,2\n")
-    with serving(folder / "data", f"iris={model}", f"plain={model}", "--explain", f"iris=auto:background={table}") as running:
+    code = folder / "score.py"
+    code.write_text(SCORE)
+    (folder / "score.background.json").write_text('[{"n": 1, "kind": "a"}, {"n": 3, "kind": "b"}]')
+    explained = ["--explain", f"iris=auto:background={table}", "--explain", "score=exact"]
+    with serving(folder / "data", f"iris={model}", f"plain={model}", f"score={code}", *explained) as running:
         yield running
 
 
@@ -44,6 +55,18 @@ def test_explanations(server: Running) -> None:
     assert int(np.argmax(second["prediction"])) == 2
 
 
+def test_a_model_of_rows(server: Running) -> None:
+    """Numbers and texts by name or in their order, many at once; one that does not fit fails the call."""
+    points = [{"n": 2 + index, "kind": "b"} for index in range(100)]
+    answer = explain(server, "score", {"inputs": points})
+    assert answer.status_code == 200, answer.text
+    outputs = answer.json()["outputs"]
+    assert [each["values"] for each in outputs] == [[10.0 * index, 2.0] for index in range(100)]
+    assert {each["base_values"] for each in outputs} == {22.0}
+    assert explain(server, "score", {"inputs": [2, "a"]}).json()["outputs"][0]["prediction"] == 20.0
+    assert explain(server, "score", {"inputs": [{"n": 1, "kind": "a"}, {"n": "x", "kind": "a"}]}).status_code == 400
+
+
 def test_one_flat_data_point(server: Running) -> None:
     """As infer takes it."""
     assert len(explain(server, "iris", {"inputs": POINT}).json()["outputs"]) == 1
@@ -62,7 +85,7 @@ def test_a_model_without(server: Running) -> None:
     """501, naming the extra and the setting."""
     answer = explain(server, "plain", {"inputs": [POINT]})
     assert answer.status_code == 501
-    assert "--explain plain=METHOD" in answer.json()["error"]
+    assert "start with --explain plain=METHOD" in answer.json()["error"]
     assert "pip install 'dragoman[explain]'" in answer.json()["error"]
 
 

@@ -56,9 +56,11 @@ def test_a_model_path_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_model_path_elsewhere(tmp_path: Path) -> None:
-    """The server fetches it, with all that it has for that; a server that fetches nothing says so."""
+    """The server fetches it, with all that it has for that, but for a specification; a server that fetches nothing says so."""
     arguments = parse(['m={"model_path": "s3://bucket/model.pkl"}'])
     spec = applied(ModelSpec("m"), arguments, lambda uri: tmp_path / uri.rpartition("/")[2])
     assert spec.arguments["class_args"] == {"model_path": str(tmp_path / "model.pkl")}
+    whole = applied(ModelSpec("m"), parse(['m={"model_path": "s3://bucket/model_spec.yaml"}']), nothing_fetched)
+    assert whole.arguments["class_args"] == {"model_path": "s3://bucket/model_spec.yaml"}
     with pytest.raises(ServingError, match="s3://bucket"):
         applied(ModelSpec("m"), arguments, nothing_fetched)

@@ -336,6 +336,8 @@ def test_the_document_describes_what_is_served() -> None:
     site.serve("text", "v2")
     paths = document(site)["paths"]
     assert {p for p in paths if p.startswith("/v")} == {
+        "/v2/health",
+        "/v2/models/",
         "/v2/models/a%20b/versions/1/infer",
         *(f"/v1/models/a%20b/versions/1:{verb}" for verb in ("predict", "classify", "regress")),
         "/v2/models/text/versions/v2/infer",
@@ -343,7 +345,7 @@ def test_the_document_describes_what_is_served() -> None:
     assert {"/models/a%20b:1/predict", "/models/text:v2", "/predictions", "/predict", "/predictions/{id}"} <= paths.keys()
     body = paths["/v2/models/a%20b/versions/1/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"]["inputs"][0]["name"] == "X"
-    tensor = body["schema"]["properties"]["inputs"]["items"]
+    tensor = body["schema"]["anyOf"][0]["properties"]["inputs"]["items"]
     assert tensor["properties"]["name"]["const"] == "X"
     examples = paths["/v1/models/a%20b/versions/1:classify"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     taken = jsonschema_rs.validator_for(examples)

@@ -274,6 +274,12 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["batch_sizes"] = st.just(())
         elif spec.name == "class_args":
             drawn["class_args"] = st.lists(st.sampled_from(['m={"k": [1, "\\n"]}', "m:v1={}"]), max_size=1).map(tuple)
+        elif spec.name == "explain":
+            drawn["explain"] = st.lists(st.sampled_from(["m=auto", "n=exact:rows=5:background=/a b.csv"]), max_size=2, unique=True).map(
+                tuple
+            )
+        elif spec.name == "stream":
+            drawn["stream"] = st.lists(st.sampled_from(["kafka://b:9092/in?out=o&group=g", "mqtt://b/in?out=o"]), max_size=1).map(tuple)
         elif spec.name == "router":
             drawn["router"] = st.lists(st.sampled_from(["v=VotingEnsemble:a,b", "p=ParallelRun:a"]), max_size=2).map(tuple)
         elif spec.name == "option":
@@ -347,6 +353,12 @@ def test_public_addresses(url: str) -> None:
 def test_what_is_no_public_address(url: str) -> None:
     """Is refused when the server starts, not when the first client has a URL that leads nowhere."""
     assert "--public-url is" in refused({"public_url": url})
+
+
+@pytest.mark.parametrize("entry", ["m", "m=lime", "m=auto:rows=0"])
+def test_what_is_no_explainer(entry: str) -> None:
+    """Is refused when the settings are read."""
+    assert refused({"explain": [entry]}).startswith(f"--explain: {entry!r}: ")
 
 
 @pytest.mark.parametrize("url", ["dragoman.db", "sqlite:///", "mysql://u:s3cret@h/d", "postgresql://u:s3/cret@h/d"])

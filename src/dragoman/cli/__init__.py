@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, tracking, tungsten
+from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, streams, tracking, tungsten
 from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     registry.add_to(commands)
     deployments.add_to(commands)
     predict.add_to(commands)
+    streams.add_to(commands)
     keys.add_to(commands)
     tracking.add_to(commands)
     env.add_to(commands)

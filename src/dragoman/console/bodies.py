@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dragoman.core.bodies import BY_NAME, INFER
 from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP16, UINT16, Datatype, Signature, TensorSpec
 
 Schema = dict[str, Any]
@@ -67,6 +68,36 @@ def v2_answer() -> Schema:
             "parameters": {"type": "object"},
             "outputs": {"type": "array", "items": tensor},
         },
+    }
+
+
+def mlrun_request(operation: str = "infer") -> Schema:
+    """MLRun's plain form: what a data point looks like is the model's business. The operations that name features take one object, too."""
+    named = operation in BY_NAME
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {},
+            "inputs": {
+                "type": ["array", "object"] if named else "array",
+                "description": "data points: lists of values, or objects by feature",
+            },
+            "parameters": {"type": ["object", "null"]},
+            "outputs": {},
+        },
+    }
+
+
+def mlrun_answer(operation: str = "infer") -> Schema:
+    """Its answer. An operation of the model's own answers whatever it likes."""
+    if operation not in INFER and operation != "explain":
+        return {}
+    text: Schema = {"type": "string"}
+    return {
+        "type": "object",
+        "required": ["id", "model_name", "outputs"],
+        "properties": {"id": {}, "model_name": text, "outputs": {}, "timestamp": text, "model_version": text},
     }
 
 

@@ -25,6 +25,8 @@ def document(services: Services) -> dict[str, Any]:
             **_get("model", "One model: versions, labels, signatures and an example input.", "Model"),
             "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
         },
+        "/v2/health": _get("health", "The server itself, whatever its models do (MLRun).", "Any"),
+        "/v2/models/": _get("served", "The names of all models that answer (MLRun).", "Any"),
         "/dragoman/v1/openapi.json": _get("openapi", "This document, also at /openapi.json.", "Any"),
     }
     try:
@@ -65,9 +67,15 @@ def _inference(entry: Entry) -> dict[str, Any]:
     name, where = entry.name, f"{quote(entry.name, safe='')}/versions/{quote(entry.version, safe='')}"
     summary = f"Call model '{name}' version {entry.version}"
     example = v2_inputs(signature)
-    v2_content = {"schema": bodies.v2_request(signature), **({"example": {"inputs": example}} if example else {})}
-    v2_answers = {"application/json": {"schema": bodies.v2_answer()}, "application/octet-stream": {}}
-    routes = {f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol).", v2_content, v2_answers)}
+    v2_schema = {"anyOf": [bodies.v2_request(signature), bodies.mlrun_request()]}
+    v2_content = {"schema": v2_schema, **({"example": {"inputs": example}} if example else {})}
+    v2_answers = {"application/json": {"schema": {"anyOf": [bodies.v2_answer(), bodies.mlrun_answer()]}}, "application/octet-stream": {}}
+    routes = {f"/v2/models/{where}/infer": _post(f"{summary} (Open Inference Protocol, or MLRun's plain lists).", v2_content, v2_answers)}
+    if signature.whole:
+        for operation in sorted(entry.servable.operations - {"infer"}):
+            answers = {"application/json": {"schema": bodies.mlrun_answer(operation)}}
+            text = f"{summary}: {operation} (MLRun)."
+            routes[f"/v2/models/{where}/{quote(operation, safe='')}"] = _post(text, {"schema": bodies.mlrun_request(operation)}, answers)
     tfs_request = bodies.tfs_request(signature)
     if tfs_request is not None and entry.version.isdigit():  # TensorFlow Serving knows no other versions
         rows = instances(signature)

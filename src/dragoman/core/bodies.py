@@ -189,10 +189,15 @@ def points_of(inputs: Tensors | Rows, signature: Signature) -> list[Value]:
 
 
 def named_point(point: Value, signature: Signature) -> Value:
-    """A data point of a model of whole requests that is a list of its several features, as the object by name; anything else as it is."""
-    if not signature.whole or type(point) is not list:
+    """A data point of a model of whole requests as a row by its schema: a list of its several features as the object by name, and where there
+    is no schema an object as the only field. Anything else as it is."""
+    if not signature.whole:
         return point
     names = features(signature)
+    if type(point) is dict and not names and signature.inputs and signature.inputs[0].name not in point:
+        return {signature.inputs[0].name: point}
+    if type(point) is not list:
+        return point
     return dict(zip(names, point, strict=True)) if len(names) > 1 and len(point) == len(names) else point
 
 

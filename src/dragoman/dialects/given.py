@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dragoman.core.bodies import named_point
+from dragoman.core.bodies import features, named_point
 from dragoman.core.checks import fits
 from dragoman.core.columns import WrongColumnError, column
 from dragoman.core.errors import ServingError, invalid
@@ -236,6 +236,8 @@ def _table_rows(table: Table, signature: Signature, required: Sequence[str], mod
     properties: JsonSchema = row_schema(signature).get("properties", {})
     if table.names is None and signature.whole and len(properties) == table.width > 1:
         return [named_point(row, signature) for row in plain(table.rows())]
+    if table.names is not None and signature.whole and not features(signature) and not set(required) & set(table.names):
+        return [{required[0]: list(row.values())} for row in table.records()]
     if table.names is None:
         only = _only(properties, required, model)
         rows = plain(table.rows())

@@ -20,6 +20,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Model, ModelSpec
 from dragoman.runtimes.options import Options
 from dragoman.runtimes.python_mlrun import is_mlrun, load_mlrun
+from dragoman.runtimes.python_mlrun_router import MEMBERS, load_router
 from dragoman.runtimes.python_plain import load_plain
 from dragoman.runtimes.python_tungsten import is_tungsten, load_tungsten
 
@@ -46,7 +47,9 @@ def load(spec: ModelSpec) -> Model:
     size = options.integer("batch_size", low=1, high=1 << 20)
     path, name = module_file(spec, options.text("module", "model_module"))
     module = imported(spec, path, name)
-    if is_mlrun(module, wanted):
+    if MEMBERS in spec.arguments:
+        model: Model = run(lambda: load_router(spec, module, path.name, wanted), spec, "could not be loaded")
+    elif is_mlrun(module, wanted):
         model = run(lambda: load_mlrun(spec, module, path.name, wanted), spec, "could not be loaded")
     elif is_tungsten(module):
         model = run(lambda: load_tungsten(spec, module, wanted, size), spec, "could not be set up")

@@ -57,8 +57,7 @@ class MlrunModel:
         self._input_path = arguments.get("input_path") or ""
         self._result_path = arguments.get("result_path") or ""
         options = {name: value for name, value in spec.arguments.items() if name not in _OURS}
-        context = importlib.import_module("mlrun.serving.server").GraphContext()
-        self._context = _equipped(context, options)
+        self._context = context_of(options)
         key = f"{spec.name}:{self._version}" if self._version else spec.name
         instance: Any = model_class(**{"context": self._context, "name": key, "model_path": "", **arguments})
         self._instance: Any = instance
@@ -167,8 +166,9 @@ def _load(instance: Any, calls: Calls) -> None:
         sys.stderr.write(f"{kind.__name__}.do_event is not called: this server runs preprocess, validate, predict and postprocess itself\n")
 
 
-def _equipped(context: Any, options: Mapping[str, Any]) -> Any:
+def context_of(options: Mapping[str, Any]) -> Any:
     """A context as model code expects it outside of MLRun's platform, the original's or ours."""
+    context = importlib.import_module("mlrun.serving.server").GraphContext()
     context.is_mock = True  # the original then asks no database
     if not hasattr(context, "parameters"):
         context.get_param = lambda key, default=None: options.get(key, default)

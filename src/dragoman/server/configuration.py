@@ -17,6 +17,7 @@ from typing import Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.server.settings import Settings
 from dragoman.serving import class_arguments
+from dragoman.serving.explain.options import read_setting
 from dragoman.serving.model_config import policy_of
 from dragoman.serving.records import settings as records
 from dragoman.serving.records.sinks import check_place
@@ -40,6 +41,7 @@ _RANGES = (
     ("result_expiration", 0.1, _YEAR_S),
     ("model_wait", 0, _YEAR_S),
     ("upload_expiration", 0.1, _YEAR_S),
+    ("fetch_timeout", 0.1, _YEAR_S),
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
@@ -223,6 +225,7 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if settings.store:
         _check("store", lambda: sqlite_path(settings.store), sources)
+    _check("explain", lambda: read_setting(settings.explain), sources)
     _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
     if settings.tracking:
         _check("tracking", lambda: check_place(settings.tracking, os.environ), sources)

@@ -23,7 +23,7 @@ from dragoman.serving.reading import Lack, broken
 from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading, unavailable_label
 from dragoman.serving.repository import Found
-from dragoman.serving.routers.router import RUNTIME, Router
+from dragoman.serving.routers.router import RUNTIME, open_router
 
 log = logging.getLogger("dragoman")
 
@@ -92,14 +92,16 @@ class Loading:
         spec = replace(spec, name=name, version=version, revision=wanted.revision)
         if not spec.steps:
             return spec, await self._explained(spec, await self._engines.open(spec))
-        composed = Router(spec, self._gateway) if spec.runtime == RUNTIME else Ensemble(spec, self._gateway)
         try:
-            composed.check_members()
+            if spec.runtime == RUNTIME:
+                return spec, await open_router(spec, self._gateway, self._engines.open)
+            ensemble = Ensemble(spec, self._gateway)
+            ensemble.check_members()
         except ServingError as error:
             if error.retry_after_s is None and any(self._expected(step.model) for step in spec.steps):
                 error.retry_after_s = _MEMBER_S
             raise
-        return spec, composed
+        return spec, ensemble
 
     async def _explained(self, spec: ModelSpec, servable: Servable) -> Servable:
         """With explanations, where the operator wants them and the model has none."""

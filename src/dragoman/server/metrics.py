@@ -4,9 +4,9 @@ Rows are only of models that were loaded, so what clients ask for cannot add any
 """
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dragoman.core.errors import Kind
 from dragoman.server.exposition import Exposition, summed
@@ -63,12 +63,18 @@ Unfinished: TypeAlias = Mapping[str, tuple[int, int]]
 
 
 def exposition(
-    reading: Reading, version: str, utilization: float | None = None, memory: Memory | None = None, unfinished: Unfinished | None = None
+    reading: Reading,
+    version: str,
+    utilization: float | None = None,
+    memory: Memory | None = None,
+    unfinished: Unfinished | None = None,
+    streams: Iterable[Mapping[str, Any]] = (),
 ) -> bytes:
     """The whole page; what is None is not known and has no rows. Pure."""
     page = Exposition()
     _ours(page, reading, version)
     _predictions(page, reading, unfinished)
+    _streams(page, list(streams))
     _tritons(page, reading, utilization, memory)
     _tfservings(page, reading)
     return page.text()
@@ -115,6 +121,30 @@ def _ours(page: Exposition, reading: Reading, version: str) -> None:
     for worker in reading.workers:
         if worker.vitals.memory_bytes:
             page.sample(worker.vitals.memory_bytes, {"worker": str(worker.worker)})
+
+
+def _streams(page: Exposition, streams: Sequence[Mapping[str, Any]]) -> None:
+    """Of streams in all workers, under their addresses without secrets."""
+    page.family("dragoman_stream_messages_total", "counter", "Messages of a stream whose answers are written, by outcome.")
+    for each in streams:
+        page.sample(each["answered"] - each["failed"], {"stream": each["stream"], "outcome": "success"})
+        page.sample(each["failed"], {"stream": each["stream"], "outcome": "error"})
+    page.family("dragoman_stream_abandoned_total", "counter", "Messages of a stream that were given up unanswered, and come again.")
+    for each in streams:
+        page.sample(each["abandoned"], {"stream": each["stream"]})
+    page.family("dragoman_stream_in_flight", "gauge", "Messages of a stream that are being answered.")
+    for each in streams:
+        page.sample(each["in_flight"], {"stream": each["stream"]})
+    page.family("dragoman_stream_running", "gauge", "1 when a stream runs in every worker that has it, else 0.")
+    for each in streams:
+        page.sample(int(each["state"] == "running"), {"stream": each["stream"]})
+    page.family(
+        "dragoman_stream_lag", "gauge", "Messages that wait at the broker, by partition or shard; without a row where it is not known."
+    )
+    for each in streams:
+        for lane, lag in sorted(each["lag"].items()):
+            if lag is not None:
+                page.sample(lag, {"stream": each["stream"], "lane": lane})
 
 
 def _predictions(page: Exposition, reading: Reading, unfinished: Unfinished | None) -> None:

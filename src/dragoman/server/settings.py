@@ -193,6 +193,7 @@ class Settings:
     allow_fetch: tuple[str, ...] = setting(
         [], "host, address range, file:///DIR or s3://BUCKET that requests may make the server read", metavar="WHERE"
     )
+    fetch_timeout: float = setting(30.0, "seconds that a fetch for a request may take")
     explain: tuple[str, ...] = setting(
         [], "explain a model that does not do so itself, by auto, exact or permutation", metavar="NAME=METHOD[:OPTION=VALUE...]"
     )

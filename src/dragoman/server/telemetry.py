@@ -6,6 +6,7 @@ The page is made from counters that all workers share, so it does not matter whi
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from dragoman.core.errors import ServingError
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Receive, Request, Route, Scope, method_error, path_error
@@ -43,6 +44,7 @@ class Telemetry:
         version: str,
         unfinished: Callable[[], Awaitable[Unfinished]],
         path: str = "",
+        streams: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self.prefixes: tuple[str, ...] = tuple(dict.fromkeys([PATH, path.rstrip("/") or PATH]))
         self._meters = meters
@@ -51,6 +53,7 @@ class Telemetry:
         self._live = live
         self._version = version
         self._unfinished = unfinished
+        self._streams = streams
         self._processor = vitals.Processor()
         self._one_at_a_time = asyncio.Lock()
 
@@ -84,7 +87,7 @@ class Telemetry:
             return await asyncio.to_thread(self._make, unfinished)
 
     def _make(self, unfinished: Unfinished | None) -> bytes:
-        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine(), unfinished)
+        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine(), unfinished, self._streams())
 
     # --- the pulse ---
 

@@ -59,7 +59,6 @@ from dragoman.serving.registry import Registry
 from dragoman.serving.reloading import Reloading
 from dragoman.serving.repository import Repository
 from dragoman.serving.roots import Roots
-from dragoman.serving.routers.configured import Routers
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.tracking import Tracking
@@ -107,7 +106,7 @@ class Worker:
         traces = TraceSettings(live)
         tracer = Tracer(traces, settings.data_path / "traces", serial)
         self.meters = Meters(shared, serial)
-        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file)
+        fetching = FetchPolicy.parse(settings.allow_fetch, max_bytes=settings.max_file, timeout_s=settings.fetch_timeout)
         self._records = Records(settings, live, fetching, self.meters.tally, index)
         self.gateway = Gateway(self.meters, settings.timeout or math.inf, tracer, settings.max_inputs, self._records.recorder)
         self.gateway.starting = True
@@ -129,7 +128,7 @@ class Worker:
         others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
         listed = read_models(settings.model_config_file) if settings.model_config_file else ()
         self.repository = Repository(
-            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=Routers(settings.router)
+            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=settings.router
         )
         self.reloading = Reloading(
             self.registry,
@@ -195,7 +194,7 @@ class Worker:
             load=lambda url: inputs_at(url, fetching),
         )
         self.telemetry = Telemetry(
-            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
         )
         self.services = Services(
             gateway=self.gateway,

@@ -48,14 +48,16 @@ def of(arguments: Arguments, name: str, version: str) -> dict[str, Any]:
 
 
 def applied(spec: ModelSpec, arguments: Arguments, fetch: Callable[[str], Path]) -> ModelSpec:
-    """The spec with its class arguments. A model_path elsewhere is fetched; one here, which may be relative to the server's folder, is absolute.
+    """The spec with its class arguments. A model file elsewhere is fetched; a path here, which may be relative to the server's folder, is absolute.
 
     Raises what `fetch` raises.
     """
     given = of(arguments, spec.name, spec.version)
     path = given.get(MODEL_PATH)
     if isinstance(path, str) and path:
-        given[MODEL_PATH] = str(fetch(path)) if is_remote(path) else _here(path)
+        # A specification elsewhere names files that lie beside it, which only the model's own process asks for.
+        fetched = is_remote(path) and not path.lower().endswith(".yaml")
+        given[MODEL_PATH] = str(fetch(path)) if fetched else _here(path)
     return replace(spec, arguments={**spec.arguments, CLASS_ARGUMENTS: given}) if given else spec
 
 

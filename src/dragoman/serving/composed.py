@@ -164,7 +164,7 @@ def refuse_circle(spec: ModelSpec, gateway: Gateway, what: str) -> None:
         below |= {m for m in members if m not in seen}
 
 
-def first_failure(group: BaseExceptionGroup[BaseException], whose: str) -> BaseException:
+def first_failure(group: BaseExceptionGroup[BaseException], whose: str) -> ServingError:
     """The error of the first member that failed; the others were cancelled because of it."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):

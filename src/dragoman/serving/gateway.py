@@ -379,9 +379,11 @@ def unknown_signature(entry: Entry, name: str) -> ServingError:
 
 def unknown_operation(entry: Entry, name: str) -> ServingError:
     if name == "explain":
-        ways = f"--explain {entry.name}=METHOD, which needs pip install 'dragoman[explain]'"
-        text = f"model '{entry.name}' explains nothing: it has no method explain, and the server was not started with {ways}"
-        return ServingError(Kind.UNSUPPORTED, text, what="operation")
+        whole = entry.signatures[""].whole
+        way = (
+            "its class has no method explain" if whole else f"start with --explain {entry.name}=METHOD and pip install 'dragoman[explain]'"
+        )
+        return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation 'explain': {way}", what="operation")
     return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation '{name}'", what="operation")
 
 

@@ -41,14 +41,14 @@ class Repository:
         *,
         shared: Path | None = None,
         configured: Iterable[ConfiguredModel] = (),
-        routers: Routers | None = None,
+        routers: Sequence[str] = (),
     ) -> None:
         trusting = bool(defaults.arguments.get("trust_pickle"))
         self._targets = Targets(targets, defaults.name, elsewhere, trusting=trusting)
         self.reader = Reader(defaults, roots, elsewhere.fetch)
         self._uploads = _Uploads(shared)
         self._listed = {model.name: model for model in configured}
-        self._routers = routers or Routers()
+        self._routers = Routers(routers, defaults.class_args)
         self._replaced: Mapping[str, ConfiguredModel] = {}
         self._kept: dict[str, list[Found]] = {}
         """What was found by targets that lie elsewhere, which are asked for once."""

@@ -134,6 +134,12 @@ def test_contexts(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.ERROR):
         context.push_error(None, "went wrong", source="m", n=1)
     assert "m: went wrong {'n': 1}" in caplog.text
+    asked = [
+        mlrun.get_secret_or_env("A"),
+        mlrun.get_secret_or_env("B", default="d"),
+        mlrun.get_secret_or_env("A", {"P_A": "x"}, prefix="P"),
+    ]
+    assert [*asked, mlrun.get_secret_or_env("A", str.lower)] == ["1", "d", "x", "a"]
     run = mlrun.get_or_create_ctx("r")
     run.log_result("a", 1)
     run.log_results({"b": 2})
@@ -152,7 +158,7 @@ def test_a_described_folder(tmp_path: Path) -> None:
     """Everything that model_spec.yaml says; a path to the file itself means the same."""
     put(tmp_path / "model_spec.yaml", SPEC)
     put(tmp_path / "model.bin")
-    for place in (tmp_path, tmp_path / "model_spec.yaml"):
+    for place in (tmp_path, tmp_path / "model_spec.yaml", f"file://{tmp_path}"):
         file, spec, extra = get_model(str(place), ".pkl")
         assert file == str(tmp_path / "model.bin")
         assert spec is not None
@@ -236,7 +242,7 @@ def site() -> Iterator[str]:
         def do_GET(self) -> None:  # the name that the server looks for
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"a,b\n1,2\n")
+            self.wfile.write(SPEC.encode() if self.path.endswith(".yaml") else b"a,b\n1,2\n")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the original's name
             """Nothing is printed."""
@@ -278,6 +284,8 @@ def test_items_elsewhere(tmp_path: Path, site: str) -> None:
     assert (Path(path).name, item.local()) == ("f.csv", path)
     file, _, _ = get_model(f"{site}/model.pkl", ".pkl")
     assert Path(file).read_bytes() == b"a,b\n1,2\n"
+    file, spec, extra = get_model(f"{site}/m/model_spec.yaml")
+    assert (Path(file).name, spec and spec.key, extra["near"].url) == ("model.bin", "iris", f"{site}/m/near.csv")
     with pytest.raises(RuntimeError, match="cannot be listed"):
         DataItem("http://h/folder").listdir()
 
@@ -359,7 +367,7 @@ def test_routers_are_names_to_subclass() -> None:
 
 
 def test_routers_that_merge_and_vote() -> None:
-    """A merger of dicts; a vote that is the server's unless a subclass has its own."""
+    """A merger of dicts; a vote that a subclass may build upon, its type decided by the first predictions where nobody says it."""
     parallel = ParallelRun(extend_event=True, executor_type="array")
     assert (parallel.name, parallel.extend_event, parallel.executor_type) == ("ParallelRun", True, "array")
     assert parallel.merger({"a": 1}, {"m": {"b": 2}, "n": {"b": 3}}) == {"a": 1, "b": 3}
@@ -367,8 +375,11 @@ def test_routers_that_merge_and_vote() -> None:
     assert (voting.name, voting.vote_type, voting.weights, voting.prediction_col_name) == (
         "VotingEnsemble", "regression", {"m": 1.0}, "prediction"
     )  # fmt: skip
-    with pytest.raises(NotImplementedError):
-        voting.logic([[1]], [1.0])
+    assert voting.logic([[1, 3]], [0.25, 0.75]) == [2.5]
+    undecided = VotingEnsemble()
+    assert undecided.logic([[1, 0, 0], [2, 2.0, 1], [5, 4, 3]], [0.5, 0.25, 0.25]) == [0, 2, 5]
+    assert undecided.vote_type == "classification"
+    assert VotingEnsemble().logic([[1.5, 2.5]], [0.5, 0.5]) == [2.0]
 
 
 @pytest.mark.parametrize("kind", [EnrichmentModelRouter, EnrichmentVotingEnsemble])

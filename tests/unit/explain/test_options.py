@@ -39,7 +39,7 @@ def test_settings_that_mean_nothing(entry: str, words: str) -> None:
     with pytest.raises(ServingError) as caught:
         read_setting([entry])
     assert caught.value.kind is Kind.INVALID_INPUT
-    assert caught.value.message.startswith(f"--explain {entry!r}: ")
+    assert caught.value.message.startswith(f"{entry!r}: ")
     assert words in caught.value.message
 
 

@@ -48,7 +48,7 @@ def test_what_cannot_be_served_has_its_reason() -> None:
 
 def test_a_repository_finds_routers() -> None:
     """After its targets, by name, and as one of its names; two of one name are an error."""
-    repository = Repository((), Defaults(), routers=Routers(["vote=ParallelRun:m", "vote=ModelRouter:m"]))
+    repository = Repository((), Defaults(), routers=["vote=ParallelRun:m", "vote=ModelRouter:m"])
     assert repository.names() == ["vote"]
     assert [bool(found.error) for found in repository.discover()] == [False, True]
     found = repository.find("vote")

@@ -10,12 +10,12 @@ import pytest
 
 from dragoman.core.bodies import event
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Step, Timings
+from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Servable, Step, Timings
 from dragoman.core.tensors import FP32, INT64, Blob, Form, Reply, Rows, Signature, Tensor, Tensors, TensorSpec, Value
 from dragoman.server.eager import Stepped
 from dragoman.serving.gateway import Entry, Gateway
 from dragoman.serving.routers.options import PARALLEL, ROUTER, VOTING
-from dragoman.serving.routers.router import RUNTIME, Router
+from dragoman.serving.routers.router import RUNTIME, Router, open_router
 from tests.servables import FakeServable, run, settle
 from tests.unit.test_composed import gateway_of
 
@@ -106,9 +106,18 @@ def spec_of(kind: str, *members: str, name: str = "r", **args: Any) -> ModelSpec
 
 
 def router(gateway: Gateway, kind: str, *members: str, name: str = "r", **args: Any) -> Router:
-    made = Router(spec_of(kind, *members, name=name, **args), gateway)
-    made.check_members()
-    return made
+    """Opened at once: nothing is waited for but the process of a user's class."""
+    opening = open_router(spec_of(kind, *members, name=name, **args), gateway, no_process)
+    try:
+        opening.send(None)
+    except StopIteration as ended:
+        made: Router = ended.value
+        return made
+    raise AssertionError("it waited")
+
+
+async def no_process(spec: ModelSpec) -> Servable:
+    raise AssertionError(f"a process for {spec.name}")
 
 
 def ask(inputs: Value = None, operation: str = "infer", **more: Value) -> InferRequest:
@@ -195,6 +204,18 @@ def test_a_bare_answer_of_a_bare_point() -> None:
     async def test() -> None:
         subject = router(gateway_of(Whole("one", 1.5), Whole("two", 2.5)), VOTING, "one", "two")
         assert (await answer(subject, ask([1, 2])))["outputs"] == 2.0
+
+    run(test)
+
+
+def test_arrays_are_answers_as_lists_are() -> None:
+    """What NumPy made of a list in a model's process."""
+
+    async def test() -> None:
+        gateway = gateway_of(
+            Whole("one", np.array([1, 2])), Whole("two", {"prediction": np.array([1, 3])}), Whole("three", np.array([0, 3]))
+        )
+        assert (await answer(router(gateway, VOTING, "one", "two", "three")))["outputs"] == [1, 3]
 
     run(test)
 
@@ -481,7 +502,7 @@ def test_when_all_members_fail_so_does_the_call() -> None:
         one, two = Whole("one", [1]), Whole("two", [1])
         one.error = ServingError(Kind.MODEL_FAILED, "no")
         subject = router(gateway_of(one, two), VOTING, "one", "two", tolerate=True, weights={"one": 1})
-        assert (await refused(subject)).message == "router 'r': only members with the weight 0 of router 'r' have answered"
+        assert (await refused(subject)).message == "router 'r': only members with the weight 0 have answered"
         two.error = ServingError(Kind.TIMEOUT, "slow")
         assert (await refused(subject)).kind in (Kind.MODEL_FAILED, Kind.TIMEOUT)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, Problem, ServingError
+from dragoman.core.tensors import Blob
 from dragoman.dialects.tungsten.errors import STATUS
 from tests.fakes_predictions import NUMBERS, PICTURES, TEXT, Client
 
@@ -209,3 +210,24 @@ def test_problems_of_the_service() -> None:
     assert client.refused(422, "POST", "/predictions", [ROW])["detail"] == [
         {"loc": [*ROOT, 0, "image", "__root__"], "msg": "bad", "type": "value_error"}
     ]
+
+
+@pytest.mark.parametrize("path", ["/predictions", "/predict"])
+def test_a_body_that_is_a_picture(path: str) -> None:
+    """Is the one input of a model that takes a picture; for others it is no list."""
+    client = Client(p=PICTURES)
+    client.predictions.work = lambda rows: [{"image": "data:,x"} for _ in rows]
+    reply = client.send("POST", path, b"\x89PNG", {"Content-Type": "image/png"})
+    assert reply.status in (200, 202), reply.body
+    declared = {"Content-Type": "image/png"}
+    (problem,) = problems(b"\x89PNG", declared, path=path)
+    assert (problem["loc"], problem["type"]) == (ROOT, "type_error.list")
+    assert client.refused(404, "POST", "/models/none/predict", b"\x89PNG", declared)
+
+
+def test_a_picture_that_is_packed() -> None:
+    """Is unpacked within the server's limit."""
+    client = Client(p=PICTURES)
+    client.send("POST", "/predictions", gzip.compress(b"\x89PNG"), {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    ((row,),) = client.predictions.given.values()
+    assert row == {"image": Blob(b"\x89PNG", "image/png"), "strength": 0.5}

@@ -4,9 +4,12 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+from dragoman.core.binary_bodies import file_inputs, is_binary
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY, InferRequest
+from dragoman.core.tensors import Rows, Tensors
 from dragoman.dialects import Access, Answer, Request, Route, Services, method_error, path_error
 from dragoman.dialects.compression import inflated
 from dragoman.dialects.given import inputs_of
@@ -51,19 +54,26 @@ class MLflowScoring:
     # --- handlers ---
 
     async def _invoke(self, request: Request) -> Answer:
-        said = scoring_reading.media(request.header(b"content-type"))
+        content_type = request.header(b"content-type")
+        file = is_binary(content_type)
+        said = None if file else scoring_reading.media(content_type)
         body = await request.body()
         encoding = request.header(b"content-encoding")
         if encoding is not None:
             body = await inflated(body, encoding, self._max_inflated)
-        document = scoring_reading.document(body, said)
+        document = None if said is None else scoring_reading.document(body, said)
         entry = self._find(request)  # from here to gateway.infer nothing is awaited, so the entry cannot be drained in between
         signature = entry.signatures[""]
-        inputs = inputs_of(document.given(signature), signature, entry.name)
-        params = {name: value for name, value in document.params.items() if name in signature.reads} if document.params else EMPTY
+        params: Mapping[str, Any] = EMPTY
+        if document is None:
+            inputs = _file(body, content_type, entry)
+        else:
+            inputs = inputs_of(document.given(signature), signature, entry.name)
+            if document.params:
+                params = {name: value for name, value in document.params.items() if name in signature.reads}
         asked = InferRequest(inputs, parameters=params, caller=request.caller, dialect=self.name)
         response = await infer(self._gateway, entry, asked)
-        shape = scoring_answers.shape_of(entry.spec, signature, table=document.table)
+        shape = scoring_answers.shape_of(entry.spec, signature, table=document is not None and document.table)
         return Answer(body=scoring_answers.predictions(response.outputs, entry.name, shape))
 
     async def _ping(self, request: Request) -> Answer:
@@ -91,3 +101,11 @@ class MLflowScoring:
     def _find(self, request: Request) -> Entry:
         pinned = request.pinned
         return default_entry(self._gateway) if pinned is None else self._gateway.find(*pinned)
+
+
+def _file(body: bytes, content_type: bytes | None, entry: Entry) -> Tensors | Rows:
+    """The input of a model that takes a file. Raises as MLflow does for a content type that is not read (415), for other models."""
+    try:
+        return file_inputs(body, content_type, entry.signatures[""], entry.name)
+    except ServingError as error:
+        raise ServingError(Kind.UNSUPPORTED, error.message, what="media") from None

@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
+from dragoman.core.binary_bodies import file_inputs, is_binary
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.rows import checked
-from dragoman.core.tensors import Blob
+from dragoman.core.tensors import Blob, Rows, Signature
 from dragoman.dialects import Request
 from dragoman.dialects.tungsten import files, reading
 from dragoman.dialects.tungsten.errors import of_one
@@ -27,9 +28,13 @@ class Calls:
 
     async def rows(self, request: Request, name: str, tag: str, *, single: bool = False) -> tuple[Entry, list[Any]]:
         """The model that is asked and the rows of the body, checked: a list of them, or with `single` one that is no list."""
-        body = await reading.document(request, self._max_inflated)
-        if single:
-            body = [body]
+        if is_binary(request.header(b"content-type")):
+            entry = find(self.gateway, name, tag)
+            body = await self._file(request, entry.signatures[""], entry.name)
+        else:
+            body = await reading.document(request, self._max_inflated)
+            if single:
+                body = [body]
         entry = find(self.gateway, name, tag)
         if entry.signatures[""].input_files:
             body = await files.with_uploads(body, entry.signatures[""], request, self.uploaded)
@@ -38,6 +43,15 @@ class Calls:
             return entry, checked(body, entry.signatures[""], entry.name)
         except ServingError as error:
             raise of_one(error) if single else error from None
+
+    async def _file(self, request: Request, signature: Signature, model: str) -> list[Any]:
+        """The one row of a body that is a file itself; for a model that takes no single file, what the original says of other types."""
+        data = await reading.content(request, self._max_inflated)
+        try:
+            inputs = file_inputs(data, request.header(b"content-type"), signature, model)
+        except ServingError:
+            inputs = None
+        return inputs.items if isinstance(inputs, Rows) else await reading.document(request, self._max_inflated)
 
     async def submit(self, entry: Entry, rows: list[Any], operation: str, request: Request, webhook: str = "") -> str:
         """Accept a prediction; it is durable when its id is here. The default demo of a model shows its outputs, so it is a prediction."""

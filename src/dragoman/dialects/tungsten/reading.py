@@ -26,10 +26,7 @@ async def document(request: Request, max_inflated: int) -> Any:
 
     As in the original a request without Content-Type is JSON, and one of another type is not looked at: it is not a list.
     """
-    body = await request.body()
-    encoding = request.header(b"content-encoding")
-    if encoding is not None:
-        body = await inflated(body, encoding, max_inflated)
+    body = await content(request, max_inflated)
     if not body:
         raise _missing()
     declared = request.header(b"content-type")
@@ -43,6 +40,13 @@ async def document(request: Request, max_inflated: int) -> Any:
     if value is None:
         raise _missing()
     return value
+
+
+async def content(request: Request, max_inflated: int) -> bytes:
+    """The body as it was before it was compressed."""
+    body = await request.body()
+    encoding = request.header(b"content-encoding")
+    return body if encoding is None else await inflated(body, encoding, max_inflated)
 
 
 def query(request: Request) -> dict[str, str]:

@@ -12,7 +12,7 @@ import orjson
 
 from dragoman.core.binary_bodies import is_binary, media_type_of
 from dragoman.core.bodies import INFER, features
-from dragoman.core.errors import Kind, ServingError
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.tensors import Blob, Signature, TensorSpec, Value
 from dragoman.dialects import Access, Answer, Request, Services, path_error
 from dragoman.dialects.compression import inflated
@@ -23,6 +23,8 @@ from dragoman.dialects.v2.mlrun_message import Answered, answer, named_version, 
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.serving.data_urls import inputs_at
 from dragoman.serving.gateway import Entry, Gateway
+from dragoman.serving.routers.options import VOTING
+from dragoman.serving.routers.router import Router
 
 _OF_TENSORS = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _ELSEWHERE = frozenset({"binary_data_size", "shared_memory_region"})
@@ -31,6 +33,8 @@ _KEPT_BACK = frozenset({b"authorization", b"cookie", b"x-api-key", b"proxy-autho
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _OURS = frozenset({"content-length", "content-type", "transfer-encoding", "connection", "date", "keep-alive", "upgrade"})
+VOTES = frozenset({"infer", "predict", "explain"})
+"""What may stand in the place of a model's name, for an ensemble."""
 _NO_BODY = frozenset({204, 205, 304})
 
 _VALUE_TYPES = {
@@ -84,7 +88,9 @@ def _is_row(item: dict[str, Any], signature: Signature) -> bool:
 
 def value_type(spec: TensorSpec, signature: Signature) -> str:
     """MLRun's name of a tensor's datatype; "" where any is taken."""
-    if signature.whole:
+    if (
+        signature.whole and spec.native and ":" not in spec.native
+    ):  # a router has the tensors of its members, and TensorFlow's names end in :0
         return spec.native
     return _VALUE_TYPES.get(spec.datatype.name, spec.datatype.name.lower()) if spec.datatype is not None else ""
 
@@ -139,8 +145,24 @@ class MLRun:
         return _json({"name": info.name, "version": "v2", "extensions": list(self._services.extensions)})
 
     async def models(self, request: Request) -> Answer:
-        """M6."""
-        return _json({"models": listed(self._gateway)})
+        """M6; of the first VotingEnsemble the weights, too (M31)."""
+        ensembles = self._ensembles()
+        weights = {"weights": dict(next(iter(ensembles.values())).weights)} if ensembles else {}
+        return _json({"models": listed(self._gateway), **weights})
+
+    async def vote(self, request: Request, operation: str) -> Answer:
+        """`POST /v2/models/infer`, predict or explain, where no model is called so: the VotingEnsemble is asked, if there is one (M31)."""
+        body = await inflated(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
+        ensembles = self._ensembles()
+        if len(ensembles) > 1:
+            raise invalid(f"there are several ensembles, so the path must name one: {', '.join(map(repr, ensembles))}", "model")
+        name = next(iter(ensembles), "") or find(self._gateway, operation, "").name
+        return await self.ask(request, document_of(request, body, f"the request to model '{name}'"), name, "", operation)
+
+    def _ensembles(self) -> dict[str, Router]:
+        """Every VotingEnsemble that answers, by name."""
+        servables = {entry.name: entry.servable for entry in self._gateway.entries()}
+        return {name: each for name, each in servables.items() if isinstance(each, Router) and each.kind == VOTING}
 
     async def _operate(self, request: Request, model: str, *below: str) -> Answer:
         version, operation = below if len(below) == 2 else ("", below[0])

@@ -186,7 +186,7 @@ def _request(document: dict[str, Any], signature: Signature, entry: Entry, opera
     name = signature_of(entry.signatures, run)
     request = InferRequest(plain_inputs(inputs, entry.signatures[name], entry.name), run, name, dialect=DIALECT)
     parameters = document.get("parameters")
-    if parameters:
+    if parameters is not None:
         if type(parameters) is not dict:
             raise invalid(f"the parameters of the request to model '{entry.name}' must be an object, not {kind(parameters)}")
         request.parameters = rows.plain(parameters)

@@ -15,7 +15,7 @@ from dragoman.dialects.v2.admin import Admin
 from dragoman.dialects.v2.answers import error_body, refusal
 from dragoman.dialects.v2.assembly import find, infer
 from dragoman.dialects.v2.binary import LENGTH_HEADER
-from dragoman.dialects.v2.mlrun import MLRun
+from dragoman.dialects.v2.mlrun import VOTES, MLRun
 from dragoman.dialects.v2.routes import Endpoint, Table
 
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "parameters", "schedule_policy", *admin.EXTENSIONS)
@@ -58,7 +58,16 @@ class V2:
         segments = _segments(request)
         if len(segments) == 5 and segments[4] == "infer" and request.method == "POST" and segments[2] == "models" and segments[3]:
             return Route(self._infer, Access.INFER, (segments[3],))
-        return self._table.match(request, _below(segments))
+        below = _below(segments)
+        if (
+            len(below) == 2
+            and below[1] in VOTES
+            and below[0] == "models"
+            and request.method == "POST"
+            and not self._gateway.statuses(below[1])
+        ):
+            return Route(self._mlrun.vote, Access.INFER, (below[1],))
+        return self._table.match(request, below)
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         return refusal(error, self._table.methods(_below(_segments(request))) if error.what == "method" else ())

@@ -32,8 +32,6 @@ _CHUNK = 1024
 """Data points that a model is asked at once."""
 _MOST_ASKED = 2_000_000
 """Data points that one request may make the model answer."""
-_MOST_WAITING = 32
-"""Requests for explanations of one model; one more is refused."""
 
 
 async def explained(spec: ModelSpec, inner: Servable) -> Servable:
@@ -148,7 +146,7 @@ class Explained:
             raise ServingError(
                 Kind.TOO_LARGE, f"{count} data points to explain for model '{name}' in one call, at most {most} are accepted"
             )
-        if self._waiting >= _MOST_WAITING:
+        if self._waiting >= (self._spec.batch.max_queue or self._waiting + 1):
             raise ServingError(Kind.OVERLOADED, f"model '{name}' has {self._waiting} requests for explanations already", retry_after_s=1.0)
         if asyncio.current_task() is None:
             await asyncio.sleep(0)  # the HTTP server runs a request's first step without a task; a time-out needs one

@@ -46,17 +46,17 @@ def read_setting(entries: Iterable[str]) -> dict[str, dict[str, Any]]:
     for entry in entries:
         name, separator, rest = entry.partition("=")
         if not name or not separator or not rest:
-            raise invalid(f"--explain {entry!r}: expected NAME=METHOD[:OPTION=VALUE...], where METHOD is {_or(METHODS)}")
+            raise invalid(f"{entry!r}: expected NAME=METHOD[:OPTION=VALUE...], where METHOD is {_or(METHODS)}")
         if name in found:
-            raise invalid(f"--explain {entry!r}: model '{name}' is named twice")
+            raise invalid(f"{entry!r}: model '{name}' is named twice")
         method, *options = rest.split(":")
         document: dict[str, Any] = {"method": method}
         for option in options:
             key, separator, value = option.partition("=")
             if not separator or key in document:
-                raise invalid(f"--explain {entry!r}: expected OPTION=VALUE once each, got {option!r}")
+                raise invalid(f"{entry!r}: expected OPTION=VALUE once each, got {option!r}")
             document[key] = value
-        of_spec(document, f"--explain {entry!r}")
+        of_spec(document, f"{entry!r}")
         found[name] = document
     return found
 

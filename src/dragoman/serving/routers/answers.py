@@ -4,12 +4,13 @@
 `results`; router.py names them in the answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.tensors import Value
+from dragoman.core.values import jsonable
 from dragoman.serving.routers.options import Options
-from dragoman.serving.routers.voting import averaged, normalised, numbers, voted
+from dragoman.serving.routers.voting import averaged, normalised, numbers
 
 _ENVELOPE = frozenset({"id", "model_name", "model_version", "timestamp", "outputs"})
 """What the answer of a model says of itself; a router's answer has its own."""
@@ -25,7 +26,7 @@ def columns(results: Mapping[str, Value], column: str) -> tuple[dict[str, list[V
     Of an object, or of rows that are objects, those under `column`, or of the only key. Raises MODEL_FAILED for an object with other keys, and
     for answers of different lengths.
     """
-    found: dict[str, Value] = {member: _predictions(outputs_of(body), column, member) for member, body in results.items()}
+    found: dict[str, Value] = {member: _predictions(jsonable(outputs_of(body)), column, member) for member, body in results.items()}
     bare = not any(isinstance(each, list) for each in found.values())
     made = {member: each if isinstance(each, list) else [each] for member, each in found.items()}
     if len({len(each) for each in made.values()}) > 1:
@@ -51,26 +52,22 @@ def _chosen(outputs: Mapping[str, Value], column: str, member: str) -> Value:
     raise ServingError(Kind.MODEL_FAILED, f"member '{member}' answered {have}, but no '{column}' (the argument prediction_col_name)")
 
 
-def vote(predictions: Mapping[str, list[Value]], options: Options, vote_type: str, router: str) -> list[Value]:
-    """One value per data point. Raises MODEL_FAILED for what cannot be voted on, and when all that answered have the weight 0."""
+def weights_of(predictions: Iterable[str], options: Options, router: str) -> dict[str, float]:
+    """The weights of those that answered, their sum 1. Raises MODEL_FAILED when all of them have the weight 0."""
     weights = {member: options.weights[member] for member in predictions}
     if not any(weights.values()):
-        raise ServingError(Kind.MODEL_FAILED, f"only members with the weight 0 of router '{router}' have answered")
-    return voted(predictions, normalised(weights, list(predictions), router), vote_type)
+        raise ServingError(Kind.MODEL_FAILED, "only members with the weight 0 have answered")
+    return normalised(weights, list(weights), router)
 
 
 def explained(results: Mapping[str, Value], options: Options, router: str) -> Value:
     """The weighted mean of explanations that are numbers of one shape; any others by member."""
     outputs = {member: outputs_of(body) for member, body in results.items()}
-    weights = {member: options.weights[member] for member in outputs}
-    if any(weights.values()):
-        try:
-            mean = averaged({m: numbers(each, m) for m, each in outputs.items()}, normalised(weights, list(outputs), router))
-        except ServingError:
-            return outputs
-        if mean is not None:
-            return mean.tolist()
-    return outputs
+    try:
+        mean = averaged({m: numbers(each, m) for m, each in outputs.items()}, weights_of(outputs, options, router))
+    except ServingError:
+        return outputs
+    return outputs if mean is None else mean.tolist()
 
 
 def merged(results: Mapping[str, Value], options: Options, router: str) -> dict[str, Value]:

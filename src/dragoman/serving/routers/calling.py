@@ -35,7 +35,7 @@ def entry_of(gateway: Gateway, member: Member, router: str) -> tuple[Entry, Sign
     try:
         entry = gateway.find(member.name, member.version)
     except ServingError as error:
-        raise named(error, member.key, router) from error
+        raise named(error, member.key, router) from None
     signature = entry.signatures.get("")
     if signature is None:
         raise ServingError(Kind.UNSUPPORTED, f"member '{member.key}' of router '{router}' has no default signature")
@@ -47,7 +47,7 @@ def named(error: ServingError, member: str, router: str) -> ServingError:
     kind = Kind.UNAVAILABLE if error.kind is Kind.NOT_FOUND else error.kind
     text = f"member '{member}' of router '{router}': {error.message}"
     what = error.what if error.kind is Kind.UNSUPPORTED else ""
-    return ServingError(kind, text, what=what, retry_after_s=error.retry_after_s, status=error.status, trace=error.trace)
+    return ServingError(kind, text, what=what, retry_after_s=error.retry_after_s, status=error.status)
 
 
 def predictions_of(signature: Signature, column: str) -> TensorSpec | None:
@@ -71,7 +71,7 @@ async def ask(gateway: Gateway, member: Member, event: dict[str, Value], request
             return reply.body
         outputs = await _plain(gateway, entry, signature, event, request, column)
     except ServingError as error:
-        raise named(error, member.key, router) from error
+        raise named(error, member.key, router) from error.__cause__
     answer = {"id": event["id"], "model_name": member.name, "outputs": outputs}
     return {**answer, "model_version": entry.version} if member.version else answer
 

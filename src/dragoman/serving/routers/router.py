@@ -7,41 +7,63 @@ fails the call, or, with `tolerate`, is named in the answer.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from dragoman.core.bodies import BY_NAME, INFER
-from dragoman.core.errors import ServingError, invalid
-from dragoman.core.model import InferRequest, InferResponse, ModelSpec, Timings
+from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.rows import row_schema
 from dragoman.core.tensors import Blob, Form, Reply, Rows, Signature, TensorSpec, Value
 from dragoman.serving.composed import first_failure, refuse_circle
 from dragoman.serving.gateway import Gateway
-from dragoman.serving.routers.answers import columns, explained, merged, vote
+from dragoman.serving.routers.answers import columns, explained, merged, weights_of
 from dragoman.serving.routers.calling import Member, ask, entry_of, predictions_of
+from dragoman.serving.routers.hooks import Hooks, Open
 from dragoman.serving.routers.options import PLATFORMS, ROUTER, VOTING, Options, options
-from dragoman.serving.routers.voting import decided, declared
+from dragoman.serving.routers.voting import decided, declared, voted
 
 log = logging.getLogger("dragoman.models")
 
 RUNTIME = "router"
-"""What the spec of a router has as its runtime. Its members are the steps; `kind` and `args` are among its arguments."""
+"""What the spec of a router has as its runtime. Its members are the steps; its arguments are `args` and `kind`, or `class` for a user's own,
+whose file is the artifact."""
 
 _ANY = {"type": "object", "properties": {"inputs": {}}, "required": ["inputs"]}
 
 
-class Router:
-    """Raises INVALID_INPUT when it is made with arguments that its kind does not take. Call `check_members` before anything else."""
+async def open_router(spec: ModelSpec, gateway: Gateway, opener: Open) -> "Router":
+    """A router over members that are served now; `opener` starts the process of a user's own class.
 
-    def __init__(self, spec: ModelSpec, gateway: Gateway) -> None:
+    Raises INVALID_INPUT for arguments that its kind does not take and for a router that is made of itself, UNAVAILABLE or NOT_READY for a
+    member that is not served.
+    """
+    refuse_circle(spec, gateway, "router")
+    members = members_of(spec)
+    signatures = [entry_of(gateway, member, spec.name)[1] for member in members]
+    hooks = await Hooks.open(spec, [member.key for member in members], opener) if spec.artifact else None
+    try:
+        return Router(spec, gateway, signatures, hooks)
+    except ServingError:
+        if hooks is not None:
+            await hooks.servable.close()
+        raise
+
+
+class Router:
+    """`signatures` are those of the members. Made by open_router."""
+
+    def __init__(self, spec: ModelSpec, gateway: Gateway, signatures: Sequence[Signature], hooks: Hooks | None = None) -> None:
         self._spec = spec
         self._gateway = gateway
-        self.kind: str = spec.arguments["kind"]
-        self.members = tuple(Member(f"{s.model}:{s.version}" if s.version else s.model, s.model, s.version) for s in spec.steps)
+        self._hooks = hooks
+        self.kind: str = hooks.kind if hooks is not None else spec.arguments["kind"]
+        self.members = members_of(spec)
         self._keys = [member.key for member in self.members]
-        self.options: Options = options(self.kind, spec.arguments.get("args", {}), self._keys, spec.name)
-        self._vote_type = self.options.vote_type
-        self.signatures: Mapping[str, Signature] = {"": Signature(Form.ROWS, input_schema=_ANY, whole=True)}
+        given = hooks.options if hooks is not None else spec.arguments["args"]
+        self.options: Options = options(self.kind, given, self._keys, spec.name, strict=hooks is None)
+        self._vote_type = self.options.vote_type or declared([predictions_of(each, self.options.column) for each in signatures])
+        self.signatures: Mapping[str, Signature] = {"": self._signature(signatures)}
         self.platform = PLATFORMS[self.kind]
 
     @property
@@ -59,14 +81,7 @@ class Router:
         entries = [table.get((member.name, member.version)) for member in self.members]
         return own.union(*(entry.servable.operations for entry in entries if entry is not None))
 
-    def check_members(self) -> None:
-        """Raise INVALID_INPUT or UNAVAILABLE when a member is not served, or is made of this router itself. Learns what they take."""
-        refuse_circle(self._spec, self._gateway, "router")
-        signatures = [entry_of(self._gateway, member, self._spec.name)[1] for member in self.members]
-        self.signatures = {"": self._signature(signatures)}
-        self._vote_type = self._vote_type or declared([predictions_of(signature, self.options.column) for signature in signatures])
-
-    def _signature(self, members: list[Signature]) -> Signature:
+    def _signature(self, members: Sequence[Signature]) -> Signature:
         """Data points are described as by the first member that describes them."""
         known = next((s for s in members if s.inputs and row_schema(s) != _ANY), members[0])
         outputs = known.outputs if self.kind == ROUTER else ()
@@ -80,35 +95,41 @@ class Router:
         begin = time.monotonic_ns()
         if asyncio.current_task() is None:
             await asyncio.sleep(0)  # the HTTP server runs a request's first step without a task; task groups need one
-        event = self._event(request)
+        event = self._one(request)
+        if self._hooks is not None:
+            event = await self._hooks.before(event, request)
+            if event.get("terminated"):
+                return _response(Reply(event["body"]), begin)
+        event = self._checked(event, request.operation)
+        failures: dict[str, str] = {}
         if self.kind == ROUTER:
             body = await ask(self._gateway, self._routed(event), event, request, self._spec.name)
-            failures: dict[str, str] = {}
         else:
             results, failures = await self._asked(event, request)
-            body = self._combined(event, results, request.operation)
-            if failures:
+            body = await self._combined(event, results, request)
+            if failures and isinstance(body, dict):
                 body["failed"] = failures
-        response = InferResponse(Rows([Reply(body)]), Timings(infer_ns=time.monotonic_ns() - begin))
-        if failures:
-            response.parameters = {"failed_members": ", ".join(failures)}
-        return response
+        reply = Reply(body) if self._hooks is None else await self._hooks.after(event, body, request)
+        return _response(reply, begin, failures)
 
-    def _event(self, request: InferRequest) -> dict[str, Value]:
-        """The event of a request, its body checked: an object with a list of inputs."""
-        name = self._spec.name
-        if not isinstance(request.inputs, Rows) or len(request.inputs.items) != 1 or not isinstance(request.inputs.items[0], dict):
-            raise invalid(f"router '{name}' takes one event at a time")
-        event: dict[str, Value] = request.inputs.items[0]
-        body = event.get("body")
+    def _one(self, request: InferRequest) -> dict[str, Value]:
+        items = request.inputs.items if isinstance(request.inputs, Rows) else []
+        if len(items) != 1 or not isinstance(items[0], dict):
+            raise invalid(f"router '{self._spec.name}' takes one event at a time")
+        event: dict[str, Value] = items[0]
+        return event
+
+    def _checked(self, event: dict[str, Value], operation: str) -> dict[str, Value]:
+        """The event with a body that members can take: an object, with a list of inputs where the operation is one of MLRun's."""
+        name, body = self._spec.name, event.get("body")
         if isinstance(body, Blob):
             return {**event, "body": {"inputs": [body]}}
         if not isinstance(body, dict):
             raise invalid(f"the body of a request to router '{name}' must be an object with 'inputs'", "body")
-        if request.operation in INFER or request.operation == "explain":
+        if operation in INFER or operation == "explain":
             if "inputs" not in body:
                 raise invalid(f"the request to router '{name}' has no 'inputs'", "body")
-            if not isinstance(body["inputs"], list) and not (request.operation in BY_NAME and isinstance(body["inputs"], dict)):
+            if not isinstance(body["inputs"], list) and not (operation in BY_NAME and isinstance(body["inputs"], dict)):
                 raise invalid(f"the 'inputs' of a request to router '{name}' must be a list", "body")
         return event
 
@@ -143,7 +164,10 @@ class Router:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(one(member)) for member in self.members]
             except BaseExceptionGroup as failed:
-                raise first_failure(failed, f"router '{self._spec.name}'") from failed
+                first = first_failure(failed, f"router '{self._spec.name}'")
+                if first.kind is Kind.INTERNAL:
+                    log.exception("router '%s' failed", self._spec.name)
+                raise first from first.__cause__
             answers = [task.result() for task in tasks]
         results = {key: answer for key, answer in zip(self._keys, answers, strict=True) if key not in failures}
         if not results:
@@ -152,25 +176,33 @@ class Router:
             log.warning("router '%s' answered without its member '%s': %s", self._spec.name, key, error.message)
         return results, {key: failures[key].message for key in self._keys if key in failures}
 
-    def _combined(self, event: Mapping[str, Value], results: dict[str, Value], operation: str) -> dict[str, Value]:
+    async def _combined(self, event: Mapping[str, Value], results: dict[str, Value], request: InferRequest) -> Value:
         own: dict[str, Any] = {"id": event["id"], "model_name": self._spec.name}
         if self.kind != VOTING:
-            fields = merged(results, self.options, self._spec.name)
-            return {**(event["body"] if self.options.extend_event else {}), **own, **fields}
-        if operation == "explain":
+            start = dict(event["body"]) if self.options.extend_event else {}
+            if self._hooks is not None and self._hooks.has("merger"):
+                return await self._hooks.merged(start, results, request)
+            return {**start, **own, **merged(results, self.options, self._spec.name)}
+        if request.operation == "explain":
             own["outputs"] = explained(results, self.options, self._spec.name)
         else:
-            own["outputs"] = self._voted(results)
+            own["outputs"] = await self._voted(results, request)
         return {**own, "model_version": self.options.version} if self.options.version else own
 
-    def _voted(self, results: dict[str, Value]) -> Value:
+    async def _voted(self, results: dict[str, Value], request: InferRequest) -> Value:
         try:
             predictions, bare = columns(results, self.options.column)
-            if not self._vote_type:
-                self._vote_type = decided(predictions)
-            votes: Value = vote(predictions, self.options, self._vote_type, self._spec.name)
+            weights = weights_of(predictions, self.options, self._spec.name)
+            if self._hooks is not None and self._hooks.has("logic"):
+                points = [list(point) for point in zip(*predictions.values(), strict=True)]
+                votes = await self._hooks.voted(points, list(weights.values()), request)
+                bare = bare and isinstance(votes, list) and len(votes) == 1
+            else:
+                self._vote_type = self._vote_type or decided(predictions)
+                votes = voted(predictions, weights, self._vote_type)
         except ServingError as error:
-            raise ServingError(error.kind, f"router '{self._spec.name}': {error.message}") from error
+            error.message = f"router '{self._spec.name}': {error.message}"
+            raise
         votes = votes[0] if bare else votes
         return {self.options.column: votes} if self.options.by_name else votes
 
@@ -178,18 +210,34 @@ class Router:
         yield await self.infer(request)
 
     async def lost(self) -> str:
-        """Never returns: members come and go by themselves, the router has nothing to lose."""
+        """Members come and go by themselves: only a user's class has a process to lose."""
+        if self._hooks is not None:
+            return await self._hooks.servable.lost()
         await asyncio.get_running_loop().create_future()
         raise AssertionError("nobody resolves that future")
 
     async def drain(self, deadline: float) -> None:
-        """Nothing waits here: requests in flight are counted by the gateway."""
+        """Requests in flight are counted by the gateway."""
+        if self._hooks is not None:
+            await self._hooks.servable.drain(deadline)
 
     async def close(self) -> None:
         """Members belong to themselves."""
+        if self._hooks is not None:
+            await self._hooks.servable.close()
 
     def trouble(self) -> str:
-        return ""
+        return self._hooks.servable.trouble() if self._hooks is not None else ""
 
     def pending(self) -> int:
-        return 0
+        return self._hooks.servable.pending() if self._hooks is not None else 0
+
+
+def members_of(spec: ModelSpec) -> tuple[Member, ...]:
+    return tuple(Member(f"{s.model}:{s.version}" if s.version else s.model, s.model, s.version) for s in spec.steps)
+
+
+def _response(reply: Reply, begin: int, failures: Mapping[str, str] = EMPTY) -> InferResponse:
+    """Failures are named in the parameters too, for protocols that show the outputs only."""
+    parameters = {"failed_members": ", ".join(failures)} if failures else EMPTY
+    return InferResponse(Rows([reply]), Timings(infer_ns=time.monotonic_ns() - begin), parameters)

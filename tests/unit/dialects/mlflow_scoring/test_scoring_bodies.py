@@ -361,3 +361,15 @@ def test_signatures_of_nothing() -> None:
     """A model of rows that declares no fields takes any object."""
     caller = Caller({"m": Toy({"": Signature(Form.TENSORS, batch=True)}, lambda inputs, _: inputs.items)}, MLflowScoring)
     assert predictions(caller, {"dataframe_records": [{"a": 1, "b": "x"}]}, "m") == [{"a": 1, "b": "x"}]
+
+
+def test_a_body_that_is_a_file(caller: Caller) -> None:
+    """Is the one input of a model that takes bytes; of another model the type is not read."""
+    sizes = Toy(
+        {"": Signature(inputs=(TensorSpec("f", t.BYTES, (-1,)),), outputs=(TensorSpec("size", t.INT64, (-1,)),), batch=True)},
+        lambda inputs, _: [Tensor("size", t.INT64, np.array([len(each) for each in inputs.items[0].array]))],
+    )
+    files = Caller({"files": sizes}, MLflowScoring)
+    declared = {"content-type": "image/png"}
+    assert document(files.send("POST", "/invocations", b"\x89PNG", declared, ("files", "1"))) == {"predictions": [4]}
+    assert "model 'matrix' does not take one file" in refused(post(caller, b"\x89PNG", headers=declared), status=415)

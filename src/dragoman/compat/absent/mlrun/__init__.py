@@ -10,7 +10,7 @@ from . import artifacts, datastore, errors, serving, utils
 from .artifacts import get_model
 from .datastore import DataItem, get_dataitem, get_object
 from .errors import MLRunInvalidArgumentError
-from .execution import MLClientCtx, get_or_create_ctx
+from .execution import MLClientCtx, get_or_create_ctx, get_secret_or_env
 from .utils import logger
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "get_model",
     "get_object",
     "get_or_create_ctx",
+    "get_secret_or_env",
     "logger",
     "serving",
     "utils",

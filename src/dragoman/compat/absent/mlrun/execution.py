@@ -14,6 +14,13 @@ def secret_of(key: str, default: str | None = None) -> str | None:
     return os.environ.get(f"{_SECRETS}{key}", os.environ.get(key, default))
 
 
+def get_secret_or_env(key: str, secret_provider: Any = None, default: str | None = None, prefix: str | None = None) -> Any:
+    """A secret from a dict or a function that the caller has, else from the environment."""
+    name = f"{prefix}_{key}" if prefix else key
+    given = secret_provider(name) if callable(secret_provider) else (secret_provider or {}).get(name)
+    return given if given is not None else secret_of(name, default)
+
+
 class MLClientCtx:
     """One run, known to this process only."""
 

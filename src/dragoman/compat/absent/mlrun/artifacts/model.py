@@ -46,7 +46,7 @@ def get_model(model_dir: Any = None, suffix: str = "") -> tuple[str, ModelArtifa
     `model_dir` is a folder, the model file itself, a spec (`.yaml`), or a URL of one of the latter two. In a folder without a spec the first
     file with the suffix is the model, and every file is extra data. Raises ValueError when there is no model file.
     """
-    place = str(getattr(model_dir, "artifact_url", model_dir) or "")
+    place = str(getattr(model_dir, "artifact_url", model_dir) or "").removeprefix("file://")
     if not place:
         raise ValueError("there is no model_path: give one among the class arguments of the model")
     if place.startswith("store://"):

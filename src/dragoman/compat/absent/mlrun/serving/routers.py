@@ -107,10 +107,20 @@ class VotingEnsemble(ParallelRun):
         self.format_response_with_col_name_flag = format_response_with_col_name_flag
         self.prediction_col_name = prediction_col_name
 
-    def logic(self, predictions: list[list[Any]], weights: list[float]) -> list[Any]:
-        """What the members decide: one value per data point, of `predictions` by data point and member. Raises NotImplementedError here,
-        which leaves it to the server."""
-        raise NotImplementedError
+    def logic(self, predictions: Any, weights: Any) -> list[Any]:
+        """What the members decide: one value per data point, of `predictions` by data point and member."""
+        points = [list(point) for point in predictions]
+        if self.vote_type is None:
+            self.vote_type = "classification" if all(float(each).is_integer() for point in points for each in point) else "regression"
+        if self.vote_type != "classification":
+            return [sum(each * weight for each, weight in zip(point, weights, strict=True)) for point in points]
+        votes = []
+        for point in points:
+            tally: dict[int, float] = {}
+            for each, weight in zip(point, weights, strict=True):
+                tally[int(each)] = tally.get(int(each), 0.0) + float(weight)
+            votes.append(max(sorted(tally), key=tally.__getitem__))
+        return votes
 
 
 class EnrichmentModelRouter(ModelRouter):
