@@ -81,7 +81,8 @@ def test_no_url_at_all(url: Value) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://h/x", "store://models/p/m", "ds://profile/x", "http://", "http://[::1", "javascript:1", "\0"]
+    "url",
+    ["nonsense", "ftp://h/x", "store://models/p/m", "ds://profile/x", "http://", "http://[::1", "javascript:1", "\0", "http://\ud800/x"],
 )
 def test_urls_that_mean_nothing(url: str) -> None:
     """A client error that says what is expected."""
@@ -114,6 +115,18 @@ def test_failures_of_others_are_client_errors() -> None:
         with pytest.raises(ServingError) as caught:
             await fetched(server.url("/"), LOOPBACK)
         assert caught.value.kind is Kind.INVALID_INPUT
+
+    run(scenario())
+
+
+def test_paths_that_no_file_has() -> None:
+    """Halves of characters, zeros and dots are a client error, too."""
+
+    async def scenario() -> None:
+        for path in ("/a\ud800b", "/a\0b", "/../../..", "//host/x"):
+            with pytest.raises(ServingError) as caught:
+                await fetched(path, FetchPolicy.parse(["file:///"]))
+            assert caught.value.kind in (Kind.INVALID_INPUT, Kind.FORBIDDEN)
 
     run(scenario())
 

@@ -209,3 +209,16 @@ def test_only_one_final_dot_is_no_part_of_a_host() -> None:
     """`a.example.` is `a.example`; a second dot stays and makes the name wrong."""
     assert plain_host("A.Example.") == "a.example"
     assert plain_host("a..") == "a."
+
+
+def test_the_public_internet_can_be_closed() -> None:
+    """`none` leaves what the other entries name; private addresses keep their words."""
+    policy = FetchPolicy.parse(["none", "models.example.com", "10.0.0.0/8"])
+    public, private = ipaddress.ip_address("93.184.216.34"), ipaddress.ip_address("192.168.0.1")
+    assert policy.refusal("www.example.com", public) == "public"
+    assert policy.refusal("www.example.com", ipaddress.ip_address("2606:2800:220:1::1")) == "public"
+    assert policy.refusal("www.example.com", ipaddress.ip_address("::ffff:93.184.216.34")) == "public"
+    assert policy.refusal("www.example.com", private) == "private"
+    assert policy.refusal("models.example.com", public) == ""
+    assert policy.refusal("x", ipaddress.ip_address("10.1.2.3")) == ""
+    assert CLOSED.refusal("www.example.com", public) == ""

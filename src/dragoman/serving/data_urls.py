@@ -30,7 +30,7 @@ async def fetched(url: Value, policy: FetchPolicy) -> Fetched:
     if asyncio.current_task() is None:
         await asyncio.sleep(0)  # the HTTP server runs a request's first step without a task; a time-out needs one
     try:
-        return await fetch(f"file://{quote(url)}" if url.startswith("/") else url, policy)
+        return await fetch(f"file://{quote(url, errors='replace')}" if url.startswith("/") else url, policy)
     except ServingError as error:
         kind = error.kind if error.kind in _KEPT else Kind.INVALID_INPUT
         status = 400 if kind is Kind.UNSUPPORTED else None

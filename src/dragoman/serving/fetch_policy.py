@@ -59,6 +59,9 @@ _V6_PUBLIC = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """A network without IPv4 reaches 1.2.3.4 as 64:ff9b::1.2.3.4, so the address inside is the one that counts."""
 
+CLOSED = "none"
+"""The entry that closes what is open by default."""
+
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?![0-9]+\Z|0[xX][0-9a-fA-F]*\Z){_LABEL}\Z")
 """A name and never a number: resolvers read a last label of digits or hexadecimal as an odd spelling of an IPv4 address."""
@@ -69,7 +72,8 @@ class FetchPolicy:
     """What was opened with `--allow-fetch`, and the limits of every fetch. Make it with `parse`.
 
     `hosts` are lower-case names without a final dot. `roots` are absolute directories as they were written: one that is a symbolic link
-    may be pointed elsewhere by its owner. `places` are buckets, which the server reads with its own credentials.
+    may be pointed elsewhere by its owner. `places` are buckets, which the server reads with its own credentials. Without `public` the public
+    internet is closed, too, but for what the others name.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -79,12 +83,14 @@ class FetchPolicy:
     timeout_s: float = 30.0
     max_redirects: int = 5
     places: tuple[Place, ...] = ()
+    public: bool = True
 
     @classmethod
     def parse(
         cls, entries: Iterable[str], *, max_bytes: int = 64 * 2**20, timeout_s: float = 30.0, max_redirects: int = 5
     ) -> "FetchPolicy":
-        """Reads each entry as a network (`10.0.0.0/8`), an address, a host name, `file:///DIR`, or `s3://BUCKET/PATH` and the like.
+        """Reads each entry as a network (`10.0.0.0/8`), an address, a host name, `file:///DIR`, or `s3://BUCKET/PATH` and the like;
+        `none` closes the public internet.
 
         INVALID_INPUT names a bad entry.
         """
@@ -92,8 +98,11 @@ class FetchPolicy:
         networks: list[Network] = []
         roots: list[Path] = []
         places: list[Place] = []
+        public = True
         for entry in entries:
-            if entry.lower().startswith("file:"):
+            if entry == CLOSED:
+                public = False
+            elif entry.lower().startswith("file:"):
                 roots.append(_root(entry))
             elif entry.lower().partition("://")[0] in SCHEMES and "://" in entry:
                 places.append(_place(entry))
@@ -106,7 +115,7 @@ class FetchPolicy:
                     f"--allow-fetch {entry!r}: expected a host name (models.example.com), an address, a network"
                     " (10.0.0.0/8), without scheme, port or path, or a directory (file:///srv/data) or bucket (s3://bucket/path)"
                 )
-        return cls(frozenset(hosts), tuple(networks), tuple(roots), max_bytes, timeout_s, max_redirects, tuple(places))
+        return cls(frozenset(hosts), tuple(networks), tuple(roots), max_bytes, timeout_s, max_redirects, tuple(places), public)
 
     def refusal(self, host: str, address: Address) -> str:
         """Why this address, to which the host name resolved, may not be connected to: one word such as "private"; "" when it may be."""
@@ -118,8 +127,10 @@ class FetchPolicy:
                 inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
             if inner is not None:
                 return self.refusal(host, inner)
-            return _word(address, _V6_REFUSED) or ("" if address in _V6_PUBLIC else "reserved")
-        return _word(address, _V4_REFUSED)
+            word = _word(address, _V6_REFUSED) or ("" if address in _V6_PUBLIC else "reserved")
+        else:
+            word = _word(address, _V4_REFUSED)
+        return word or ("" if self.public else "public")
 
     def inside(self, path: str) -> tuple[Path, str] | None:
         """The root that holds this absolute path and the rest of the path below it, both with links resolved; None where none does.
