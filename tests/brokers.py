@@ -38,7 +38,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests import clients
-from tests.daemons import Daemon, answers, free_port
+from tests.daemons import Daemon, answers
+from tests.ports import free_port
 
 DEADLINE_S = 60.0
 USER, PASSWORD = "dragoman", "se:cr@t/?#"
@@ -242,6 +243,14 @@ class Listener:
 
     def next(self, deadline_s: float = DEADLINE_S) -> Record:
         return self._messages.get(timeout=deadline_s)
+
+    def there(self) -> list[Record]:
+        """What has come since the last look."""
+        found: list[Record] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._messages.get_nowait())
+        return found
 
     def take(self, count: int) -> list[Record]:
         return [self.next() for _ in range(count)]

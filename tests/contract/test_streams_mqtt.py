@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import pytest
@@ -13,6 +12,7 @@ from dragoman.streams import Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import parse_stream
 from dragoman.streams.mqtt import Mqtt, matches
 from tests import brokers
+from tests.ports import free_port
 from tests.tcp_line import Line
 
 
@@ -128,7 +128,7 @@ def test_the_broker_sends_no_more_than_the_window() -> None:
         await made.commit({messages[0].lane: messages[-1]})
         assert values(await some(made, 4)) == [4, 5, 6, 7]
 
-    run(connector(topic, "in_flight=4"), check)
+    run(connector(topic, "in_flight=1"), check)
 
 
 def test_messages_of_qos_0_are_braked_and_not_dropped() -> None:
@@ -186,11 +186,10 @@ def test_a_broker_that_forgot_the_session_is_subscribed_to_again() -> None:
     broker = brokers.mosquitto()
 
     async def check(made: Mqtt, reader: Lost) -> None:
+        await made.fetch(1, ())
         await asyncio.to_thread(broker.restart, signal.SIGKILL)
-        while not reader.lanes:
-            await _quietly(made.fetch(0, ()))
-        while not await _quietly(made.publish([])):
-            pass
+        while not reader.lanes or not await _quietly(made.fetch(1, ())):
+            await _quietly(made.fetch(1, ()))
         await asyncio.to_thread(broker.send, topic, 7)
         assert values(await some(made, 1)) == [7]
 
@@ -217,13 +216,32 @@ def test_a_cut_connection_is_made_again() -> None:
             (message,) = await some(made, 1)
             line.cut_at(b"marked", answered=False)
             answers = [Outgoing(out, b"marked", message), Outgoing(out, b"second", message)]
-            with pytest.raises(ServingError) as refused:
+            with pytest.raises(ServingError, match="was lost") as refused:
                 await made.publish(answers)
             assert refused.value.kind is Kind.UNAVAILABLE
             assert await made.publish(answers) == [None, None]
             assert [await asyncio.to_thread(listener.next) for _ in answers]
-            assert reader.lanes == [message.lane]
-            assert values(await some(made, 1)) == [1]
+            assert not reader.lanes
+
+        run(connector(topic, port=line.port), check)
+
+
+def test_a_connection_that_is_cut_while_it_acknowledges_brings_the_rest_again() -> None:
+    """Of what was acknowledged the broker may not have heard."""
+    topic, broker = brokers.fresh(), brokers.mosquitto()
+    with Line(broker.port) as line:
+
+        async def check(made: Mqtt, reader: Lost) -> None:
+            await asyncio.to_thread(broker.send, topic, 1, 2)
+            messages = await some(made, 2)
+            line.cut_at(b"\x40\x02", answered=False)  # the beginning of an acknowledgement
+            await made.commit({messages[0].lane: messages[0]})
+            again = await some(made, 2)
+            assert values(again) == [1, 2]
+            assert reader.lanes == [messages[0].lane]
+            await made.commit({messages[0].lane: messages[1]})
+            await made.commit({again[0].lane: again[1]})
+            assert line.cuts == 1
 
         run(connector(topic, port=line.port), check)
 
@@ -371,9 +389,7 @@ def test_who_is_not_let_in_says_why_without_the_password(environ: dict[str, str]
 
 def test_no_broker_is_worth_another_try() -> None:
     """Nobody listens: unavailable, and with a second host that answers all is well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def refused() -> None:
         made = connector("t", port=port)
@@ -431,7 +447,7 @@ def test_cancelling_loses_nothing() -> None:
         ("in?errors=in", "its own input"),
         ("in?nonsense=1", "nonsense"),
         ("in?version=4", "version"),
-        ("in?ordered=perhaps", "ordered"),
+        ("in?replies=perhaps", "replies"),
         ("in?session_expiry=-1", "session_expiry"),
         ("in?password_env=NOT_SET", "NOT_SET"),
     ],

@@ -40,7 +40,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "parquet": "dragoman.serving.records.parquet:ParquetFiles",
     },
     "messages": {"mlrun": "dragoman.dialects.v2.mlrun_message:outcome", "root": "dragoman.dialects.v2.mlrun:Root"},
-    "connectors": {"kafka": "dragoman.streams.kafka:KafkaConnector"},
+    "connectors": {
+        "kafka": "dragoman.streams.kafka:KafkaConnector",
+        "mqtt": "dragoman.streams.mqtt:Mqtt",
+        "kinesis": "dragoman.streams.kinesis:Kinesis",
+    },
     "engines": {"local": "dragoman.engines:LocalEngine", "process": "dragoman.engines.process:ProcessEngine"},
 }
 """Group -> name -> "module:attribute". An installed package adds to a group with the entry point group "dragoman.<group>"."""

@@ -1,4 +1,4 @@
-"""Streams over MQTT 5 and 3.1.1: a connector (see streams/__init__.py) on one persistent session with a fixed client id.
+"""Streams over MQTT 5 and 3.1.1: a connector (see streams/__init__.py) with one persistent session that it reads and a connection that it writes.
 
 A message is acknowledged when its answer has been written, in the order of arrival as MQTT wants it. What was not acknowledged comes again after
 the connection or the server is back: the broker keeps the session (MLRun requirement M21). The lane of a message is the connection that it
@@ -10,7 +10,8 @@ import hashlib
 import re
 import ssl
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
 
 _FETCH_S = 1.0
 _MOST_WINDOW = 65_535
+_AHEAD = 4
+"""MQTT is acknowledged in order: so many times what may be in flight may wait behind a message that takes long."""
 _FOR_EVER = 0xFFFFFFFF
-_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", "ca", "cert", "key", "password_env")
+_OPTIONS = ("version", "client_id", "session_expiry", "replies", "ca", "cert", "key", "password_env")
 _SHARED = re.compile(r"\$share/[^/+#]+/(.+)\Z", re.DOTALL)
 _MOST_BYTES = 65_535
 """Of a topic, in UTF-8."""
 
 
 class Mqtt:
-    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry (seconds), ordered, replies, ca, cert, key, password_env."""
+    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry (seconds), replies, ca, cert, key, password_env."""
 
     kind = "mqtt"
     commit_interval_s = 0.0
@@ -52,24 +55,30 @@ class Mqtt:
                 raise invalid(f"'{name}' of the stream {address.name} is among its own input: each answer would be a request again")
         self._v5 = address.option("version", "5", ("5", "3.1.1")) == "5"
         self._replies = address.flag("replies", True)
-        self._ordered = address.flag("ordered", "+" in self._filter or "#" in self._filter)
+        self._many = "+" in self._filter or "#" in self._filter
         self._client_id = address.option("client_id") or _client_id(address, surroundings.client)
         self._expiry_s = int(address.number("session_expiry", _FOR_EVER, 0, _FOR_EVER))
         self._password = address.secret(surroundings.environ)
+        self._reading = _Connection(address.hosts, partial(self._access, self._filter))
+        self._writing = _Connection(address.hosts, partial(self._access, ""))
         self._count = 0
         self._reader: Reader | None = None
         self._session: Session | None = None
+        """The one that the lane belongs to."""
         self._lane = Lane(self._filter)
-        self._connecting: asyncio.Task[None] | None = None
         self._unacknowledged: deque[tuple[int, int]] = deque()
         self._left: deque[Arrival] = deque()
 
     async def open(self, reader: Reader) -> None:
         self._reader = reader
-        await self._connected()
+        await self._reading.made()
+        await self._writing.made()
 
     async def fetch(self, most: int, paused: Collection[Lane]) -> Sequence[Message]:
-        session = await self._later()
+        session = await _patiently(self._reading)
+        if session is not self._session:
+            self._forget()
+            self._session, self._lane = session, Lane(self._filter)
         if self._lane in paused:
             most = 0
         if most and self._left:
@@ -77,7 +86,7 @@ class Mqtt:
         try:
             return [self._message(arrival) for arrival in await session.take(most, _FETCH_S)]
         except ServingError:
-            self._forget(session)
+            self._forget()
             raise
 
     def _message(self, arrival: "Arrival") -> Message:
@@ -87,13 +96,13 @@ class Mqtt:
         reply_to = arrival.response_topic if self._replies else ""
         if reply_to and (not _is_topic(reply_to) or matches(reply_to, self._filter)):
             reply_to = ""  # such an answer could not be written, or would be a request again
-        key = arrival.topic.encode() if self._ordered else None
+        key = arrival.topic.encode() if self._many else None  # what comes by one topic, from one device, has an order
         return Message(self._lane, self._count, arrival.payload, arrival.topic, key, arrival.headers, reply_to, arrival.correlation)
 
     async def publish(self, answers: Sequence[Outgoing]) -> Sequence[ServingError | None]:
         from dragoman.streams.mqtt_session import Publication
 
-        session = await self._later()
+        session = await _patiently(self._writing)
         publications = []
         for answer in answers:
             correlation = answer.about.native if answer.to == answer.about.reply_to and isinstance(answer.about.native, bytes) else b""
@@ -111,76 +120,29 @@ class Mqtt:
         return {self._lane.name: None}
 
     async def close(self) -> None:
-        if self._connecting is not None:
-            await asyncio.wait([self._connecting])
-            if not self._connecting.cancelled():
-                self._connecting.exception()  # nobody else wants to know
-            self._connecting = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._writing.close()
+        await self._reading.close()
 
-    # --- connections ---
-
-    async def _later(self) -> "Session":
-        """The connection, made anew where that is due. Raises only UNAVAILABLE: what was good once is tried again."""
-        try:
-            return await self._connected()
-        except ServingError as error:
-            raise ServingError(Kind.UNAVAILABLE, error.message) from error
-
-    async def _connected(self) -> "Session":
-        if self._session is not None and self._session.lost:
-            self._forget(self._session)
-        if self._session is None:
-            if self._connecting is None:
-                # A task, so that one who is cancelled leaves no half-made connection and both who wait share it.
-                self._connecting = asyncio.create_task(self._connect())
-            made = self._connecting
-            try:
-                await asyncio.shield(made)
-            finally:
-                if made.done() and self._connecting is made:
-                    self._connecting = None
-        assert self._session is not None
-        return self._session
-
-    async def _connect(self) -> None:
-        from dragoman.streams.mqtt_session import Session
-
-        access = await asyncio.to_thread(self._access)
-        failure = ServingError(Kind.UNAVAILABLE, "there is no broker")
-        for where in self._address.hosts:
-            session = Session(where, access)
-            try:
-                await session.connect()
-            except ServingError as error:
-                failure = error
-                continue
-            self._session = session
-            self._lane = Lane(self._filter)
-            return
-        raise failure
-
-    def _forget(self, session: "Session") -> None:
+    def _forget(self) -> None:
         """The connection is lost, and with it what it has brought and nobody has taken, but for what the broker does not bring again."""
-        if self._session is not session:
-            return
-        self._session = None
-        self._left.extend(session.left())
-        self._unacknowledged.clear()
-        if self._reader is not None:
-            self._reader.lost([self._lane])
+        session, self._session = self._session, None
+        if session is not None:
+            self._left.extend(session.left())
+            self._unacknowledged.clear()
+            if self._reader is not None:
+                self._reader.lost([self._lane])
 
-    def _access(self) -> "Access":
+    def _access(self, wanted: str) -> "Access":
+        """Reads files of certificates, so it is called in a thread."""
         from dragoman.streams.mqtt_session import Access
 
-        window = min(self._address.in_flight, _MOST_WINDOW)
+        window = min(_AHEAD * self._address.in_flight, _MOST_WINDOW)
+        client_id = self._client_id if wanted else f"{self._client_id}-out"
         tls = self._tls() if self._address.scheme == "mqtts" else None
-        return Access(self._filter, self._client_id, self._v5, window, self._expiry_s, self._address.user, self._password, tls)
+        return Access(wanted, client_id, self._v5, window, self._expiry_s, self._address.user, self._password, tls)
 
     def _tls(self) -> ssl.SSLContext:
-        """Reads files, so it is called in a thread. Raises INVALID_INPUT for what is no certificate."""
+        """Raises INVALID_INPUT for what is no certificate."""
         from dragoman.streams.mqtt_session import TlsSocket
 
         authority, certificate, key = (self._address.option(name) for name in ("ca", "cert", "key"))
@@ -192,6 +154,62 @@ class Mqtt:
         except (OSError, ValueError) as error:
             raise invalid(f"the certificates of the stream {self._address.name} cannot be used: {error}") from error
         return context
+
+
+class _Connection:
+    """One connection, made anew by whoever needs it after it was lost."""
+
+    def __init__(self, hosts: Sequence[str], access: "Callable[[], Access]") -> None:
+        self._hosts = hosts
+        self._access = access
+        self._session: Session | None = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    async def made(self) -> "Session":
+        """Raises UNAVAILABLE for what may pass, other kinds for what does not."""
+        if self._session is None or self._session.lost:
+            if self._connecting is None:
+                # A task of its own, so that one who is cancelled leaves no half-made connection: the next one waits for it.
+                self._connecting = asyncio.create_task(self._connect())
+            connecting = self._connecting
+            try:
+                await asyncio.shield(connecting)
+            finally:
+                if connecting.done():
+                    self._connecting = None
+        assert self._session is not None
+        return self._session
+
+    async def _connect(self) -> None:
+        from dragoman.streams.mqtt_session import Session
+
+        access = await asyncio.to_thread(self._access)
+        failure = ServingError(Kind.UNAVAILABLE, "there is no broker")
+        for where in self._hosts:
+            session = Session(where, access)
+            try:
+                await session.connect()
+            except ServingError as error:
+                failure = error
+                continue
+            self._session = session
+            return
+        raise failure
+
+    async def close(self) -> None:
+        if self._connecting is not None:
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+async def _patiently(connection: _Connection) -> "Session":
+    """Raises only UNAVAILABLE: what was good once is tried again."""
+    try:
+        return await connection.made()
+    except ServingError as error:
+        raise ServingError(Kind.UNAVAILABLE, error.message) from error
 
 
 def matches(topic: str, wanted: str) -> bool:

@@ -50,6 +50,7 @@ class Access:
     """How to get at a broker, and what to ask of it."""
 
     filter: str
+    """What is subscribed to; "" for a connection that only writes: of that the broker keeps nothing."""
     client_id: str
     v5: bool
     window: int
@@ -106,6 +107,8 @@ class Session:
         self._some = asyncio.Event()
         self._over = asyncio.Event()
         self._largest = 0
+        self._brakes = False
+        """Whether reading may pause: what waited for the session comes before the answer to the subscription."""
         self._paused = False
         self._most_unconfirmed = _MOST_UNCONFIRMED
         self._unconfirmed: dict[int, int] = {}
@@ -121,8 +124,8 @@ class Session:
             password=access.password or None,
             identifier=access.client_id,
             protocol=aiomqtt.ProtocolVersion.V5 if access.v5 else aiomqtt.ProtocolVersion.V311,
-            clean_session=None if access.v5 else False,
-            clean_start=False if access.v5 else MQTT_CLEAN_START_FIRST_ONLY,
+            clean_session=None if access.v5 else not access.filter,
+            clean_start=not access.filter if access.v5 else MQTT_CLEAN_START_FIRST_ONLY,
             properties=self._wishes() if access.v5 else None,
             timeout=_ANSWER_S,
             keepalive=_KEEP_ALIVE_S,
@@ -134,7 +137,7 @@ class Session:
 
     def _wishes(self) -> Properties:
         wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho has no types there
-        wishes.SessionExpiryInterval = self._access.expiry_s
+        wishes.SessionExpiryInterval = self._access.expiry_s if self._access.filter else 0
         wishes.ReceiveMaximum = self._access.window
         return wishes
 
@@ -169,11 +172,13 @@ class Session:
             self._tear()
             raise self._not_connected(error) from error
         self._watch = self._loop.create_task(self._until_lost())
-        try:
-            await self._subscribe()
-        except BaseException:
-            await self.close()
-            raise
+        if self._access.filter:
+            try:
+                await self._subscribe()
+            except BaseException:
+                await self.close()
+                raise
+        self._brakes = True
 
     async def _subscribe(self) -> None:
         topic = self._access.filter
@@ -297,7 +302,7 @@ class Session:
             )
         )  # fmt: skip
         self._some.set()
-        if len(self._arrivals) >= 2 * self._access.window and not self._paused:
+        if self._brakes and not self._paused and len(self._arrivals) >= 2 * self._access.window:
             self._pause()
 
     def _published(self, _client: Paho, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties) -> None:
@@ -312,7 +317,8 @@ class Session:
             self._outcomes[index] = ServingError(kind, f"the broker {self.where} refuses a message ({_words(reason)})")
         self._send_more()
 
-    # --- reading, paused and resumed: messages of QoS 0 have no window, so the connection itself must be the brake ---
+    # --- reading, paused and resumed: messages of QoS 0 have no window, so the connection itself must be the brake.
+    # Which is why another one writes: a confirmation behind what nobody reads would never be seen. ---
 
     def _pause(self) -> None:
         sock = self._paho.socket()
