@@ -38,7 +38,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests import clients
-from tests.daemons import Daemon, answers, free_port
+from tests.daemons import Daemon, answers
+from tests.ports import free_port
 
 DEADLINE_S = 60.0
 USER, PASSWORD = "dragoman", "se:cr@t/?#"

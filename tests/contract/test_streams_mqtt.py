@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import pytest
@@ -13,6 +12,7 @@ from dragoman.streams import Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import parse_stream
 from dragoman.streams.mqtt import Mqtt, matches
 from tests import brokers
+from tests.ports import free_port
 from tests.tcp_line import Line
 
 
@@ -389,9 +389,7 @@ def test_who_is_not_let_in_says_why_without_the_password(environ: dict[str, str]
 
 def test_no_broker_is_worth_another_try() -> None:
     """Nobody listens: unavailable, and with a second host that answers all is well."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     async def refused() -> None:
         made = connector("t", port=port)

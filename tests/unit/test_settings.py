@@ -278,6 +278,8 @@ def any_settings() -> st.SearchStrategy[Settings]:
             drawn["explain"] = st.lists(st.sampled_from(["m=auto", "n=exact:rows=5:background=/a b.csv"]), max_size=2, unique=True).map(
                 tuple
             )
+        elif spec.name == "stream":
+            drawn["stream"] = st.lists(st.sampled_from(["kafka://b:9092/in?out=o&group=g", "mqtt://b/in?out=o"]), max_size=1).map(tuple)
         elif spec.name == "router":
             drawn["router"] = st.lists(st.sampled_from(["v=VotingEnsemble:a,b", "p=ParallelRun:a"]), max_size=2).map(tuple)
         elif spec.name == "option":

@@ -12,8 +12,11 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import ModelSpec
 from dragoman.core.plugins import missing
 from dragoman.runtimes import notices, trusted
+from dragoman.runtimes.hidden import hidden
 from dragoman.runtimes.options import Options
 
+_BRIDGES = tuple(f"sklearn.externals.array_api_compat.{library}" for library in ("torch", "dask", "cupy"))
+"""skops walks through all of scikit-learn when it is imported, and so through these: to import PyTorch takes longer than all else together."""
 METHODS = ("predict", "predict_proba", "transform")
 
 
@@ -40,7 +43,8 @@ def _from_skops(path: Path, spec: ModelSpec) -> Any:
     """What is in the file when all of its types are known to be safe, or when the operator trusts it anyway."""
     model, trusts = spec.name, Options(spec).boolean("trust_pickle")
     try:
-        import skops.io
+        with hidden(*_BRIDGES):
+            import skops.io
     except ImportError as error:
         raise missing("sklearn", "skops", error) from error
     try:

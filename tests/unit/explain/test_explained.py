@@ -13,7 +13,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import BatchPolicy, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.tensors import BF16, BYTES, FP32, FP64, INT64, Array, Blob, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value
-from dragoman.serving.explain.explained import Explained, explained
+from dragoman.serving.explain.explained import explained
 from tests.servables import FakeServable, run, settle
 
 Work = Callable[[Tensors | Rows], Tensors | Rows]
@@ -431,15 +431,3 @@ def test_broken_answers_of_rows(tmp_path: Path) -> None:
     for answer in answers:
         error = refusal(tmp_path, lambda inputs, value=answer: Rows([value] * len(inputs.items)), signature, '[{"n": 1}]')  # type: ignore[misc] # a default that binds
         assert error.kind in (Kind.INVALID_INPUT, Kind.MODEL_FAILED), answer
-
-
-def test_its_thread_has_a_name(tmp_path: Path) -> None:
-    """So that profiles show whose it is."""
-
-    async def scenario() -> None:
-        servable = await explained(spec_of(tmp_path), Inner(linear))
-        assert isinstance(servable, Explained)
-        assert servable._thread._thread_name_prefix == "explain-m"
-        await servable.close()
-
-    run(scenario)

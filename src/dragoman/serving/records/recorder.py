@@ -5,12 +5,12 @@ or raises: what cannot be queued is dropped and counted.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import uuid4
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY, InferRequest, ModelSpec
-from dragoman.core.tensors import Reply, Rows, Signature, Tensors
+from dragoman.core.tensors import Reply, Rows, Signature, Tensors, Value
 from dragoman.serving.records.forms import Seen, words
 from dragoman.serving.records.settings import RecordSettings
 from dragoman.serving.records.snapshot import MOST_BYTES, Copy, TooLargeError
@@ -44,20 +44,7 @@ class Recorder:
         self._counts[key] = 0 if turn else count
         if turn and signature is not None and signature.whole:
             request.record = True
-        payload = request.inputs if inputs is None else inputs
-        seen = Seen(
-            spec.name,
-            spec.version,
-            spec.runtime or spec.platform or "ensemble",
-            signature,
-            request.operation,
-            request.id or uuid4().hex,
-            request.parameters,
-            time.time(),
-            payload,
-            named_version=spec.named_version,
-        )
-        return Recording(self._put, seen, turn)
+        return Recording(self._put, spec, signature, request, request.inputs if inputs is None else inputs, turn)
 
     def _obey(self) -> None:
         wanted = self._settings.wanted()
@@ -66,23 +53,51 @@ class Recorder:
 
 
 class Recording:
-    """One request on its way. At most one of `answered` and `failed` is called, once; the record is out of reach afterwards."""
+    """One request on its way. At most one of `answered` and `failed` is called, once."""
 
-    __slots__ = ("_answer", "_parts", "_put", "_reply", "_seen", "_turn")
+    __slots__ = (
+        "_answer",
+        "_inputs",
+        "_kept",
+        "_parameters",
+        "_parts",
+        "_put",
+        "_reply",
+        "_request",
+        "_signature",
+        "_size",
+        "_spec",
+        "_turn",
+        "_when_s",
+    )
 
-    def __init__(self, put: Callable[[Seen], bool], seen: Seen, turn: bool) -> None:
+    def __init__(
+        self,
+        put: Callable[[Seen], bool],
+        spec: ModelSpec,
+        signature: Signature | None,
+        request: InferRequest,
+        inputs: Tensors | Rows,
+        turn: bool,
+    ) -> None:
         self._put = put
-        self._seen = seen
+        self._spec = spec
+        self._signature = signature
+        self._request = request
         self._turn = turn
-        self._answer = Copy()
-        self._parts: list[Tensors | Rows] = []
-        self._reply: Reply | None = None
-        if turn:  # models own their inputs and may change them
-            self._keep_request()
+        self._when_s = time.time()
+        self._inputs: Tensors | Rows | int = inputs
+        if turn:
+            self._answer = Copy()
+            self._size = 0
+            """Of an answer that was too large to be kept; 0 while it is not."""
+            self._parts: list[Tensors | Rows] = []
+            self._reply: Reply | None = None
+            self._keep(inputs)  # models own their inputs and may change them
 
     def part(self, outputs: Tensors | Rows) -> None:
         """A part of the answer, or what the model itself answered where the protocol gets something else."""
-        if not self._turn or self._seen.answer is not None:
+        if not self._turn or self._size:
             return
         if len(outputs.items) == 1 and isinstance(outputs.items[0], Reply):
             self._reply = outputs.items[0]
@@ -90,7 +105,7 @@ class Recording:
         try:
             self._parts.append(self._answer.payload(outputs))
         except TooLargeError as error:
-            self._seen.answer = error.size
+            self._size = error.size
             self._parts = []
 
     def answered(self, begin_ns: int, end_ns: int, outputs: Tensors | Rows | None = None) -> None:
@@ -99,44 +114,60 @@ class Recording:
             return
         if outputs is not None and self._reply is None:
             self.part(outputs)
-        reply, seen = self._reply, self._seen
+        seen, reply = self._seen(begin_ns, end_ns), self._reply
         if reply is not None:
             if reply.status >= 400:
                 seen.error = f"{reply.status}: {str(reply.body)[:1000]}"
-            self._keep_reply(reply)
-        elif seen.answer is None:
-            seen.answer = self._parts[0] if len(self._parts) == 1 else self._parts
-        self._queue(begin_ns, end_ns)
+            self._say(seen, reply)
+        else:
+            seen.answer = self._size or (self._parts[0] if len(self._parts) == 1 else self._parts)
+        seen.size += self._answer.size
+        self._put(seen)
 
     def failed(self, begin_ns: int, end_ns: int, error: BaseException) -> None:
         """It has failed, or its caller has gone. Recorded also when it was not its turn; its inputs are then as the model left them."""
         if isinstance(error, ServingError) and error.kind in _UNSEEN:
             return
-        if not self._turn:
-            self._keep_request()
-        self._seen.error = words(error)
-        self._queue(begin_ns, end_ns)
+        if not self._turn and not isinstance(self._inputs, int):
+            self._keep(self._inputs)
+        seen = self._seen(begin_ns, end_ns)
+        seen.error = words(error)
+        self._put(seen)
 
-    def _queue(self, begin_ns: int, end_ns: int) -> None:
-        self._seen.microsec = max(0, end_ns - begin_ns) // 1000
-        self._seen.size += self._answer.size
-        self._put(self._seen)
+    def _seen(self, begin_ns: int, end_ns: int) -> Seen:
+        spec, request = self._spec, self._request
+        return Seen(
+            spec.name,
+            spec.version,
+            spec.runtime or spec.platform or "ensemble",
+            self._signature,
+            request.operation,
+            request.id or uuid4().hex,
+            self._parameters,
+            self._when_s,
+            self._inputs,
+            microsec=max(0, end_ns - begin_ns) // 1000,
+            size=self._kept,
+            named_version=spec.named_version,
+        )
 
-    def _keep_request(self) -> None:
-        seen, copy = self._seen, Copy()
-        assert not isinstance(seen.request, int)
+    def _keep(self, inputs: Tensors | Rows) -> None:
+        """Copy what was asked; of what is too large its size is kept."""
+        copy, parameters = Copy(), self._request.parameters
+        self._parameters: Mapping[str, Value] = EMPTY
         try:
-            seen.request = copy.payload(seen.request)
-            seen.parameters = copy.value(dict(seen.parameters)) if seen.parameters else seen.parameters
+            self._inputs = copy.payload(inputs)
+            if parameters:
+                self._parameters = copy.value(dict(parameters))
         except TooLargeError as error:
-            seen.request, seen.parameters = error.size, EMPTY
-        seen.size = min(copy.size, MOST_BYTES)
+            self._inputs = error.size
+        self._kept = min(copy.size, MOST_BYTES)
 
-    def _keep_reply(self, reply: Reply) -> None:
+    def _say(self, seen: Seen, reply: Reply) -> None:
         try:
             if reply.record is not None:
-                self._seen.said = self._answer.value(dict(reply.record))
-            elif not self._seen.error:
-                self._seen.answer = self._answer.payload(Rows([reply]))
+                seen.said = self._answer.value(dict(reply.record))
+            elif not seen.error:
+                seen.answer = self._answer.payload(Rows([reply]))
         except TooLargeError as error:
-            self._seen.answer = error.size
+            seen.answer = error.size

@@ -21,7 +21,7 @@ from dragoman.serving.routers.answers import columns, explained, merged, weights
 from dragoman.serving.routers.calling import Member, ask, entry_of, predictions_of
 from dragoman.serving.routers.hooks import Hooks, Open
 from dragoman.serving.routers.options import PLATFORMS, ROUTER, VOTING, Options, options
-from dragoman.serving.routers.voting import decided, declared, voted
+from dragoman.serving.routers.voting import alone, decided, declared, voted
 
 log = logging.getLogger("dragoman.models")
 
@@ -194,7 +194,7 @@ class Router:
             predictions, bare = columns(results, self.options.column)
             weights = weights_of(predictions, self.options, self._spec.name)
             if self._hooks is not None and self._hooks.has("logic"):
-                points = [list(point) for point in zip(*predictions.values(), strict=True)]
+                points = [[alone(cell) for cell in point] for point in zip(*predictions.values(), strict=True)]
                 votes = await self._hooks.voted(points, list(weights.values()), request)
                 bare = bare and isinstance(votes, list) and len(votes) == 1
             else:
