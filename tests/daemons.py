@@ -19,13 +19,6 @@ START_S = 60.0
 _LIBC = ctypes.CDLL(None)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def end_with_parent(how: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
     """To be run in a child before it becomes the program: the kernel sends it this signal when the thread that started it ends."""
 

@@ -22,7 +22,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.daemons import end_with_parent, free_port
+from tests.daemons import end_with_parent
+from tests.ports import free_port
 
 _VARIABLE = "DRAGOMAN_TESTS_POSTGRES"
 _START_S = 60.0

@@ -23,6 +23,7 @@ from dragoman.store.postgres import Postgres
 from dragoman.store.sql import open_store
 from dragoman.store.sqlstore import SqlStore
 from tests import postgres
+from tests.ports import free_port
 from tests.stores import claimed, done, version, waiting
 from tests.tcp_line import Line
 
@@ -366,9 +367,7 @@ def test_no_connection_is_left(url: str) -> None:
 
 
 def test_nothing_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    run(lambda: says("see that PostgreSQL runs", f"postgresql://someone@127.0.0.1:{port}/db"))
+    run(lambda: says("see that PostgreSQL runs", f"postgresql://someone@127.0.0.1:{free_port()}/db"))
 
 
 def test_something_that_never_answers() -> None:

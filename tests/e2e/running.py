@@ -4,13 +4,12 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,12 +128,3 @@ def serving(data_dir: Path, *arguments: str, extra: Mapping[str, str] | None = N
 def run(data_dir: Path, *arguments: str, timeout_s: float = 60.0, stdin: str = "") -> "subprocess.CompletedProcess[str]":
     """One command to its end."""
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(data_dir), timeout=timeout_s, input=stdin)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now, for servers that cannot choose their own."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -15,8 +15,9 @@ import pytest
 import requests
 import trustme
 
-from tests.e2e.running import Running, free_ports, run, serving
+from tests.e2e.running import Running, run, serving
 from tests.models import build, savedmodels
+from tests.ports import free_ports
 
 LOCAL = "--host=127.0.0.1"
 

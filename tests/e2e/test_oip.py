@@ -107,7 +107,7 @@ def test_health_and_metadata(server: Running, client: triton.InferenceServerClie
     model = client.get_model_metadata("iris")
     assert model["versions"] == ["1", "3"]
     assert model["platform"] == "onnxruntime_onnx"
-    assert model["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]
+    assert model["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4], "value_type": "float32"}]
     with pytest.raises(InferenceServerException, match="nothing"):
         client.get_model_metadata("nothing")
 

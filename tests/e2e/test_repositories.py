@@ -77,7 +77,7 @@ def test_a_model_without_a_configuration(server: Running) -> None:
     """O19: inputs, outputs and the batch dimension are read from the ONNX file."""
     metadata = requests.get(f"{server.url}/v2/models/sums", timeout=60).json()
     assert metadata["platform"] == "onnxruntime_onnx"
-    assert metadata["inputs"] == [{"name": n, "datatype": "INT32", "shape": [-1, 16]} for n in ("INPUT0", "INPUT1")]
+    assert metadata["inputs"] == [{"name": n, "datatype": "INT32", "shape": [-1, 16], "value_type": "int32"} for n in ("INPUT0", "INPUT1")]
     config = requests.get(f"{server.url}/v2/models/sums/config", timeout=60).json()
     assert config["max_batch_size"] > 0
     assert config["input"][0]["dims"] == [16]

@@ -17,6 +17,7 @@ import requests
 from tests.e2e.plain import until
 from tests.e2e.running import Running, run, serving
 from tests.models import build, tungsten_files
+from tests.ports import free_port
 
 ROW = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [5.0, 3.4, 1.5, 0.2]}]}
 
@@ -267,8 +268,7 @@ def _alive(pid: int) -> bool:
 
 def test_the_port_is_closed_until_the_targets_are_there(tmp_path: Path, iris: Path) -> None:
     """With --load wait clients are refused, not kept waiting, while models load; the first connection that works finds it ready."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     refused = 0
     stop = threading.Event()
 

@@ -253,7 +253,7 @@ def test_what_is_not_there(server: Server) -> None:
         assert server.json("GET", path, status=404) == {"detail": "nope"}
     for path in ("/nope", "/predictions/a/b", "/models/text/nope"):
         assert server.json("GET", path, status=404)["detail"] == "Not Found"
-    for method, path in (("PUT", "/predictions"), ("GET", "/predict"), ("DELETE", "/demo"), ("POST", "/")):
+    for method, path in (("PUT", "/predictions"), ("GET", "/predict"), ("DELETE", "/demo"), ("PUT", "/")):
         assert server.json(method, path, status=405)["detail"] == "Method Not Allowed"
     assert "nope" in server.json("POST", "/models/nope/predict", [{}], 404)["detail"]
     assert "nope" in server.json("POST", "/models/text:nope/predict", [{}], 404)["detail"]

@@ -12,6 +12,7 @@ from dragoman.core.bodies import (
     event,
     features,
     listed,
+    named_point,
     plain_outputs,
     points_of,
     reply_outputs,
@@ -139,6 +140,17 @@ def test_points_of_tensors() -> None:
     assert points_of(Tensors([a, b]), WHOLE) == [["x", 1.0], ["y", 2.0]]
     assert points_of(Tensors([a, Tensor("z", INT64, np.array([5, 6]))]), WHOLE) == [[1.0, 5], [2.0, 6]]
     assert points_of(Tensors([a, Tensor("z", INT64, np.array([5, 6, 7]))]), WHOLE) == [[[1.0], [2.0]], [5, 6, 7]]
+
+
+def test_points_by_place_and_by_name() -> None:
+    """What a protocol of rows makes of a data point: its features by name; without a schema whatever it is, in the one field there is."""
+    free = Signature(Form.ROWS, (TensorSpec("inputs", None, None),), whole=True)
+    assert features(free) == []
+    assert named_point([1, 2], WHOLE) == {"b": 1, "a": 2}
+    assert [named_point(point, WHOLE) for point in ([1], 5, {"a": 1})] == [[1], 5, {"a": 1}]
+    assert [named_point(point, free) for point in ([1], {"a": 1}, {"inputs": 1})] == [[1], {"inputs": {"a": 1}}, {"inputs": 1}]
+    assert named_point([1, 2], ROWS) == [1, 2]
+    assert points_of(Rows([{"inputs": [1, 2]}, {"inputs": {"a": 1}}]), free) == [[1, 2], {"a": 1}]
 
 
 def test_points_of_rows() -> None:

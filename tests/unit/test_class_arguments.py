@@ -6,7 +6,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import ModelSpec
-from dragoman.serving.class_arguments import applied, nothing_fetched, of, parse, state_of
+from dragoman.serving.class_arguments import applied, nothing_fetched, of, parse, state_of, strays
 
 
 def test_they_belong_to_a_name_or_to_one_version() -> None:
@@ -15,6 +15,12 @@ def test_they_belong_to_a_name_or_to_one_version() -> None:
     assert of(arguments, "m", "v1") == {"a": 1, "b": 3}
     assert of(arguments, "m", "v2") == {"a": 1, "b": 2}
     assert of(arguments, "other", "1") == {}
+
+
+def test_those_for_nothing() -> None:
+    """A name or a version that is not there; of a model that cannot be read the versions are not known."""
+    arguments = parse(["m={}", "m:v1={}", "m:v2={}", "n:v1={}", "o={}"])
+    assert strays(arguments, {"m": {"v1": 1}, "n": {}}) == ["m:v2", "o"]
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,31 @@ class Model(V2ModelServer):
     model.close()
 
 
+def test_an_interrupted_coroutine(tmp_path: Path) -> None:
+    """Is cancelled before the next call runs, and the loop goes on."""
+    model = made(
+        tmp_path,
+        """
+import asyncio
+def interrupt(): raise KeyboardInterrupt
+class Model(V2ModelServer):
+    async def load(self): self.ends = []
+    async def predict(self, request):
+        if request["inputs"]:
+            asyncio.get_running_loop().call_soon(interrupt)
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.ends.append("cancelled")
+        return self.ends
+""",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        outputs(model, [1])
+    assert outputs(model, []) == ["cancelled"]
+    model.close()
+
+
 def test_responses_with_a_status(tmp_path: Path) -> None:
     """From predict, postprocess and custom operations: sent as they are."""
     model = made(
@@ -428,6 +453,14 @@ def test_records(tmp_path: Path) -> None:
     second = reply(model, {"inputs": [1, 2]}, record=True)
     assert second.record is not None
     assert second.record["metrics"] == {"always": 1, "m": 2}
+
+
+def test_records_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cost the caller nothing."""
+    model = predicting(tmp_path, "self.set_metric('n', object()); return 1")
+    answer = reply(model, {"inputs": []}, record=True)
+    assert (answer.body["outputs"], answer.record) == (1, None)
+    assert "metrics.n" in capsys.readouterr().err
 
 
 def test_records_of_other_values(tmp_path: Path) -> None:

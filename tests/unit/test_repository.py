@@ -407,3 +407,11 @@ def test_class_arguments_reach_mlrun_models(tmp_path: Path) -> None:
     assert (specs["v1"].batch.max_size, specs["v1"].warnings) == (1, ())
     assert "class arguments are for MLRun's classes" in specs["v2"].warnings[0]
     assert versions(j=3)["v1"].revision != specs["v1"].revision
+
+
+def test_class_arguments_for_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so, once."""
+    repository = Repository([f"m={put(tmp_path / 'a.onnx')}"], Defaults(class_args={"n": {"k": 1}}))
+    for _ in range(2):
+        repository.discover()
+    assert [record.getMessage() for record in caplog.records] == ["class arguments are given for 'n', which is none of the targets"]

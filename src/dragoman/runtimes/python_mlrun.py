@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from dragoman.core.bodies import BY_NAME, INFER, features, listed
-from dragoman.core.errors import Kind, invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import Reply, Rows, Signature, Value
 from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, failure, finished, opened, placed, selected
@@ -106,9 +107,10 @@ class MlrunModel:
         reply = answer_of(response, self._name) or Reply(finished(placed(whole, self._result_path, response), self._name))
         if record:
             took_us = (time.monotonic_ns() - clock) // 1000
-            return Reply(
-                reply.body, reply.status, reply.content_type, reply.headers, self._record(seen, response, operation, began, took_us)
-            )
+            try:
+                return replace(reply, record=self._record(seen, response, operation, began, took_us))
+            except ServingError as error:  # whoever asked gets the answer; only monitoring has lost something
+                sys.stderr.write(f"what monitoring is to know of a request cannot be told: {error.message}\n")
         return reply
 
     def _custom(self, operation: str, given: Mapping[str, Value]) -> Reply:

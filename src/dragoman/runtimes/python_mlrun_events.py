@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,16 @@ class Calls:
     def _run(self, coroutine: Any) -> Any:
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return guarded(self._runner.run, coroutine)
+        loop = self._runner.get_loop()
+        task = loop.create_task(coroutine)
+        try:
+            return guarded(loop.run_until_complete, task)
+        except BaseException:
+            if not task.done():  # the call was interrupted, and must not go on beside the next one
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    loop.run_until_complete(task)
+            raise
 
     def close(self) -> None:
         runner, self._runner = self._runner, None

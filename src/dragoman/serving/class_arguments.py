@@ -4,7 +4,7 @@ Read by the settings (server/configuration.py), applied by reading.py to the spe
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,17 @@ def parse(texts: Iterable[str]) -> Arguments:
 def of(arguments: Arguments, name: str, version: str) -> dict[str, Any]:
     """What one version of a model gets: what is said of its name, and over that what is said of the version."""
     return {**arguments.get(name, {}), **arguments.get(f"{name}:{version}", {})}
+
+
+def strays(arguments: Arguments, models: Mapping[str, Collection[str]]) -> list[str]:
+    """The keys that are for none of these models, by name with their versions; no versions: they are not known."""
+    found = []
+    for key in arguments:
+        name, _, version = key.partition(":")
+        versions = models.get(name)
+        if versions is None or (version and versions and version not in versions):
+            found.append(key)
+    return found
 
 
 def applied(spec: ModelSpec, arguments: Arguments, fetch: Callable[[str], Path]) -> ModelSpec:

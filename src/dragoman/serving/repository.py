@@ -4,6 +4,7 @@ Reads disks, never loads a model; blocking, so call it off the event loop. Calle
 again by polling.py, and for each load request, so that what is served is what lies on disk then.
 """
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -12,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.core.model import ModelSpec
+from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.serving import class_arguments
 from dragoman.serving.artifacts import is_remote
 from dragoman.serving.model_config import ConfiguredModel
 from dragoman.serving.paths import confine
@@ -21,6 +23,8 @@ from dragoman.serving.roots import Roots
 from dragoman.serving.routers.configured import Routers
 from dragoman.serving.targets import Elsewhere, Targets
 from dragoman.serving.words import check_name
+
+log = logging.getLogger("dragoman.models")
 
 NOWHERE_ELSE = Elsewhere()
 
@@ -50,6 +54,8 @@ class Repository:
         self._listed = {model.name: model for model in configured}
         self._routers = Routers(routers, defaults.class_args)
         self._replaced: Mapping[str, ConfiguredModel] = {}
+        self._unseen = defaults.class_args
+        """Class arguments of which the log has not said yet whether they are for anything."""
         self._kept: dict[str, list[Found]] = {}
         """What was found by targets that lie elsewhere, which are asked for once."""
 
@@ -59,11 +65,15 @@ class Repository:
 
     def discover(self) -> list[Found]:
         """Read every target now. What cannot be read is a Found with its error; of two models of one name the second is an error."""
-        models = self._configured()
+        listed = self._configured()
         found = [found for target in self._targets.texts for found in self._targeted(target) if found.name not in self._replaced]
-        found += [self.look(model) for model in models.values()]
+        found += [self.look(model) for model in listed.values()]
         found += [router for router in self._routers.found() if router.name not in self._replaced]
-        return _together(found)
+        models = _together(found)
+        arguments, self._unseen = self._unseen, EMPTY
+        for key in class_arguments.strays(arguments, {each.name: each.versions for each in models}):
+            log.warning("class arguments are given for '%s', which is none of the targets", key)
+        return models
 
     def look(self, model: ConfiguredModel) -> Found:
         """What lies at the base path of a configured model now."""

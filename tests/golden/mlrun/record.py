@@ -14,10 +14,10 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     sys.path.insert(0, str(HERE))
-    from mlrun.serving.server import create_graph_server  # type: ignore[import-not-found] # not installed where this is checked
-    from mlrun.serving.states import RouterStep  # type: ignore[import-not-found] # the same
+    from mlrun.serving.server import create_graph_server
+    from mlrun.serving.states import RouterStep
 
-    import models  # type: ignore[import-not-found] # lies beside this file, and is imported by its name as models are
+    import models
 
     graph = RouterStep()
     graph.add_route("hooks", class_name="Hooks", model_path=str(HERE / "logged"), k=7)

@@ -136,7 +136,7 @@ def of_users(file: Path, name: str, test: Callable[[Router, Noted], Awaitable[No
 
 def spec_of(file: Path, name: str, *members: FakeServable, **args: Any) -> ModelSpec:
     steps = tuple(Step(member.spec.name) for member in members)
-    return ModelSpec("r", runtime=RUNTIME, artifact=str(file), steps=steps, engine="", arguments={"kind": "", "class": name, "args": args})
+    return ModelSpec("r", runtime=RUNTIME, artifact=str(file), steps=steps, arguments={"kind": "", "class": name, "args": args})
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +175,15 @@ def test_logic_may_ask_its_base_class(file: Path) -> None:
         assert (await answer(subject))["outputs"] == [3]
 
     of_users(file, "Same", test, Whole("one", [3]), Whole("two", [3]), Whole("three", [4]))
+
+
+def test_logic_gets_one_number_per_point_and_member(file: Path) -> None:
+    """Also of members that answer tensors of shape [n, 1]."""
+
+    async def test(subject: Router, hooks: Noted) -> None:
+        assert (await answer(subject))["outputs"] == [4, 1]
+
+    of_users(file, "Widest", test, Whole("one", [[1], [2]]), Whole("two", [5, 3]))
 
 
 def test_hooks_in_order(file: Path) -> None:

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+from dragoman.core.lifecycle import State
+from dragoman.core.model import ModelSpec, Step
 from dragoman.core.tensors import BYTES, FP32, Blob, Signature, TensorSpec, Value
 from dragoman.dialects import Access
+from dragoman.serving.gateway import Entry, VersionStatus
+from dragoman.serving.routers.options import VOTING
+from dragoman.serving.routers.router import RUNTIME, Router
 from tests.unit.v2.client import FLOWER, GOOD, TEXT, Client, Headers, Reply, entry, iris, one_input, shout
-from tests.unit.v2.mlrun_models import PLAIN, echo, whole_entry
+from tests.unit.v2.mlrun_models import PLAIN, SCHEMA, echo, whole_entry
 
 
 def sizes(body: dict[str, Any]) -> Value:
@@ -305,3 +310,34 @@ def test_two_dialects_on_one_model(server: Client) -> None:
     binary = post(server, "iris/infer", GOOD | {"parameters": {"binary_data_output": True}})
     assert b"inference-header-content-length" in binary.headers
     assert FP32.name in binary.body.decode("latin-1")
+
+
+# --- ensembles ---
+
+
+def add_ensemble(client: Client, name: str) -> None:
+    """A VotingEnsemble of the two models a and b."""
+    steps = (Step("a"), Step("b"))
+    spec = ModelSpec(name, runtime=RUNTIME, steps=steps, arguments={"kind": VOTING, "args": {"weights": {"a": 3, "b": 1}}})
+    entry = Entry(spec, Router(spec, client.gateway, [SCHEMA, SCHEMA]))
+    client.gateway.swap({**client.gateway.table(), (name, "1"): entry, (name, ""): entry})
+    client.gateway.publish(name, [VersionStatus(name, "1", State.READY)], {})
+
+
+def test_an_ensemble_is_asked_without_its_name() -> None:
+    """M31: infer, predict and explain below /v2/models; its weights are in the list. Not where a model is called so, or there are several."""
+    members = [whole_entry("a", lambda body: [1]), whole_entry("b", lambda body: [2])]
+    with Client(members) as client:
+        assert post(client, "infer", {"inputs": [[1]]}).status == 404
+        add_ensemble(client, "vote")
+        assert client.send("GET", "/v2/models/").json == {"models": ["a", "b", "vote"], "weights": {"a": 0.75, "b": 0.25}}
+        for path in ("infer", "predict", "infer/", "vote/infer", "vote"):
+            reply = post(client, path, {"inputs": [[1]], "id": 8})
+            assert (reply.status, reply.json["id"], reply.json["model_name"], reply.json["outputs"]) == (200, 8, "vote", [1]), path
+        assert post(client, "explain", {"inputs": [[1]]}).status == 200
+        assert post(client, "infer", b"{").status == 400
+        add_ensemble(client, "second")
+        assert "'vote'" in post(client, "infer", {"inputs": [[1]]}).error
+    with Client([whole_entry("infer", echo)]) as client:
+        assert post(client, "infer", {"inputs": [5]}).json["model_name"] == "infer"
+        assert post(client, "infer/predict", {"inputs": [5]}).json["outputs"] == [5]

@@ -30,7 +30,7 @@ class Hooks:
     async def open(cls, spec: ModelSpec, members: Sequence[str], opener: Open) -> "Hooks":
         """Start the process of a router's class. Raises ServingError with the reason when that fails."""
         arguments = {"class": spec.arguments["class"], "class_args": spec.arguments["args"], "router_members": list(members)}
-        servable = await opener(replace(spec, runtime=PYTHON, engine=spec.engine or ENGINE, steps=(), arguments=arguments))
+        servable = await opener(replace(spec, runtime=PYTHON, engine=ENGINE, steps=(), arguments=arguments))
         try:
             response = await servable.infer(InferRequest(Rows([{}])))
             return cls(servable, spec.name, servable.platform, reply_of(response.outputs, spec.name).body)

@@ -91,12 +91,18 @@ def _labels(column: Sequence[Value], member: str) -> list[Value]:
 
 
 def _label(cell: Value) -> Value:
-    """The label that a cell holds, None for anything else. A list of one, as a tensor of shape [n, 1] has them, is the one in it."""
-    while isinstance(cell, list) and len(cell) == 1:
-        cell = cell[0]
+    """The label that a cell holds, None for anything else."""
+    cell = alone(cell)
     if isinstance(cell, bool | int | str):
         return cell
     return int(cell) if isinstance(cell, float) and cell.is_integer() else None
+
+
+def alone(cell: Value) -> Value:
+    """A prediction without the list of one around it that a tensor of shape [n, 1] has."""
+    while isinstance(cell, list) and len(cell) == 1:
+        cell = cell[0]
+    return cell
 
 
 def _mean(columns: Mapping[str, Sequence[Value]], weights: Mapping[str, float]) -> list[Value]:

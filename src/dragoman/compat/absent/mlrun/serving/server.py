@@ -1,5 +1,6 @@
 """What model code gets as `self.context`, and what it may answer with: a Response with a status of its own."""
 
+import os
 from typing import Any
 
 from ..execution import secret_of
@@ -25,6 +26,7 @@ class GraphContext:
         self.parameters = dict(parameters or {})
         self.logger: Logger = logger
         self.worker_id = 0
+        self.project = os.environ.get("MLRUN_DEFAULT_PROJECT", "default")
         self.verbose = False
         self.is_mock = True
         self.root: Any = None
