@@ -234,8 +234,14 @@ def test_iterators_are_renewed(fake: FakeKinesis) -> None:
     run(connector(fake.url, FakeStore()), check)
 
 
-@pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "InternalFailure", "ExpiredTokenException"])
-@pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("GetRecords", "ProvisionedThroughputExceededException"),
+        ("GetRecords", "ExpiredTokenException"),
+        ("GetShardIterator", "InternalFailure"),
+    ],
+)
 def test_reading_goes_on_after_what_passes(fake: FakeKinesis, operation: str, code: str) -> None:
     """Throttling is waited out in silence, other failures are told and tried again."""
 
