@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -245,6 +246,23 @@ def test_features_by_name() -> None:
     run(test)
 
 
+def test_an_operation_with_a_signature_of_its_own() -> None:
+    """Members of tensors or rows may take and give something else for it; what they lack is named."""
+
+    async def test() -> None:
+        rows, matrix = Scores("rows"), Matrix("matrix", 1)
+        rows.signatures = {"": FEATURES, "@explain": FEATURES}
+        body = await answer(router(gateway_of(rows), VOTING, "rows"), ask([[1, 2]], "explain"))
+        assert body["outputs"] == {"rows": [{"score": 3.0, "more": 0.0}]}
+        assert [(r.operation, r.signature) for r in rows.requests] == [("explain", "@explain")]
+        matrix.operations = frozenset({"predict"})
+        error = await refused(router(gateway_of(rows, matrix), VOTING, "rows", "matrix"), ask([[1, 2]], "explain"))
+        assert (error.kind, error.what) == (Kind.UNSUPPORTED, "operation")
+        assert error.message.startswith("member 'matrix' of router 'r': model 'matrix' has no operation 'explain'")
+
+    run(test)
+
+
 def test_explanations() -> None:
     """Numbers of one shape are averaged by weight; anything else stands under its member's name."""
 
@@ -316,6 +334,7 @@ def test_a_model_router_asks_the_member_that_is_named() -> None:
         assert body["model_name"] == "two"
         error = await refused(subject, ask(model="two"))
         assert (error.kind, error.message) == (Kind.INVALID_INPUT, "router 'r' has no member 'two'; it has one, two:v2")
+        assert len((await refused(subject, ask(model=["x" * 100_000]))).message) < 300
 
     run(test)
 
@@ -406,6 +425,7 @@ def test_a_file_as_the_body() -> None:
         ({}, "infer", "has no 'inputs'"),
         ({"inputs": 1}, "explain", "must be a list"),
         ({"inputs": {"a": 1}}, "infer", "must be a list"),
+        ({"inputs": [1], "parameters": [1]}, "infer", "the parameters of the request to router 'r' must be an object"),
     ],
 )
 def test_bodies_that_are_none(body: Value, operation: str, words: str) -> None:
@@ -662,3 +682,26 @@ def test_what_it_is_called() -> None:
     assert (ensemble.platform, ensemble.weights) == ("mlrun_voting_ensemble", {"one": 1.0, "two": 0.0})
     assert router(gateway, PARALLEL, "one").platform == "mlrun_parallel_run"
     assert router(gateway, ROUTER, "one").platform == "mlrun_model_router"
+
+
+def test_names_of_other_runtimes_are_not_shown() -> None:
+    """What TensorFlow calls a tensor would be read as MLRun's value_type."""
+    member = Matrix("one", 1)
+    member.signatures = {"": replace(MATRIX, inputs=(TensorSpec("x", FP32, (-1, 2), native="x:0"),))}
+    (spec,) = router(gateway_of(member), PARALLEL, "one").signatures[""].inputs
+    assert (spec.name, spec.native) == ("x", "")
+
+
+def test_records_have_the_kind_as_class() -> None:
+    """As MLRun's records of an ensemble have (M32); nobody asked, nothing is said."""
+
+    async def test() -> None:
+        subject = router(gateway_of(Whole("one", [1])), VOTING, "one")
+        for record, said in ((True, {"class": "VotingEnsemble"}), (False, None)):
+            request = ask()
+            request.record = record
+            response = await subject.infer(request)
+            assert isinstance(response.outputs, Rows)
+            assert response.outputs.items[0].record == said
+
+    run(test)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.bodies import BY_NAME, INFER
@@ -22,6 +23,7 @@ from dragoman.serving.routers.calling import Member, ask, entry_of, predictions_
 from dragoman.serving.routers.hooks import Hooks, Open
 from dragoman.serving.routers.options import PLATFORMS, ROUTER, VOTING, Options, options
 from dragoman.serving.routers.voting import alone, decided, declared, voted
+from dragoman.serving.settings import quoted
 
 log = logging.getLogger("dragoman.models")
 
@@ -84,11 +86,13 @@ class Router:
     def _signature(self, members: Sequence[Signature]) -> Signature:
         """Data points are described as by the first member that describes them."""
         known = next((s for s in members if s.inputs and row_schema(s) != _ANY), members[0])
-        outputs = known.outputs if self.kind == ROUTER else ()
+        inputs, outputs = known.inputs, known.outputs if self.kind == ROUTER else ()
+        if not known.whole:  # what another runtime calls a tensor is no value_type
+            inputs, outputs = (tuple(replace(spec, native="") for spec in specs) for specs in (inputs, outputs))
         if self.kind == VOTING:
             prediction = None if self.options.by_name else predictions_of(known, self.options.column)
             outputs = (TensorSpec(prediction.name if prediction else self.options.column, None, None),)
-        return Signature(Form.ROWS, known.inputs, outputs, batch=False, input_schema=row_schema(known), whole=True)
+        return Signature(Form.ROWS, inputs, outputs, batch=False, input_schema=row_schema(known), whole=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Raises ServingError, which names the member that failed, if one did."""
@@ -110,6 +114,8 @@ class Router:
             if failures and isinstance(body, dict):
                 body["failed"] = failures
         reply = Reply(body) if self._hooks is None else await self._hooks.after(event, body, request)
+        if request.record:
+            reply = replace(reply, record={"class": self._spec.arguments.get("class") or self.kind})
         return _response(reply, begin, failures)
 
     def _one(self, request: InferRequest) -> dict[str, Value]:
@@ -126,6 +132,8 @@ class Router:
             return {**event, "body": {"inputs": [body]}}
         if not isinstance(body, dict):
             raise invalid(f"the body of a request to router '{name}' must be an object with 'inputs'", "body")
+        if not isinstance(body.get("parameters") or {}, dict):
+            raise invalid(f"the parameters of the request to router '{name}' must be an object", "body")
         if operation in INFER or operation == "explain":
             if "inputs" not in body:
                 raise invalid(f"the request to router '{name}' has no 'inputs'", "body")
@@ -141,7 +149,7 @@ class Router:
         for member in self.members:
             if wanted == member.key:
                 return member
-        raise invalid(f"router '{self._spec.name}' has no member {wanted!r}; it has {', '.join(self._keys)}", "model")
+        raise invalid(f"router '{self._spec.name}' has no member {quoted(str(wanted))}; it has {', '.join(self._keys)}", "model")
 
     async def _asked(self, event: dict[str, Value], request: InferRequest) -> tuple[dict[str, Value], dict[str, str]]:
         """The bodies of the members' answers, in the order of the members, and what those said that failed and may."""
