@@ -41,7 +41,7 @@ class Site:
 
     def exchange(self, pieces: list[bytes], *, end: bool) -> bytes:
         """Send pieces one after the other, say that nothing more comes if `end`, and return all that is answered."""
-        with socket.create_connection(self.address, timeout=3) as client:
+        with socket.create_connection(self.address, timeout=30) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             answered = b""
             try:
