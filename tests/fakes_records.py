@@ -25,6 +25,7 @@ class FakeSink:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.errors: list[Exception] = []
+        self.flush_errors: list[Exception] = []
         self.refuse: Callable[[Record], bool] = lambda record: False
         self.gate: asyncio.Event | None = None
         self.attempts = 0
@@ -42,6 +43,8 @@ class FakeSink:
 
     async def flush(self) -> None:
         self.flushes += 1
+        if self.flush_errors:
+            raise self.flush_errors.pop(0)
 
     async def close(self) -> None:
         self.closed += 1

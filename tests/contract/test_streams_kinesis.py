@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.late_store import LateStore
-from dragoman.store import Store
+from dragoman.store import Edit, Store
 from dragoman.streams import Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import parse_stream
 from dragoman.streams.kinesis import KIND, Kinesis
@@ -234,8 +234,14 @@ def test_iterators_are_renewed(fake: FakeKinesis) -> None:
     run(connector(fake.url, FakeStore()), check)
 
 
-@pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "InternalFailure", "ExpiredTokenException"])
-@pytest.mark.parametrize("operation", ["GetRecords", "GetShardIterator"])
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("GetRecords", "ProvisionedThroughputExceededException"),
+        ("GetRecords", "ExpiredTokenException"),
+        ("GetShardIterator", "InternalFailure"),
+    ],
+)
 def test_reading_goes_on_after_what_passes(fake: FakeKinesis, operation: str, code: str) -> None:
     """Throttling is waited out in silence, other failures are told and tried again."""
 
@@ -408,6 +414,67 @@ def test_no_more_is_read_than_there_is_room_for(fake: FakeKinesis) -> None:
         assert await made.lag() == {"in/shardId-000000000000": 0}
 
     run(connector(fake.url, FakeStore(), query=f"{FAST}&in_flight=5"), check)
+
+
+def test_cancelling_loses_nothing(fake: FakeKinesis) -> None:
+    """Whoever waits may be cancelled at any moment, while the stream is opened, too."""
+    fake.put("in", *range(5))
+    made = connector(fake.url, FakeStore())
+
+    async def cancelled(what: Coroutine[Any, Any, object], turns: int) -> None:
+        task = asyncio.create_task(what)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def check() -> None:
+        try:
+            for turns in range(12):
+                await cancelled(made.open(Lost()), turns)
+            await made.open(Lost())
+            for turns in range(6):
+                await cancelled(made.fetch(0, ()), turns)
+            messages = await some(made, 5)
+            assert values(messages) == list(range(5))
+            for turns in range(6):
+                await cancelled(made.commit({messages[0].lane: messages[turns % 5]}), turns)
+            await made.commit({messages[0].lane: messages[-1]})
+        finally:
+            await made.close()
+
+    asyncio.run(asyncio.wait_for(check(), brokers.DEADLINE_S))
+
+
+def test_a_store_that_is_away_delays_places_only(fake: FakeKinesis) -> None:
+    """Reading goes on; the commit says that it did not happen, and may be repeated."""
+    store = Failing()
+    fake.put("in", 1)
+
+    async def check(made: Kinesis, reader: Lost) -> None:
+        (message,) = await some(made, 1)
+        store.away = True
+        with pytest.raises(ServingError, match="away") as failed:
+            await made.commit({message.lane: message})
+        assert failed.value.kind is Kind.UNAVAILABLE
+        fake.put("in", 2)
+        assert values(await some(made, 1)) == [2]
+        store.away = False
+        await made.commit({message.lane: message})
+        assert not reader.lanes
+
+    run(connector(fake.url, store), check)
+
+
+class Failing(FakeStore):
+    """A store that fails while it is away."""
+
+    away = False
+
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+        if self.away:
+            raise ServingError(Kind.UNAVAILABLE, "the database is away")
+        return await super().edit_document(kind, key, edit, group=group)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,16 @@ def test_a_whole_model_gets_the_file() -> None:
     assert file_inputs(b"", None, WHOLE, "m") == Rows([Blob(b"", "application/octet-stream")])
 
 
+def test_a_whole_model_and_bytes_of_no_kind() -> None:
+    """JSON that went wrong is more likely than a file (M16), but where the schema says that the one feature is bytes."""
+    for said in (b"application/octet-stream", b"application/pdf"):
+        with pytest.raises(ServingError, match="model 'm' is no JSON object") as refused:
+            file_inputs(PNG, said, WHOLE, "m")
+        assert refused.value.kind is Kind.INVALID_INPUT
+        one = Signature(Form.ROWS, (TensorSpec("document", BYTES, (-1,)),), whole=True)
+        assert file_inputs(PNG, said, one, "m") == Rows([Blob(PNG, said.decode())])
+
+
 @pytest.mark.parametrize(
     ("signature", "row"),
     [

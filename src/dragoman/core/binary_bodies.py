@@ -13,6 +13,7 @@ from dragoman.core.errors import ServingError, invalid
 from dragoman.core.rows import row_schema
 from dragoman.core.tensors import BYTES, Array, Blob, Form, Rows, Signature, Tensor, Tensors
 
+_MEDIA = ("image/", "audio/", "video/")
 _BINARY = re.compile(r"(?:image|audio|video)/[^\s;/]+\Z|application/(?:octet-stream|pdf)\Z")
 
 
@@ -31,10 +32,18 @@ def file_inputs(data: bytes, content_type: bytes | str | None, signature: Signat
     """One data point that is a file, in the form that the model takes. Raises INVALID_INPUT for a model that takes no single file.
 
     Models of whole requests get it as a Blob in their list of data points (`points` of core.bodies.whole_request, or `inputs` of an event's
-    body); models of rows in their one field of files, where all others may be left out; models of tensors in their one input of BYTES.
+    body): pictures, sound and video, and what says only that it is bytes where their schema has one text or where no type is given at all;
+    anything else is JSON that went wrong (M16). Models of rows get it in their one field of files, where all others may be left out; models
+    of tensors in their one input of BYTES.
     """
     blob = Blob(data, media_type_of(content_type) or "application/octet-stream")
     if signature.whole:
+        if content_type is not None and not blob.media_type.startswith(_MEDIA) and [spec.datatype for spec in signature.inputs] != [BYTES]:
+            raise invalid(
+                f"the body for model '{model}' is no JSON object, and one of type {blob.media_type} is not taken as a file:"
+                " only image/*, audio/* and video/* are",
+                "body",
+            )
         return Rows([blob])
     if signature.form is Form.ROWS:
         return Rows([_row(blob, signature, model)])

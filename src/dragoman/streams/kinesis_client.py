@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import aiobotocore.session
@@ -22,6 +23,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.loaders import create_loader
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams.kinesis_shards import Shard, Start
@@ -182,8 +184,10 @@ class Client:
 async def connected(stream: str, region: str, endpoint: str) -> AsyncIterator[Client]:
     """A client; nothing is sent yet. Raises INVALID_INPUT where it is not clear which region is meant."""
     config = AioConfig(connect_timeout=_CONNECT_S, read_timeout=_READ_S, retries={"total_max_attempts": 1}, max_pool_connections=64)
+    session = aiobotocore.session.get_session()
+    session.register_component("data_loader", await asyncio.to_thread(_descriptions))
     try:
-        made = aiobotocore.session.get_session().create_client(
+        made = session.create_client(
             "kinesis", region_name=region or None, endpoint_url=endpoint or None, config=config
         )  # fmt: skip
         client = await made.__aenter__()
@@ -197,6 +201,17 @@ async def connected(stream: str, region: str, endpoint: str) -> AsyncIterator[Cl
         yield Client(client, stream)
     finally:
         await made.__aexit__(None, None, None)
+
+
+@cache
+def _descriptions() -> Any:
+    """What botocore knows of Kinesis and its places: files that take 0.3 s to read, which it would read on the loop and for each client."""
+    loader = create_loader()
+    loader.load_service_model("kinesis", "service-2")
+    loader.load_service_model("kinesis", "endpoint-rule-set-1")
+    for name in ("endpoints", "partitions", "sdk-default-configuration", "_retry"):
+        loader.load_data(name)
+    return loader
 
 
 def _shard(found: Mapping[str, Any]) -> Shard:

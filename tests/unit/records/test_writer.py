@@ -129,12 +129,21 @@ def test_batches_alone() -> None:
     """A size of 1 sends what was gathered for a larger one first."""
     batches = Batches()
     record = {"model": "m", "version": "1", "request": {}, "op": "o", "resp": {}, "when": "w", "microsec": 1}
-    assert batches.add([record], 5, 10.0) == []
-    assert batches.next_s() == 10.0
-    gathered, single = batches.add([record], 1, 11.0)
+    assert batches.add([record], [10], 5, 10.0) == []
+    assert batches.take(9.0) == []
+    gathered, single = batches.add([record], [10], 1, 11.0)
     assert len(gathered["values"]) == 1
     assert single == record
-    assert (len(batches), batches.next_s()) == (0, float("inf"))
+    assert len(batches) == 0
+
+
+def test_a_batch_of_large_records_ends_early() -> None:
+    """However many it should have: what is gathered is bounded in bytes."""
+    batches = Batches()
+    record = {"model": "m", "version": "1", "request": {}, "op": "o", "resp": {}, "when": "w", "microsec": 1}
+    ready = batches.add([record] * 5, [100 << 10] * 5, 1_000_000, 0.0)
+    assert [len(batch["values"]) for batch in ready] == [3]
+    assert len(batches) == 2
 
 
 def test_slim_records() -> None:
@@ -304,6 +313,20 @@ def test_the_end_does_not_wait_for_a_place_that_hangs(caplog: pytest.LogCaptureF
 
     with_site(test, batch=2)
     assert "5 tracking records were dropped" in caplog.text
+
+
+def test_a_place_that_cannot_write_what_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """Is said in the log: nobody else knows of those records any more."""
+
+    async def test(site: Site) -> None:
+        site.writer.put(seen(1))
+        await until(lambda: len(site.records) == 1)
+        site.sink.flush_errors = [AWAY] * 3
+        await site.close()
+        assert site.sink.closed == 1
+
+    with_site(test)
+    assert caplog.messages == ["tracking records that were gathered could not be written: nobody is at home"]
 
 
 def test_a_writer_that_was_never_started() -> None:

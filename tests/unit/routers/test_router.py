@@ -246,6 +246,23 @@ def test_features_by_name() -> None:
     run(test)
 
 
+def test_an_operation_with_a_signature_of_its_own() -> None:
+    """Members of tensors or rows may take and give something else for it; what they lack is named."""
+
+    async def test() -> None:
+        rows, matrix = Scores("rows"), Matrix("matrix", 1)
+        rows.signatures = {"": FEATURES, "@explain": FEATURES}
+        body = await answer(router(gateway_of(rows), VOTING, "rows"), ask([[1, 2]], "explain"))
+        assert body["outputs"] == {"rows": [{"score": 3.0, "more": 0.0}]}
+        assert [(r.operation, r.signature) for r in rows.requests] == [("explain", "@explain")]
+        matrix.operations = frozenset({"predict"})
+        error = await refused(router(gateway_of(rows, matrix), VOTING, "rows", "matrix"), ask([[1, 2]], "explain"))
+        assert (error.kind, error.what) == (Kind.UNSUPPORTED, "operation")
+        assert error.message.startswith("member 'matrix' of router 'r': model 'matrix' has no operation 'explain'")
+
+    run(test)
+
+
 def test_explanations() -> None:
     """Numbers of one shape are averaged by weight; anything else stands under its member's name."""
 
@@ -317,6 +334,7 @@ def test_a_model_router_asks_the_member_that_is_named() -> None:
         assert body["model_name"] == "two"
         error = await refused(subject, ask(model="two"))
         assert (error.kind, error.message) == (Kind.INVALID_INPUT, "router 'r' has no member 'two'; it has one, two:v2")
+        assert len((await refused(subject, ask(model=["x" * 100_000]))).message) < 300
 
     run(test)
 
@@ -407,6 +425,7 @@ def test_a_file_as_the_body() -> None:
         ({}, "infer", "has no 'inputs'"),
         ({"inputs": 1}, "explain", "must be a list"),
         ({"inputs": {"a": 1}}, "infer", "must be a list"),
+        ({"inputs": [1], "parameters": [1]}, "infer", "the parameters of the request to router 'r' must be an object"),
     ],
 )
 def test_bodies_that_are_none(body: Value, operation: str, words: str) -> None:

@@ -80,7 +80,7 @@ def test_weights_decide() -> None:
     assert voted({"a": [5], "b": [5], "c": [4]}, weighted(a=0.1, b=0.2, c=0.3), "classification") == [4]
 
 
-@pytest.mark.parametrize("cell", [0.5, None, [1, 2], {"a": 1}, math.nan])
+@pytest.mark.parametrize("cell", [0.5, None, [1, 2], {"a": 1}, math.nan, math.inf, 1e300])
 def test_what_is_no_label(cell: Value) -> None:
     """The member that answered it is named."""
     with pytest.raises(ServingError) as caught:

@@ -199,7 +199,6 @@ def test_paths_that_are_not_there(server: Client, path: str, method: str) -> Non
         ("PUT", "/v2/models/iris/versions/1/infer", b"POST"),
         ("POST", "/v2", b"GET"),
         ("DELETE", "/v2/models/iris", b"GET, POST, PUT"),
-        ("GET", "/v2/models/iris/INFER", b"POST"),
         ("POST", "/v2/health/live", b"GET"),
         ("HEAD", "/v2/models/iris/generate", b"POST"),
         ("PATCH", "/v2/models", b"GET, POST"),

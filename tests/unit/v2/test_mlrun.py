@@ -145,9 +145,10 @@ def test_routes_of_one_request(server: Client) -> None:
 
 
 def test_a_get_without_a_body(server: Client) -> None:
-    """As the other protocol says: that is a POST."""
-    for path in ("iris/infer", "iris/predict", "iris/anything"):
-        assert post(server, path, method="GET").status == 405
+    """Asks for nothing: infer is a POST as the other protocol says, all else says what is missing."""
+    for path, status in (("iris/infer", 405), ("iris/predict", 400), ("whole/explain", 400), ("iris/anything", 404), ("nobody/echo", 404)):
+        for method in ("GET", "HEAD"):
+            assert post(server, path, method=method).status == status
 
 
 def test_explain(server: Client) -> None:
@@ -167,6 +168,14 @@ def test_operations_of_its_own(server: Client) -> None:
     assert (event["body"], event["id"], event["path"], event["method"]) == ({"inputs": [1], "k": None}, "e1", "/p", "POST")
     assert event["headers"].keys() == {"x-a", "content-type", "mlrun-event-id", "mlrun-event-path"}
     assert (event["content_type"], event["trigger"]) == ("application/json", "http")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT"])
+def test_operations_of_its_own_without_a_body(server: Client, method: str) -> None:
+    """By any method, with an empty object as the event's body."""
+    for path in ("whole/echo", "whole/versions/1/echo/"):
+        event = post(server, path, method=method)
+        assert (event.status, event.json["body"], event.json["method"]) == (200, {}, method)
 
 
 def test_a_status_of_user_code(server: Client) -> None:
@@ -224,6 +233,7 @@ def test_access(server: Client) -> None:
         ("POST", "/v2/models/m/predict", Access.INFER),
         ("POST", "/v2/models/m", Access.INFER),
         ("PUT", "/v2/models/m", Access.INFER),
+        ("GET", "/v2/models/m/op", Access.INFER),
         ("POST", "/v2/models/m/versions/1/op", Access.INFER),
         ("GET", "/v2/health", Access.PUBLIC),
         ("POST", "/v2/models", Access.PUBLIC),
@@ -246,6 +256,17 @@ def test_a_binary_body(server: Client, path: str) -> None:
     """One input that is the file (M15)."""
     reply = post(server, path, b"\x89PNG\r\n\x1a\n" + bytes(300), [(b"content-type", b"image/png")])
     assert reply.json["outputs"] == ["image/png", 308]
+
+
+@pytest.mark.parametrize("said", [b"application/octet-stream", b"application/pdf", b"APPLICATION/OCTET-STREAM; a=b"])
+def test_bytes_of_no_kind_are_no_file(server: Client, said: bytes) -> None:
+    """M16: to a class they are JSON that went wrong; a model whose one input is bytes takes them."""
+    for path in ("sizes/infer", "sizes/predict", "sizes", "whole/explain"):
+        reply = post(server, path, b"\x00\x01", [(b"content-type", said)])
+        assert (reply.status, "application/" in reply.error) == (400, True)
+        assert f"'{path.partition('/')[0]}'" in reply.error
+        assert post(server, path, {"inputs": [1]}, [(b"content-type", said)]).status == 200
+    assert post(server, "file/infer", b"\x00\x01", [(b"content-type", said)]).status == 200
 
 
 def test_a_binary_body_for_a_model_of_tensors(server: Client) -> None:

@@ -134,7 +134,7 @@ class MLRun:
         return [
             Endpoint("GET", "health", self.server, Access.PUBLIC),
             *(Endpoint(method, "models", self.models, Access.PUBLIC) for method in ("GET", "POST")),
-            Endpoint("POST", "models/{}[/versions/{}]/{}", self._operate, Access.INFER),
+            *(Endpoint(method, "models/{}[/versions/{}]/{}", self._operate, Access.INFER) for method in ("POST", "PUT", "GET")),
         ]
 
     async def server(self, request: Request) -> Answer:
@@ -169,7 +169,10 @@ class MLRun:
             error = path_error(request)
             raise ServingError(error.kind, f"{error.message}: {unknown_operation(entry, operation).message}", what="operation")
         body = await inflated(await request.body(), request.header(b"content-encoding"), self._services.max_inflated)
-        return await self.ask(request, document_of(request, body, f"the request to model '{entry.name}'"), model, version, operation)
+        own = operation not in INFER and operation != "explain"
+        # An operation of the class's own may need nothing, and be asked by a browser.
+        document = {} if own and not body else document_of(request, body, f"the request to model '{entry.name}'")
+        return await self.ask(request, document, model, version, operation)
 
     async def ask(self, request: Request, document: dict[str, Any], model: str, version: str, operation: str) -> Answer:
         """The answer to a parsed body. Statuses that user code chose are kept."""

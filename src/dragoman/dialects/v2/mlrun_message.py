@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from dragoman.core.binary_bodies import file_inputs
 from dragoman.core.bodies import BY_NAME, INFER, event, features, reply_of
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest
@@ -22,7 +23,7 @@ from dragoman.dialects.json import JsonSyntaxError, loads
 from dragoman.dialects.refusals import words
 from dragoman.dialects.v2.answers import status_of
 from dragoman.dialects.v2.assembly import default_signature, find
-from dragoman.dialects.v2.mlrun_values import named, plain_inputs, written_outputs
+from dragoman.dialects.v2.mlrun_values import is_file, named, plain_inputs, written_outputs
 from dragoman.dialects.v2.parameters import kind, text
 from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry, Gateway
@@ -99,6 +100,8 @@ async def answer(
         raise unknown_operation(entry, wanted)
     signature = default_signature(entry)
     if signature.whole:
+        if not url and is_file(document.get("inputs")):
+            file_inputs(document["inputs"][0].data, document["inputs"][0].media_type, signature, entry.name)
         return await _whole(gateway, entry, document, given, wanted, caller, (path, method, headers, content_type, trigger))
     given = rows.plain(given)
     request = _request(document, signature, entry, wanted)

@@ -23,13 +23,18 @@ _FEW = 8
 
 def plain_inputs(inputs: Any, signature: Signature, model: str) -> Tensors | Rows:
     """`core.bodies.requested` of a value that `dialects.json.loads` may have read. Raises INVALID_INPUT."""
-    if type(inputs) is list and len(inputs) == 1 and type(inputs[0]) is Blob:
+    if is_file(inputs):
         return file_inputs(inputs[0].data, inputs[0].media_type, signature, model)
     if signature.form is Form.TENSORS and signature.batch and is_list(inputs):
         tensors = _matrix(inputs, signature.inputs[0]) if len(signature.inputs) == 1 else _columns(inputs, signature.inputs)
         if tensors is not None:
             return tensors
     return requested(rows.plain(inputs), signature, model)
+
+
+def is_file(inputs: Any) -> bool:
+    """Whether a request's inputs are one file: no JSON has one, so it was the body, or came from a data_url."""
+    return type(inputs) is list and len(inputs) == 1 and type(inputs[0]) is Blob
 
 
 def _matrix(inputs: Any, spec: TensorSpec) -> Tensors | None:

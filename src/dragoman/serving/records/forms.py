@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ from dragoman.serving.records import Record
 
 HEADERS = ("request", "op", "resp", "when", "microsec", "metrics")
 """Columns of a batch."""
+_BATCH_BYTES = 256 << 10
+"""Of requests and answers in one batch, before they are JSON: a batch of large ones is sent before it has all its rows."""
 _OF_MODELS = ("class", "labels", "request", "op", "resp", "metrics")
 """What a model of whole requests may say of itself."""
 
@@ -181,7 +183,7 @@ def _json(value: Value) -> Any:
 
 
 def _left_out(request_id: str, size: int) -> dict[str, Any]:
-    return {"id": request_id, "left_out": f"more than {size} bytes"}
+    return {"id": request_id, "left_out": f"{size} bytes or more"}
 
 
 def words(error: BaseException) -> str:
@@ -201,6 +203,17 @@ def slim(record: Record, size: int) -> dict[str, Any]:
     return {**record, "values": values}
 
 
+@dataclass(slots=True)
+class _Batch:
+    common: dict[str, Any]
+    begun_s: float
+    values: list[list[Any]] = field(default_factory=list)
+    bytes: int = 0
+
+    def whole(self) -> Record:
+        return {**self.common, "headers": list(HEADERS), "values": self.values}
+
+
 class Batches:
     """Gathers records by model and version into MLRun's batches: what is common once, and `headers` with one list of `values` per request.
 
@@ -208,34 +221,29 @@ class Batches:
     """
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str], tuple[dict[str, Any], list[list[Any]], float]] = {}
+        self._open: dict[tuple[str, str], _Batch] = {}
 
     def __len__(self) -> int:
-        return sum(len(values) for _, values, _ in self._open.values())
+        return sum(len(batch.values) for batch in self._open.values())
 
-    def add(self, records: Sequence[Record], size: int, now_s: float) -> list[Record]:
-        """What is to be sent now: records as they are for a size of 1, else batches that are full."""
-        ready: list[Record] = [] if size > 1 else self.take()
-        for record in records:
-            if size <= 1 or "error" in record:
+    def add(self, records: Sequence[Record], sizes: Sequence[int], most: int, now_s: float) -> list[Record]:
+        """What is to be sent now: records as they are where a batch is of one, else batches that are full, by number or in bytes (`sizes`)."""
+        ready: list[Record] = [] if most > 1 else self.take()
+        for record, size in zip(records, sizes, strict=True):
+            if most <= 1 or "error" in record:
                 ready.append(record)
                 continue
             key = (record["model"], record["version"])
-            if key not in self._open:
-                common = {name: value for name, value in record.items() if name not in HEADERS}
-                self._open[key] = ({**common, "headers": list(HEADERS)}, [], now_s)
-            common, values, _ = self._open[key]
-            values.append([record.get(name) for name in HEADERS])
-            if len(values) >= size:
-                ready.append({**common, "values": values})
-                del self._open[key]
+            batch = self._open.get(key)
+            if batch is None:
+                batch = self._open[key] = _Batch({name: value for name, value in record.items() if name not in HEADERS}, now_s)
+            batch.values.append([record.get(name) for name in HEADERS])
+            batch.bytes += size
+            if len(batch.values) >= most or batch.bytes >= _BATCH_BYTES:
+                ready.append(self._open.pop(key).whole())
         return ready
 
     def take(self, until_s: float = float("inf")) -> list[Record]:
         """The batches that were begun before this moment, full or not."""
-        due = [key for key, (_, _, begun_s) in self._open.items() if begun_s <= until_s]
-        return [{**common, "values": values} for common, values, _ in (self._open.pop(key) for key in due)]
-
-    def next_s(self) -> float:
-        """When the oldest was begun; infinity when there is none."""
-        return min((begun_s for _, _, begun_s in self._open.values()), default=float("inf"))
+        due = [key for key, batch in self._open.items() if batch.begun_s <= until_s]
+        return [self._open.pop(key).whole() for key in due]

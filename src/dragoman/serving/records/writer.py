@@ -72,8 +72,6 @@ class Writer:
         self._wanted = self._latest = Wanted()
         self._losing = 0
         """Records dropped since the last that arrived."""
-        self.dropped = 0
-        self.sent = 0
         settings.on_change(self._noted)
 
     def put(self, seen: Seen) -> bool:
@@ -132,7 +130,7 @@ class Writer:
         if taken:
             records = await self._made(taken)
             single = self._wanted.place is not None and self._wanted.place.kind == "parquet"
-            await self._send(self._batches.add(records, 1 if single else self._wanted.batch, self._clock()))
+            await self._send(self._batches.add(records, [seen.size for seen in taken], 1 if single else self._wanted.batch, self._clock()))
         now_s = self._clock()
         await self._send(self._batches.take(now_s - self._linger_s))
         if now_s - self._flushed_s >= self._linger_s:
@@ -179,7 +177,7 @@ class Writer:
 
     async def _flush(self) -> None:
         if self._sink is not None:
-            await self._attempt([], self._sink.flush)
+            await self._attempt((), self._sink.flush)
 
     async def _send(self, records: Sequence[Record]) -> None:
         """Deliver, or drop and count."""
@@ -208,6 +206,8 @@ class Writer:
                 except ServingError as error:
                     if pause_s is None or error.kind not in _TRY_AGAIN:
                         self._lose(models, error.message)
+                        if not models:
+                            log.warning("tracking records that were gathered could not be written: %s", error.message)
                         return
                 await asyncio.sleep(pause_s)
         except asyncio.CancelledError:
@@ -220,7 +220,6 @@ class Writer:
     # --- counting ---
 
     def _arrived(self, models: Sequence[str]) -> None:
-        self.sent += len(models)
         for model in models:
             self._tally(model, Tally.RECORDED)
         if models and self._losing:
@@ -230,7 +229,6 @@ class Writer:
     def _lose(self, models: Sequence[str], why: str) -> None:
         for model in models:
             self._tally(model, Tally.UNRECORDED)
-        self.dropped += len(models)
         if models and not self._losing:
             log.warning("tracking records are dropped: %s", why)
         self._losing += len(models)

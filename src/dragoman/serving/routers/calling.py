@@ -11,6 +11,7 @@ from dragoman.core.bodies import BY_NAME, INFER, features, listed, plain_outputs
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY, InferRequest
 from dragoman.core.tensors import Form, Rows, Signature, Tensors, TensorSpec, Value
+from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry, Gateway
 
 DIALECT = "router"
@@ -84,9 +85,11 @@ async def _plain(
         names = features(signature)
         points = listed(inputs, names, entry.name)
         inputs = [dict(zip(names, point, strict=True)) for point in (points if isinstance(inputs, list) else [points])]
+    operation = "predict" if request.operation in INFER else request.operation
+    name = signature_of(entry.signatures, operation)
+    signature = entry.signatures[name]
     part = _part(request, event, requested(inputs, signature, entry.name))
-    if part.operation in INFER:
-        part.operation = "predict"
+    part.operation, part.signature = operation, name
     chosen = predictions_of(signature, column) if column else None
     if signature.form is Form.ROWS:
         assert isinstance(part.inputs, Rows)
@@ -114,7 +117,7 @@ def _part(request: InferRequest, event: Mapping[str, Value], inputs: Tensors | R
     return InferRequest(
         inputs,
         operation=request.operation,
-        parameters=given if isinstance(given, dict) else EMPTY,
+        parameters=given or EMPTY,
         id=request.id,
         deadline=request.deadline,
         priority=request.priority,

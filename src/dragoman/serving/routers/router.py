@@ -23,6 +23,7 @@ from dragoman.serving.routers.calling import Member, ask, entry_of, predictions_
 from dragoman.serving.routers.hooks import Hooks, Open
 from dragoman.serving.routers.options import PLATFORMS, ROUTER, VOTING, Options, options
 from dragoman.serving.routers.voting import alone, decided, declared, voted
+from dragoman.serving.settings import quoted
 
 log = logging.getLogger("dragoman.models")
 
@@ -131,6 +132,8 @@ class Router:
             return {**event, "body": {"inputs": [body]}}
         if not isinstance(body, dict):
             raise invalid(f"the body of a request to router '{name}' must be an object with 'inputs'", "body")
+        if not isinstance(body.get("parameters") or {}, dict):
+            raise invalid(f"the parameters of the request to router '{name}' must be an object", "body")
         if operation in INFER or operation == "explain":
             if "inputs" not in body:
                 raise invalid(f"the request to router '{name}' has no 'inputs'", "body")
@@ -146,7 +149,7 @@ class Router:
         for member in self.members:
             if wanted == member.key:
                 return member
-        raise invalid(f"router '{self._spec.name}' has no member {wanted!r}; it has {', '.join(self._keys)}", "model")
+        raise invalid(f"router '{self._spec.name}' has no member {quoted(str(wanted))}; it has {', '.join(self._keys)}", "model")
 
     async def _asked(self, event: dict[str, Value], request: InferRequest) -> tuple[dict[str, Value], dict[str, str]]:
         """The bodies of the members' answers, in the order of the members, and what those said that failed and may."""

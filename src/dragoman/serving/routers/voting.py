@@ -19,6 +19,8 @@ VOTE_TYPES = (CLASSIFICATION, REGRESSION)
 _BY_KIND: Mapping[str, str] = {**dict.fromkeys(("bool", "uint", "int", "bytes"), CLASSIFICATION), "float": REGRESSION}
 """Kind of a declared datatype -> the type of vote."""
 
+_MOST = 2.0**53
+"""Floats beyond are no whole numbers that anybody counted."""
 _CLOSE = 1e-9
 """Sums of weights that differ by less, relatively, are equal: 0.1 + 0.2 is 0.3 here."""
 
@@ -95,7 +97,7 @@ def _label(cell: Value) -> Value:
     cell = alone(cell)
     if isinstance(cell, bool | int | str):
         return cell
-    return int(cell) if isinstance(cell, float) and cell.is_integer() else None
+    return int(cell) if isinstance(cell, float) and cell.is_integer() and abs(cell) <= _MOST else None
 
 
 def alone(cell: Value) -> Value:

@@ -40,6 +40,12 @@ class Logger:
     def exception(self, message: str, *args: Any, exc_info: Any = True, **facts: Any) -> None:
         self._write(logging.ERROR, message, args, facts, exc_info)
 
+    # Nuclio's logger, which classes find in their context on MLRun's platform, has these words for facts as keywords.
+    debug_with = debug
+    info_with = info
+    warn_with = warning
+    error_with = error
+
     def _write(self, level: int, message: str, args: tuple[Any, ...], facts: dict[str, Any], exc_info: Any = None) -> None:
         if not self._logger.isEnabledFor(level):
             return
