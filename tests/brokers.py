@@ -57,12 +57,12 @@ def fresh(prefix: str = "t") -> str:
     return f"{prefix}-{uuid4().hex[:12]}"
 
 
-def eventually(ask: Callable[[], R], deadline_s: float = DEADLINE_S) -> R:
+def eventually(ask: Callable[[], R], deadline_s: float = DEADLINE_S, pause_s: float = 0.02) -> R:
     """What `ask` returns as soon as that is true."""
     deadline = time.monotonic() + deadline_s
     while not (answer := ask()):
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return answer
 
 
@@ -310,7 +310,7 @@ class Kinesis(Daemon):
             found = [record for shard in self.shards(stream) for record in self._shard(stream, shard["ShardId"])]
             return found if len(found) >= enough else []
 
-        return eventually(look, deadline_s) if enough else look()
+        return eventually(look, deadline_s, 0.2) if enough else look()  # a look is a dozen calls of a slow server
 
     def _shard(self, stream: str, shard: str) -> Iterator[Record]:
         first = self.client.get_shard_iterator(StreamName=stream, ShardId=shard, ShardIteratorType="TRIM_HORIZON")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dragoman.streams.kinesis_shards import Checkpoint, Place, Shard, Start, che
 from tests import brokers
 from tests.fakes_kinesis import FakeKinesis
 from tests.fakes_store import FakeStore
+from tests.stores import SHARED, Case, with_store
 
 FAST = "poll=0.01"
 
@@ -356,6 +358,28 @@ def test_who_lost_the_stream_commits_nothing(fake: FakeKinesis) -> None:
         assert not found.places
 
     run(connector(fake.url, store), check)
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_places_are_kept_in_every_store(fake: FakeKinesis, case: Case, tmp_path: Path) -> None:
+    """SQLite and PostgreSQL: a process that was killed goes on where it was, at once."""
+    fake.stream("in", 2)
+    for key in "ab":
+        fake.put("in", 1, 2, key=key)
+
+    async def check(store: Store) -> None:
+        killed, made = (connector(fake.url, store) for _ in range(2))
+        await killed.open(Lost())
+        try:
+            assert sorted(await answered(killed, 4)) == [1, 1, 2, 2]
+            fake.put("in", 3)
+            await made.open(Lost())
+            assert await answered(made, 1) == [3]
+        finally:
+            await made.close()
+            await killed.close()
+
+    with_store(case, tmp_path, check)
 
 
 def test_groups_have_places_of_their_own(fake: FakeKinesis) -> None:

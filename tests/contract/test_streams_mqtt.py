@@ -294,6 +294,19 @@ def test_wildcards_bring_topics_in_order_of_each() -> None:
     run(connector(f"{topic}/+/x"), check)
 
 
+@pytest.mark.parametrize(("query", "key"), [("", None), ("ordered=true", "topic")])
+def test_messages_of_one_topic_have_an_order_if_that_is_wanted(query: str, key: str | None) -> None:
+    """Without it they run side by side, and a batch can be made of them."""
+    topic = brokers.fresh()
+
+    async def check(made: Mqtt, reader: Lost) -> None:
+        del reader
+        brokers.mosquitto().send(topic, 1)
+        assert (await some(made, 1))[0].key == (key and topic.encode())
+
+    run(connector(topic, query), check)
+
+
 def test_shared_subscriptions_share() -> None:
     """Two clients of a group get each message once between them."""
     topic = brokers.fresh()
@@ -312,6 +325,24 @@ def test_shared_subscriptions_share() -> None:
             await second.close()
 
     run(first, both)
+
+
+def test_who_is_thrown_out_says_so_before_it_comes_back() -> None:
+    """Two clients of one id take each other's place; both see it, and each time is reported."""
+    topic = brokers.fresh()
+    other = connector(topic)
+
+    async def check(made: Mqtt, reader: Lost) -> None:
+        assert not await made.fetch(1, ())
+        try:
+            await other.open(reader)
+            with pytest.raises(ServingError, match="is gone"):
+                await made.fetch(1, ())
+            assert not await made.fetch(1, ())
+        finally:
+            await other.close()
+
+    run(connector(topic), check)
 
 
 def test_publishing_to_no_topic_fails_that_message_only() -> None:
@@ -448,6 +479,7 @@ def test_cancelling_loses_nothing() -> None:
         ("in?nonsense=1", "nonsense"),
         ("in?version=4", "version"),
         ("in?replies=perhaps", "replies"),
+        ("in?ordered=perhaps", "ordered"),
         ("in?session_expiry=-1", "session_expiry"),
         ("in?password_env=NOT_SET", "NOT_SET"),
     ],

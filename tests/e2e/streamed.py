@@ -55,6 +55,6 @@ def all_answered(numbers: Sequence[int], records: Callable[[], Sequence[Record]]
         found = list(records())
         return found if wanted <= {record.json.get("id") for record in found} else []
 
-    found = eventually(look)
+    found = eventually(look, pause_s=0.2)
     assert all(is_answer(record, record.json["id"]) for record in found)
     return found

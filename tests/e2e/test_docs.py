@@ -15,7 +15,7 @@ from tests.clients import python_of
 from tests.e2e.running import Running, serving
 from tests.e2e.test_oip_edges import flowers
 from tests.e2e.workspace import READING, ROOT, example_models, populate, run
-from tests.models import build, documented, savedmodels
+from tests.models import build, documented, learned, savedmodels
 
 OIP = "docs/dialects/open-inference-protocol.md"
 TFSERVING = "docs/dialects/tfserving.md"
@@ -25,6 +25,7 @@ GRADIENT = "docs/dialects/gradient.md"
 PYTHON = "docs/runtimes/python.md"
 TUNGSTEN = "docs/dialects/tungsten.md"
 MLRUN = "docs/dialects/mlrun.md"
+ROUTERS = "docs/routers.md"
 STREAMS = "docs/streams.md"
 _COMPAT = ROOT / "src" / "dragoman" / "compat"
 PATH_OF_PROGRAMS = os.pathsep.join(map(str, (ROOT / "src", _COMPAT, _COMPAT / "absent")))
@@ -97,6 +98,13 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
             (file,) = python_models(page, tmp_path_factory.mktemp("mlrun"))
             path = json.dumps({"model_path": str(Path(file).with_name("iris"))})
             return [f"iris={file}:Iris", f"flag:v1={file}:Flag", "--class-args", f"iris={path}", "--class-args", 'flag:v1={"level": 3}']
+        if page == ROUTERS:
+            place = tmp_path_factory.mktemp("routers")
+            (file,) = python_models(page, place)
+            net = build.iris(place / "model.onnx")
+            trees = learned.write(place / "iris.skops", learned.skops_of(learned.classifier()))
+            routers = ["vote=VotingEnsemble:trees,net", f"mine={file}:Careful:trees,net"]
+            return [f"trees={trees}", f"net={net}", *(text for router in routers for text in ("--router", router))]
         if page == STREAMS:
             broker = kafka()
             broker.topic(name="flowers")
@@ -136,7 +144,7 @@ def server_of(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterato
     with ExitStack() as stack:
 
         def start(page: str) -> Running:
-            key = page if page in (OIP, TFSERVING, SUBMARINE, GRADIENT, STREAMS, *OWN_MODELS) else ""
+            key = page if page in (OIP, TFSERVING, SUBMARINE, GRADIENT, ROUTERS, STREAMS, *OWN_MODELS) else ""
             if key not in started:
                 started[key] = stack.enter_context(serving(tmp_path_factory.mktemp("data"), *targets(page)))
             return started[key]
@@ -158,7 +166,7 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     client = _CLIENT.search(text) if block.language == "python" else None
     python = str(python_of(client[1])) if client is not None else "python"
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]
-    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page in (TUNGSTEN, MLRUN) else {"MLFLOW_TRACKING_URI": server.url}
+    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page in (TUNGSTEN, MLRUN, ROUTERS) else {"MLFLOW_TRACKING_URI": server.url}
     done = run(tmp_path, server.url, *command, extra=extra)
     assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
 

@@ -17,10 +17,13 @@ from dragoman.streams.kafka_client import WRITER_OPTIONS, KafkaWriter, checked_t
 if TYPE_CHECKING:
     import aiokafka
 
-OPTIONS = (*WRITER_OPTIONS, "start", "session_timeout", "rebalance_timeout")
+OPTIONS = (*WRITER_OPTIONS, "start", "wait", "session_timeout", "rebalance_timeout")
 
 _FETCH_S = 1.0
-_WAIT_MS = 50
+_WAIT_S = 0.05
+"""The broker holds a request for so long when there is nothing. A partition that was just emptied waits for the request that is under way for
+the others, so longer would be a delay; shorter costs requests that bring nothing."""
+_COMMIT_S = 10.0
 _NEVER_MS = 2**31 - 1
 _TOPICS_S = 10.0
 """Topics and partitions that appear are found within this time."""
@@ -28,8 +31,8 @@ _LAG_S = 5.0
 
 
 class KafkaConnector:
-    """Implements Connector. Options: those of KafkaWriter, start (earliest or latest, for a group that has no place yet), session_timeout and
-    rebalance_timeout in seconds."""
+    """Implements Connector. Options: those of KafkaWriter, start (earliest or latest, for a group that has no place yet); wait,
+    session_timeout and rebalance_timeout in seconds."""
 
     kind = "kafka"
     commit_interval_s = 0.2
@@ -55,7 +58,7 @@ class KafkaConnector:
             "heartbeat_interval_ms": round(min(3.0, session_s / 3) * 1000),
             "rebalance_timeout_ms": round(max(rebalance_s, session_s) * 1000),
             "metadata_max_age_ms": round(_TOPICS_S * 1000),
-            "fetch_max_wait_ms": _WAIT_MS,
+            "fetch_max_wait_ms": round(address.number("wait", _WAIT_S, 0.001, 60) * 1000),
         }
         self._writer = KafkaWriter(address, surroundings.environ, surroundings.client)
         self._consumer: aiokafka.AIOKafkaConsumer | None = None
@@ -97,7 +100,8 @@ class KafkaConnector:
         if not offsets or self._consumer is None:
             return
         try:
-            await self._consumer.commit(offsets)
+            async with asyncio.timeout(_COMMIT_S):  # the client tries for ever, even when it was replaced by a new one meanwhile
+                await self._consumer.commit(offsets)
         except Exception as error:
             raise unavailable(self._name, error) from error
 

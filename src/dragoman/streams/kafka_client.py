@@ -3,6 +3,7 @@
 Raises only ServingErrors; those of the client are put into words here.
 """
 
+import asyncio
 import logging
 import re
 import ssl
@@ -25,6 +26,8 @@ _COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 _BATCH_BYTES = 256 << 10
 """Several small answers go in one request; the client's own default of 16 kB means one round trip for each 50 of them."""
 _MOST_BYTES = 1 << 20
+_STOP_S = 5.0
+"""A client that says goodbye waits longer for a broker that hangs."""
 
 
 class Record(Protocol):
@@ -164,7 +167,8 @@ def unavailable(name: str, error: Exception) -> ServingError:
 async def stopped(client: Any) -> None:
     """End a consumer or producer, whatever state it is in."""
     try:
-        await client.stop()
+        async with asyncio.timeout(_STOP_S):
+            await client.stop()
     except Exception as error:  # its connection may be gone, or it never had one
         logging.getLogger("dragoman.streams").debug("a client of Kafka ended with %r", error)
 

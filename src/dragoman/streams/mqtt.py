@@ -27,14 +27,15 @@ _MOST_WINDOW = 65_535
 _AHEAD = 4
 """MQTT is acknowledged in order: so many times what may be in flight may wait behind a message that takes long."""
 _FOR_EVER = 0xFFFFFFFF
-_OPTIONS = ("version", "client_id", "session_expiry", "replies", "ca", "cert", "key", "password_env")
+_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", "ca", "cert", "key", "password_env")
 _SHARED = re.compile(r"\$share/[^/+#]+/(.+)\Z", re.DOTALL)
 _MOST_BYTES = 65_535
 """Of a topic, in UTF-8."""
 
 
 class Mqtt:
-    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry (seconds), replies, ca, cert, key, password_env."""
+    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry (seconds), ordered (by topic), replies (to response
+    topics), ca, cert, key, password_env."""
 
     kind = "mqtt"
     commit_interval_s = 0.0
@@ -55,7 +56,7 @@ class Mqtt:
                 raise invalid(f"'{name}' of the stream {address.name} is among its own input: each answer would be a request again")
         self._v5 = address.option("version", "5", ("5", "3.1.1")) == "5"
         self._replies = address.flag("replies", True)
-        self._many = "+" in self._filter or "#" in self._filter
+        self._ordered = address.flag("ordered", "+" in self._filter or "#" in self._filter)
         self._client_id = address.option("client_id") or _client_id(address, surroundings.client)
         self._expiry_s = int(address.number("session_expiry", _FOR_EVER, 0, _FOR_EVER))
         self._password = address.secret(surroundings.environ)
@@ -75,19 +76,18 @@ class Mqtt:
         await self._writing.made()
 
     async def fetch(self, most: int, paused: Collection[Lane]) -> Sequence[Message]:
+        if self._session is not None and self._session.lost:
+            ended, self._session = self._session, None
+            self._forget(ended)
+            raise ended.unavailable()  # said before it is mended, as somebody may have to know why
         session = await _patiently(self._reading)
         if session is not self._session:
-            self._forget()
             self._session, self._lane = session, Lane(self._filter)
         if self._lane in paused:
             most = 0
         if most and self._left:
             return [self._message(self._left.popleft()) for _ in range(min(most, len(self._left)))]
-        try:
-            return [self._message(arrival) for arrival in await session.take(most, _FETCH_S)]
-        except ServingError:
-            self._forget()
-            raise
+        return [self._message(arrival) for arrival in await session.take(most, _FETCH_S)]
 
     def _message(self, arrival: "Arrival") -> Message:
         self._count += 1
@@ -96,7 +96,7 @@ class Mqtt:
         reply_to = arrival.response_topic if self._replies else ""
         if reply_to and (not _is_topic(reply_to) or matches(reply_to, self._filter)):
             reply_to = ""  # such an answer could not be written, or would be a request again
-        key = arrival.topic.encode() if self._many else None  # what comes by one topic, from one device, has an order
+        key = arrival.topic.encode() if self._ordered else None  # what comes by one topic, from one device, has an order
         return Message(self._lane, self._count, arrival.payload, arrival.topic, key, arrival.headers, reply_to, arrival.correlation)
 
     async def publish(self, answers: Sequence[Outgoing]) -> Sequence[ServingError | None]:
@@ -123,14 +123,12 @@ class Mqtt:
         await self._writing.close()
         await self._reading.close()
 
-    def _forget(self) -> None:
+    def _forget(self, session: "Session") -> None:
         """The connection is lost, and with it what it has brought and nobody has taken, but for what the broker does not bring again."""
-        session, self._session = self._session, None
-        if session is not None:
-            self._left.extend(session.left())
-            self._unacknowledged.clear()
-            if self._reader is not None:
-                self._reader.lost([self._lane])
+        self._left.extend(session.left())
+        self._unacknowledged.clear()
+        if self._reader is not None:
+            self._reader.lost([self._lane])
 
     def _access(self, wanted: str) -> "Access":
         """Reads files of certificates, so it is called in a thread."""

@@ -106,6 +106,7 @@ class Session:
         self._arrivals: deque[Arrival] = deque()
         self._some = asyncio.Event()
         self._over = asyncio.Event()
+        self._why = ""
         self._largest = 0
         self._brakes = False
         """Whether reading may pause: what waited for the session comes before the answer to the subscription."""
@@ -201,13 +202,13 @@ class Session:
         return self._over.is_set()
 
     async def take(self, most: int, wait_s: float) -> list[Arrival]:
-        """What has arrived, at least one if that happens in this time. Raises UNAVAILABLE when the connection is lost."""
+        """What has arrived, at least one if that happens in this time. Nothing when the connection is lost."""
         waits = self._some if most else self._over
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await waits.wait()
         if self.lost:
-            raise self._unavailable("is gone")
+            return []
         taken = [self._arrivals.popleft() for _ in range(min(most, len(self._arrivals)))]
         if not self._arrivals:
             self._some.clear()
@@ -226,7 +227,7 @@ class Session:
     async def publish(self, publications: Sequence[Publication]) -> list[ServingError | None]:
         """Write with QoS 1; returns when the broker has all of them, or why it never takes one. Raises UNAVAILABLE otherwise."""
         if self.lost:
-            raise self._unavailable("is gone")
+            raise self.unavailable()
         self._outcomes = [None] * len(publications)
         self._unconfirmed = {}
         self._confirmed = self._loop.create_future()
@@ -338,13 +339,13 @@ class Session:
     async def _until_lost(self) -> None:
         try:
             await anext(self._client.messages)  # where nothing arrives: it only ends with the connection
-        except aiomqtt.MqttError:
-            pass
+        except aiomqtt.MqttError as error:
+            self._why = str(error.__cause__ or error)
         finally:
             self._over.set()
             self._some.set()
             if self._confirmed is not None and not self._confirmed.done():
-                self._confirmed.set_exception(self._unavailable("was lost while answers were written"))
+                self._confirmed.set_exception(self._unavailable(f"was lost while answers were written ({self._why})"))
 
     def _tear(self) -> None:
         """Break the connection, whatever its state."""
@@ -361,6 +362,10 @@ class Session:
             kind, words = _FOR_GOOD[code]
             return ServingError(kind, f"the broker {self.where} {words}")
         return self._unavailable(f"cannot be reached ({error})")
+
+    def unavailable(self) -> ServingError:
+        """Of one that is lost: why."""
+        return self._unavailable(f"is gone ({self._why})")
 
     def _unavailable(self, words: str) -> ServingError:
         return ServingError(Kind.UNAVAILABLE, f"the connection to the broker {self.where} {words}")

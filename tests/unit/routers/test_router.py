@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -662,3 +663,26 @@ def test_what_it_is_called() -> None:
     assert (ensemble.platform, ensemble.weights) == ("mlrun_voting_ensemble", {"one": 1.0, "two": 0.0})
     assert router(gateway, PARALLEL, "one").platform == "mlrun_parallel_run"
     assert router(gateway, ROUTER, "one").platform == "mlrun_model_router"
+
+
+def test_names_of_other_runtimes_are_not_shown() -> None:
+    """What TensorFlow calls a tensor would be read as MLRun's value_type."""
+    member = Matrix("one", 1)
+    member.signatures = {"": replace(MATRIX, inputs=(TensorSpec("x", FP32, (-1, 2), native="x:0"),))}
+    (spec,) = router(gateway_of(member), PARALLEL, "one").signatures[""].inputs
+    assert (spec.name, spec.native) == ("x", "")
+
+
+def test_records_have_the_kind_as_class() -> None:
+    """As MLRun's records of an ensemble have (M32); nobody asked, nothing is said."""
+
+    async def test() -> None:
+        subject = router(gateway_of(Whole("one", [1])), VOTING, "one")
+        for record, said in ((True, {"class": "VotingEnsemble"}), (False, None)):
+            request = ask()
+            request.record = record
+            response = await subject.infer(request)
+            assert isinstance(response.outputs, Rows)
+            assert response.outputs.items[0].record == said
+
+    run(test)

@@ -88,9 +88,7 @@ def _is_row(item: dict[str, Any], signature: Signature) -> bool:
 
 def value_type(spec: TensorSpec, signature: Signature) -> str:
     """MLRun's name of a tensor's datatype; "" where any is taken."""
-    if (
-        signature.whole and spec.native and ":" not in spec.native
-    ):  # a router has the tensors of its members, and TensorFlow's names end in :0
+    if signature.whole and spec.native:
         return spec.native
     return _VALUE_TYPES.get(spec.datatype.name, spec.datatype.name.lower()) if spec.datatype is not None else ""
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dragoman.core.bodies import BY_NAME, INFER
@@ -84,11 +85,13 @@ class Router:
     def _signature(self, members: Sequence[Signature]) -> Signature:
         """Data points are described as by the first member that describes them."""
         known = next((s for s in members if s.inputs and row_schema(s) != _ANY), members[0])
-        outputs = known.outputs if self.kind == ROUTER else ()
+        inputs, outputs = known.inputs, known.outputs if self.kind == ROUTER else ()
+        if not known.whole:  # what another runtime calls a tensor is no value_type
+            inputs, outputs = (tuple(replace(spec, native="") for spec in specs) for specs in (inputs, outputs))
         if self.kind == VOTING:
             prediction = None if self.options.by_name else predictions_of(known, self.options.column)
             outputs = (TensorSpec(prediction.name if prediction else self.options.column, None, None),)
-        return Signature(Form.ROWS, known.inputs, outputs, batch=False, input_schema=row_schema(known), whole=True)
+        return Signature(Form.ROWS, inputs, outputs, batch=False, input_schema=row_schema(known), whole=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Raises ServingError, which names the member that failed, if one did."""
@@ -110,6 +113,8 @@ class Router:
             if failures and isinstance(body, dict):
                 body["failed"] = failures
         reply = Reply(body) if self._hooks is None else await self._hooks.after(event, body, request)
+        if request.record:
+            reply = replace(reply, record={"class": self._spec.arguments.get("class") or self.kind})
         return _response(reply, begin, failures)
 
     def _one(self, request: InferRequest) -> dict[str, Value]:
