@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.plugins import find
-from dragoman.core.tensors import Value
+from dragoman.core.tensors import Blob, Value
 from dragoman.dialects.v2.mlrun_message import Answered, answer, outcome
 from tests.unit.v2.client import TEXT, Client, entry, iris, shout
 from tests.unit.v2.mlrun_models import PLAIN, echo, whole_entry
@@ -125,6 +126,28 @@ def test_replies_of_user_code(server: Client) -> None:
     answered = ask(server, {"inputs": [1]}, model="whole", operation="status")
     assert (answered.status, answered.headers["x-pot"]) == (418, "tea")
     assert ask(server, {}, model="whole", operation="text").written() == (b"only text", "text/plain; charset=utf-8")
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 2**70, -(2**70), "\ud800", [[[[[]]]]], 0.1 + 0.2, np.arange(3), np.float32([0.1, 1])])
+def test_answers_that_json_can_carry(value: Value) -> None:
+    """What a class answered is written in any case, floats of an array in their own width."""
+    (found,) = json.loads(Answered({"outputs": [value]}).written()[0])["outputs"]
+    assert found == (value if not isinstance(value, np.ndarray) else [float(str(each)) for each in value])
+
+
+def test_answers_that_are_no_json() -> None:
+    """Not-a-number is null, a file its content, bytes and texts are themselves; what has no end is the model's failure."""
+    answered = Answered({"outputs": [float("nan"), float("inf"), b"xy", Blob(b"z", "image/png"), np.array([np.nan])]})
+    assert json.loads(answered.written()[0])["outputs"] == [None, None, "eHk=", "data:image/png;base64,eg==", [None]]
+    assert Answered(Blob(b"z", "image/png")).written() == (b"z", "image/png")
+    assert Answered(b"z").written() == (b"z", "application/octet-stream")
+    assert Answered("ü\ud800", content_type="text/x").written() == ("ü?".encode(), "text/x")
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ServingError) as caught:
+        Answered(deep, model="m").written()
+    assert caught.value.kind is Kind.MODEL_FAILED
 
 
 def test_features_by_name(server: Client) -> None:
