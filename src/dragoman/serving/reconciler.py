@@ -303,11 +303,16 @@ class Reconciler:
         rows |= model.gone
         for version, reason in desired.failed.items():
             rows[version] = VersionStatus(name, version, State.GONE, f"not loaded: {reason}", kind=Kind.MODEL_FAILED)
-        rows |= {version: VersionStatus(name, version, State.LOADING, waiting=True) for version in desired.versions}
+        # A stored wish, which has no spec yet, is for a version of the registry, and these have names.
+        named = {version: wanted.spec is None or wanted.spec.named_version for version, wanted in desired.versions.items()}
+        rows |= {version: VersionStatus(name, version, State.LOADING, waiting=True, named=named[version]) for version in desired.versions}
         order = [State.DRAINING, State.FAILED, State.LOADING, State.READY]
         for key, have in sorted(model.have.items(), key=lambda item: order.index(item[1].state)):
             entry = model.entries.get(key)
             platform = entry.servable.platform if entry else ""
             since = model.changed.get(key, 0.0)
-            rows[have.version] = VersionStatus(name, have.version, have.state, have.reason, platform, since, have.served, have.kind)
+            known = named.get(have.version, False)
+            rows[have.version] = VersionStatus(
+                name, have.version, have.state, have.reason, platform, since, have.served, have.kind, named=known
+            )
         return list(rows.values())

@@ -24,6 +24,8 @@ class VersionStatus:
     """Of one that failed, or could not be loaded: what kind of error it was; None where that is not known."""
     waiting: bool = False
     """Of a LOADING one: it is wanted, and nothing has been done for it yet."""
+    named: bool = False
+    """Whether somebody gave the version its name (ModelSpec.named_version), as far as that is known before it is loaded."""
 
 
 def absent(name: str, version: str, label: str, known: Sequence[VersionStatus]) -> ServingError:

@@ -72,14 +72,23 @@ def test_model_ready(server: Client) -> None:
     [(State.LOADING, "", "loading"), (State.FAILED, "no such file", "no such file"), (State.GONE, "unloaded", "unloaded")],
 )
 def test_model_not_ready(state: State, reason: str, word: str) -> None:
-    """408 with the reason for a model that is known but does not answer; its inference is 503."""
+    """408 with the reason for a model that is known but does not answer; its inference is 503.
+
+    While it loads there is metadata all the same (sheet sections 6 and 8), of what is known by then.
+    """
     with Client([iris()]) as server:
         server.gateway.publish("late", [status("late", state, reason)], {})
         for path in ("/v2/models/late/ready", "/v2/models/late/versions/1/ready"):
             reply = server.send("GET", path)
             assert reply.status == 408
             assert word in reply.error
-        assert server.send("GET", "/v2/models/late").status == 503
+        for path in ("late", "late:1", "late/versions/1"):
+            reply = server.send("GET", f"/v2/models/{path}")
+            assert reply.status == (200 if state is State.LOADING else 503)
+            if state is State.LOADING:
+                known = {"name": "late", "versions": ["1"], "platform": "", "inputs": [], "outputs": []}
+                assert reply.json == {**known, "version": ""}
+        assert server.send("GET", "/v2/models/late:2").status == server.send("GET", "/v2/models/late/versions/2").status == 404
         reply = server.infer("late", GOOD)
         assert reply.status == 503
         assert word in reply.error
@@ -129,10 +138,10 @@ def test_metadata_of_what_is_not_known() -> None:
 
 
 def test_list_of_models() -> None:
-    """Each name once, those that answer."""
+    """Each name once, also of one that is being loaded."""
     with Client([iris("1"), iris("2"), identity(FP32)]) as server:
         server.gateway.publish("late", [status("late", State.LOADING)], {})
-        assert server.send("GET", "/v2/models").json == {"models": ["identity_fp32", "iris"]}
+        assert server.send("GET", "/v2/models").json == {"models": ["identity_fp32", "iris", "late"]}
 
 
 # --- versions ---

@@ -214,6 +214,18 @@ def test_server_and_list(server: Client) -> None:
         assert server.send(method, path).json == listed
 
 
+def test_models_that_are_not_ready_are_listed() -> None:
+    """As MLRun lists them whatever their state, by the name that they will have; what was unloaded is not there."""
+    with Client([iris()]) as server:
+        late = VersionStatus("late", "v2", State.LOADING, named=True)
+        server.gateway.publish("late", [late, VersionStatus("late", "v1", State.FAILED, named=True)], {})
+        server.gateway.publish("gone", [VersionStatus("gone", "1", State.GONE)], {})
+        server.gateway.publish("alone", [VersionStatus("alone", "1", State.LOADING)], {})
+        server.gateway.named = ("late", "iris")
+        assert server.send("GET", "/v2/models").json == {"models": ["late:v1", "late:v2", "iris", "alone"]}
+        assert server.send("GET", "/v2/models/late").json["version"] == "v2"
+
+
 def test_metadata(server: Client) -> None:
     """M4: what both dialects look for in one object; without a schema the lists are empty."""
     whole = post(server, "whole", method="GET").json
@@ -222,6 +234,11 @@ def test_metadata(server: Client) -> None:
     ]  # fmt: skip
     assert [(e["name"], e["value_type"]) for e in whole["outputs"]] == [("kind", "int")]
     assert (whole["name"], whole["version"], whole["versions"]) == ("whole", "", ["1"])
+    assert [post(server, path, method="GET").json["versions"] for path in ("iris", "iris:1", "iris/versions/1")] == [
+        ["1", "2"],
+        ["1"],
+        ["1"],
+    ]
     plain = post(server, "plain", method="GET").json
     assert (plain["inputs"], plain["outputs"]) == ([], [])
     assert post(server, "plain/ready", method="GET").json == {"name": "plain", "ready": True}

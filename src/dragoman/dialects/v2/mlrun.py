@@ -13,6 +13,7 @@ import orjson
 from dragoman.core.binary_bodies import is_binary, media_type_of
 from dragoman.core.bodies import INFER, features
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.lifecycle import State, version_order
 from dragoman.core.tensors import Blob, Signature, TensorSpec, Value
 from dragoman.dialects import Access, Answer, Request, Services, path_error
 from dragoman.dialects.compression import inflated
@@ -110,13 +111,28 @@ def metadata(described: dict[str, Any], entry: Entry) -> dict[str, Any]:
     return made
 
 
+def early_metadata(gateway: Gateway, model: str, version: str) -> dict[str, Any] | None:
+    """What can be said of a model while it is being loaded, in which time MLRun's metadata is there, too; None in any other state."""
+    name, _, tail = (model, "", version) if version or gateway.statuses(model) else model.partition(":")
+    known = [s for s in gateway.statuses(name) if s.state is State.LOADING and tail in ("", s.version)]
+    if not known:
+        return None
+    first = known[0]
+    versions = [s.version for s in reversed(known)]
+    shown = first.version if first.named else ""
+    return {"name": first.name, "versions": versions, "platform": "", "inputs": [], "outputs": [], "version": shown}
+
+
 def listed(gateway: Gateway) -> list[str]:
-    """Every model that answers, as MLRun names it: those of the command line first and in their order, "name:version" where a version has a
-    name (M6)."""
-    entries = gateway.entries()
+    """Every model that should be served, ready or not, as MLRun names it: those of the command line first and in their order, "name:version"
+    where a version has a name (M6)."""
+    known = {(e.name, e.version): named_version(e) for e in gateway.entries()}
+    for status in gateway.statuses():
+        if status.state in (State.LOADING, State.FAILED):
+            known.setdefault((status.name, status.version), status.named)
     order = {name: index for index, name in enumerate(gateway.named)}
-    entries.sort(key=lambda entry: order.get(entry.name, len(order)))
-    return list(dict.fromkeys(f"{e.name}:{e.version}" if named_version(e) else e.name for e in entries))
+    keys = sorted(known, key=lambda key: (order.get(key[0], len(order)), key[0], version_order(key[1])))
+    return list(dict.fromkeys(f"{name}:{version}" if known[name, version] else name for name, version in keys))
 
 
 # --- routes ---

@@ -154,8 +154,15 @@ class V2:
         return _json({"name": self._info.name, "version": self._info.version, "extensions": self._extensions})
 
     async def _model_metadata(self, request: Request, model: str, version: str = "") -> Answer:
-        entry = find(self._gateway, model, version)
-        return _json(mlrun.metadata(facts.model_metadata(self._gateway, entry, only=bool(version)), entry))
+        try:
+            entry = find(self._gateway, model, version)
+        except ServingError as error:
+            early = mlrun.early_metadata(self._gateway, model, version) if error.kind is Kind.NOT_READY else None
+            if early is None:
+                raise
+            return _json(early)
+        named = bool(version) or (entry.name != model and model.endswith(f":{entry.version}"))
+        return _json(mlrun.metadata(facts.model_metadata(self._gateway, entry, only=named), entry))
 
 
 def _segments(request: Request) -> list[str]:
