@@ -6,19 +6,21 @@ Raises only ServingErrors; those of the client are put into words here.
 import asyncio
 import logging
 import re
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.hosts import TLS_OPTIONS, host_port, tls_context
 
 if TYPE_CHECKING:
     import aiokafka
 
-CONNECTION_OPTIONS = ("tls", "ca", "cert", "key", "sasl", "password_env")
-WRITER_OPTIONS = (*CONNECTION_OPTIONS, "idempotent", "compression")
+WRITER_OPTIONS = ("tls", *TLS_OPTIONS, "sasl", "password_env", "idempotent", "compression")
+
+PORT = 9092
+"""Of a broker, where an address has none."""
 
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
 _SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -117,9 +119,8 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
     except ImportError as error:
         raise missing("kafka", "aiokafka", error) from error
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs every attempt; the bridge says once what does not work
-    hosts = [host if re.search(r":\d+\Z", host) else f"{host}:9092" for host in address.hosts]
-    options: dict[str, Any] = {"bootstrap_servers": hosts, "client_id": client}
-    encrypted = address.flag("tls", any(name in address.options for name in ("ca", "cert", "key")))
+    options: dict[str, Any] = {"bootstrap_servers": [_written(*host_port(host, PORT)) for host in address.hosts], "client_id": client}
+    encrypted = address.flag("tls", any(name in address.options for name in TLS_OPTIONS))
     if encrypted:
         options["ssl_context"] = tls_context(address)
     mechanism = address.option("sasl", "PLAIN" if address.user else "", ("", *_SASL))
@@ -135,16 +136,8 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
     return options
 
 
-def tls_context(address: StreamAddress) -> ssl.SSLContext:
-    """For options ca, cert and key; without `ca` the system's authorities are trusted. Raises INVALID_INPUT for files that are wrong."""
-    ca, cert, key = (address.option(name) for name in ("ca", "cert", "key"))
-    try:
-        context = ssl.create_default_context(cafile=ca or None)
-        if cert:
-            context.load_cert_chain(cert, key or None)
-    except (OSError, ValueError) as error:
-        raise invalid(f"the certificates of the stream {address.name} cannot be used: {error}") from error
-    return context
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams import Lane, Message, Outgoing, Reader, Surroundings
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.hosts import TLS_OPTIONS, tls_context
 
 if TYPE_CHECKING:
     from dragoman.streams.mqtt_session import Access, Arrival, Session
@@ -27,7 +28,7 @@ _MOST_WINDOW = 65_535
 _AHEAD = 4
 """MQTT is acknowledged in order: so many times what may be in flight may wait behind a message that takes long."""
 _FOR_EVER = 0xFFFFFFFF
-_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", "ca", "cert", "key", "password_env")
+_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", *TLS_OPTIONS, "password_env")
 _SHARED = re.compile(r"\$share/[^/+#]+/(.+)\Z", re.DOTALL)
 _MOST_BYTES = 65_535
 """Of a topic, in UTF-8."""
@@ -143,14 +144,8 @@ class Mqtt:
         """Raises INVALID_INPUT for what is no certificate."""
         from dragoman.streams.mqtt_session import TlsSocket
 
-        authority, certificate, key = (self._address.option(name) for name in ("ca", "cert", "key"))
-        try:
-            context = ssl.create_default_context(cafile=authority or None)
-            context.sslsocket_class = TlsSocket
-            if certificate:
-                context.load_cert_chain(certificate, key or None)
-        except (OSError, ValueError) as error:
-            raise invalid(f"the certificates of the stream {self._address.name} cannot be used: {error}") from error
+        context = tls_context(self._address)
+        context.sslsocket_class = TlsSocket
         return context
 
 
