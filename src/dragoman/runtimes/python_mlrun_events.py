@@ -59,6 +59,13 @@ class Calls:
             return _joined(self._run(_collected(value)))
         return value
 
+    def hook(self, instance: Any, name: str, kind: Kind, model: str, *arguments: Any) -> Any:
+        """What a hook of user code answers, to its end; what it raises is an error of `kind`, unless it says which status it means."""
+        try:
+            return self.settled(guarded(getattr(instance, name), *arguments))
+        except Exception as error:
+            raise failure(error, model, kind) from error
+
     def _run(self, coroutine: Any) -> Any:
         if self._runner is None:
             self._runner = asyncio.Runner()
