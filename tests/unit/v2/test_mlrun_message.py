@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
@@ -125,6 +126,15 @@ def test_replies_of_user_code(server: Client) -> None:
     answered = ask(server, {"inputs": [1]}, model="whole", operation="status")
     assert (answered.status, answered.headers["x-pot"]) == (418, "tea")
     assert ask(server, {}, model="whole", operation="text").written() == (b"only text", "text/plain; charset=utf-8")
+
+
+def test_integers_of_any_size() -> None:
+    """Are JSON, beside texts and arrays; what no JSON can carry is the model's fault."""
+    written, said = Answered({"outputs": [2**80, "ü", np.array([1.5, np.nan])]}, model="m").written()
+    assert (json.loads(written), said) == ({"outputs": [2**80, "ü", [1.5, None]]}, "application/json")
+    for odd in ("\ud800", object(), 10**5000):
+        with pytest.raises(ServingError, match="model 'm' answered what JSON cannot carry"):
+            Answered({"outputs": [odd]}, model="m").written()
 
 
 def test_features_by_name(server: Client) -> None:

@@ -4,6 +4,7 @@ Called by the routes in mlrun.py, by the console for `POST /` and, through core.
 models of every form: those of whole requests get the event as it came, all others through the plain lists of mlrun_values.py.
 """
 
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -213,8 +214,13 @@ def _text(document: dict[str, Any], key: str) -> str:
 
 def _json(body: Value, model: str) -> bytes:
     try:
-        return orjson.dumps(body, default=_stand_in, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError as error:
+        try:
+            return orjson.dumps(body, default=_stand_in, option=orjson.OPT_SERIALIZE_NUMPY)
+        except TypeError as error:
+            if "64-bit" not in str(error):
+                raise
+            return json.dumps(jsonable(body), separators=(",", ":")).encode()  # integers of any size are JSON, too
+    except (TypeError, ValueError) as error:
         raise ServingError(Kind.MODEL_FAILED, f"model '{model}' answered what JSON cannot carry: {error}") from error
 
 
