@@ -56,13 +56,13 @@ test: env examples/models/.made
 	@sh scripts/system_packages.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --conformance --durations=15 --durations-min=5
 
 check: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 	$(BIN)/python -m pytest -q tests/unit tests/golden
 
 bench: env

@@ -27,7 +27,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     """Run a test on a loop of its own. Fails when it takes long, or leaves a task behind."""
 
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await test()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, left

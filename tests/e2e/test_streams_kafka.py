@@ -1,6 +1,7 @@
 """The real server on a real Kafka: messages in, predictions out, poison among them, kills, rebalances, a broker that is gone for a while."""
 
 import json
+import re
 import signal
 import subprocess
 import urllib.request
@@ -150,7 +151,7 @@ def test_poison_stops_nothing(fed: Fed) -> None:
     eventually(lambda: rows(fed.server)[0]["in_flight"] == 0)
 
 
-def test_everything_is_committed(fed: Fed) -> None:
+def test_everything_is_committed(fed: Fed, tmp_path: Path) -> None:
     """Offsets are those behind the last message, poison included, and no lag is left."""
     fed.asked(*requests([1000, 1001]))
     from_(fed.kafka, fed.out, [1000, 1001])
@@ -158,6 +159,12 @@ def test_everything_is_committed(fed: Fed) -> None:
     eventually(lambda: set(rows(fed.server)[0]["lag"].values()) == {0})
     (row,) = rows(fed.server)
     assert (row["state"], row["kind"], row["workers"], row["unwritten"]) == ("running", "kafka", 1, 0)
+    shown = subprocess.run(
+        command("streams", "--url", fed.server.url), env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert re.search(rf"^{re.escape(row['stream'])}  running  1 .* {row['answered']} .*{row['failed']}$", shown, re.MULTILINE), shown
+    with urllib.request.urlopen(fed.server.url + "/metrics", timeout=30) as answer:
+        assert f'dragoman_stream_running{{stream="{row["stream"]}"}} 1' in answer.read().decode()
 
 
 def test_errors_have_a_topic_of_their_own(kafka: Kafka, iris: Path, tmp_path: Path) -> None:

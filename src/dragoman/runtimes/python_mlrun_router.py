@@ -5,7 +5,7 @@ order; `operations` has only those that the class, or a base of it that is not M
 """
 
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,10 @@ class RouterHooks:
         self.operations = frozenset(
             {"predict", *(operation for operation, hooks in _OPERATIONS.items() if not self._own.isdisjoint(hooks))}
         )
-        members = spec.arguments[MEMBERS]
-        given: Any = {
-            "context": context_of({}),
-            "name": spec.name,
-            "routes": dict.fromkeys(members),
-            **spec.arguments.get("class_args", {}),
-        }
-        self._instance: Any = kind(**given)
+        context = context_of({})
+        context.stream = SimpleNamespace(enabled=False)  # the original's ensembles look there whether records are wanted
+        given: Any = {"context": context, "name": spec.name, "routes": dict.fromkeys(spec.arguments[MEMBERS])}
+        self._instance: Any = kind(**{**given, **spec.arguments.get("class_args", {})})
         self._calls = Calls()
         if _is_users(kind, "post_init"):
             self._calls.settled(guarded(self._instance.post_init, "sync"))

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -30,6 +31,8 @@ _PASSES_AT_START = _PASSES | {Kind.NOT_FOUND, Kind.UNAVAILABLE}
 _QUOTED = 256 << 10
 """So much of a message that could not be answered is quoted: all of it, but of those as large as what brokers refuse."""
 _SILENCE_S = 1.0
+_URL = re.compile(r"/?v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<operation>[^/]+))?/?\Z")
+"""A topic of MQTT may be the path of MLRun's URLs; it says then what a URL would."""
 
 
 class Answered(Protocol):
@@ -118,13 +121,16 @@ class Answering:
 
     async def _asked(self, message: Message) -> Answered:
         address = self._address
-        if address.model:
-            self._gateway.let_in(address.model.partition(":")[0])  # whoever started the server named it
+        model, operation = address.model, address.operation
+        if model:
+            self._gateway.let_in(model.partition(":")[0])  # whoever started the server named it
+        elif found := _URL.match(message.source):
+            model, operation = _named(found)
         return await self._outcome(
             self._gateway,
             message.value,
-            model=address.model,
-            operation=address.operation,
+            model=model,
+            operation=operation,
             path=message.source,
             headers=_texts(message) if message.headers else EMPTY,
             trigger=address.kind,
@@ -148,6 +154,11 @@ class Answering:
                 "a message of %s at %s failed, and the stream has no output to say so: %s", message.lane.name, message.position, told
             )
         return Response(outgoing, failed=True)
+
+
+def _named(found: re.Match[str]) -> tuple[str, str]:
+    version = found["version"]
+    return found["model"] + (f":{version}" if version else ""), found["operation"] or ""
 
 
 def _json(document: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def test_what_is_no_address(url: str) -> None:
 
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is named with its extra, at the start."""
-    monkeypatch.setattr("dragoman.serving.records.places.find_spec", lambda name: None)
+    for package in ("aiokafka", "pyarrow"):
+        monkeypatch.setitem(sys.modules, package, None)
     for url, extra in (("kafka://h/t", "kafka"), ("r.parquet", "parquet")):
         with pytest.raises(ServingError, match=rf"pip install 'dragoman\[{extra}\]'"):
             check_place(url, {})

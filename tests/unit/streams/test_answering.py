@@ -258,3 +258,23 @@ def test_ids_that_json_has_no_number_for() -> None:
     outcome = refusal(Kind.INVALID_INPUT)
     outcome.id = 10**30
     assert told(response(Dialect(outcome)).outgoing[0])["id"] == 10**30
+
+
+@pytest.mark.parametrize(
+    ("topic", "model", "operation"),
+    [
+        ("v2/models/iris/infer", "iris", "infer"),
+        ("/v2/models/iris/versions/2/explain", "iris:2", "explain"),
+        ("v2/models/iris:2", "iris:2", ""),
+        ("v2/models/", "", ""),
+        ("v2/models/iris/infer/more", "", ""),
+        ("sensors/1", "", ""),
+    ],
+)
+def test_a_topic_that_is_a_url(topic: str, model: str, operation: str) -> None:
+    """Devices may address a model by their topic; a model that the address names answers everything."""
+    asked = Message(Lane("mqtt"), 1, b"{}", topic)
+    dialect = Dialect(Answered({}))
+    response(dialect, "mqtt://b/in?out=out", asked=asked)
+    response(dialect, "mqtt://b/in?out=out&model=fixed", asked=asked)
+    assert [(options["model"], options["operation"]) for options in dialect.asked] == [(model, operation), ("fixed", "")]

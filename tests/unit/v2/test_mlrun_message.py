@@ -10,7 +10,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.plugins import find
-from dragoman.core.tensors import Value
+from dragoman.core.tensors import Blob, Value
 from dragoman.dialects.v2.mlrun_message import Answered, answer, outcome
 from tests.unit.v2.client import TEXT, Client, entry, iris, shout
 from tests.unit.v2.mlrun_models import PLAIN, echo, whole_entry
@@ -128,13 +128,26 @@ def test_replies_of_user_code(server: Client) -> None:
     assert ask(server, {}, model="whole", operation="text").written() == (b"only text", "text/plain; charset=utf-8")
 
 
-def test_integers_of_any_size() -> None:
-    """Are JSON, beside texts and arrays; what no JSON can carry is the model's fault."""
-    written, said = Answered({"outputs": [2**80, "ü", np.array([1.5, np.nan])]}, model="m").written()
-    assert (json.loads(written), said) == ({"outputs": [2**80, "ü", [1.5, None]]}, "application/json")
-    for odd in ("\ud800", object(), 10**5000):
-        with pytest.raises(ServingError, match="model 'm' answered what JSON cannot carry"):
-            Answered({"outputs": [odd]}, model="m").written()
+@pytest.mark.parametrize("value", [2**64 - 1, 2**70, -(2**70), "\ud800", [[[[[]]]]], 0.1 + 0.2, np.arange(3), np.array([0.1, 1], "f4")])
+def test_answers_that_json_can_carry(value: Value) -> None:
+    """What a class answered is written in any case, floats of an array in their own width."""
+    (found,) = json.loads(Answered({"outputs": [value]}).written()[0])["outputs"]
+    assert found == (value if not isinstance(value, np.ndarray) else [float(str(each)) for each in value])
+
+
+def test_answers_that_are_no_json() -> None:
+    """Not-a-number is null, a file its content, bytes and texts are themselves; what has no end is the model's failure."""
+    answered = Answered({"outputs": [float("nan"), float("inf"), b"xy", Blob(b"z", "image/png"), np.array([np.nan])]})
+    assert json.loads(answered.written()[0])["outputs"] == [None, None, "eHk=", "data:image/png;base64,eg==", [None]]
+    assert Answered(Blob(b"z", "image/png")).written() == (b"z", "image/png")
+    assert Answered(b"z").written() == (b"z", "application/octet-stream")
+    assert Answered("ü\ud800", content_type="text/x").written() == ("ü?".encode(), "text/x")
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ServingError) as caught:
+        Answered(deep, model="m").written()
+    assert caught.value.kind is Kind.MODEL_FAILED
 
 
 def test_features_by_name(server: Client) -> None:

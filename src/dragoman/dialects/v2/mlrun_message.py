@@ -7,6 +7,7 @@ models of every form: those of whole requests get the event as it came, all othe
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -31,6 +32,9 @@ from dragoman.serving.gateway import Entry, Gateway
 from dragoman.serving.root_model import default_entry
 
 DIALECT = "mlrun"
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
+"""A Blob is a dataclass, and no object of JSON."""
 
 Load: TypeAlias = Callable[[str], Awaitable[Value]]
 """Gives the inputs that a data_url names. Raises INVALID_INPUT for what it may not or cannot fetch."""
@@ -213,14 +217,11 @@ def _text(document: dict[str, Any], key: str) -> str:
 
 
 def _json(body: Value, model: str) -> bytes:
-    try:
-        try:
-            return orjson.dumps(body, default=_stand_in, option=orjson.OPT_SERIALIZE_NUMPY)
-        except TypeError as error:
-            if "64-bit" not in str(error):
-                raise
-            return json.dumps(jsonable(body), separators=(",", ":")).encode()  # integers of any size are JSON, too
-    except (TypeError, ValueError) as error:
+    with suppress(TypeError):
+        return orjson.dumps(body, default=_stand_in, option=_OPTIONS)
+    try:  # integers over 64 bits, half a surrogate pair, more levels than orjson writes
+        return json.dumps(jsonable(body)).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ServingError(Kind.MODEL_FAILED, f"model '{model}' answered what JSON cannot carry: {error}") from error
 
 
