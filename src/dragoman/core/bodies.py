@@ -279,7 +279,9 @@ def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Va
         return list(value)
     if expected == 1:
         return [value]
-    raise ServingError(Kind.MODEL_FAILED, f"model '{model}' answered {_json_type(value)} that are not {expected} outputs, one per input")
+    raise ServingError(
+        Kind.MODEL_FAILED, f"model '{model}' answered {_json_type(value)}, expected a list of {expected} outputs, one per input"
+    )
 
 
 def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) -> Tensors:
