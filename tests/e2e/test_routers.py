@@ -347,11 +347,12 @@ def test_a_router_is_unloaded_and_loaded(server: Running) -> None:
 
 
 def test_the_list(server: Running) -> None:
-    """Routers come after the models of the command line, with their versions; the weights are those of the first ensemble (section 9)."""
+    """Routers come after the models of the command line, with their versions, those too that could not be loaded; the weights are those of the
+    first ensemble (section 9)."""
     listed = requests.get(f"{server.url}/v2/models", timeout=60).json()
     assert listed["models"][:3] == ["iris", "flowers", "petals"]
     assert {"vote", "mean", "both", "pick:v7", "careful"} <= set(listed["models"])
-    assert not {"round", "about", "lost"} & set(listed["models"])
+    assert {"round", "about", "lost"} <= set(listed["models"])
     assert sum(listed["weights"].values()) == pytest.approx(1)
 
 

@@ -82,6 +82,3 @@ def _refused(blob: Blob, signature: Signature, model: str, fields: Mapping[str, 
     return invalid(
         f"model '{model}' does not take one file, so a body of type {blob.media_type} cannot be its input; its inputs are {inputs}"
     )
-
-
-__all__ = ["file_inputs", "is_binary", "media_type_of"]

@@ -61,6 +61,3 @@ async def inputs_at(url: Value, policy: FetchPolicy) -> Value:
     """`inputs_of` what is at a `data_url`, without holding up the loop for a large one. Raises as both do."""
     found = await fetched(url, policy)
     return await asyncio.to_thread(inputs_of, found) if len(found.data) > _OFF_LOOP else inputs_of(found)
-
-
-__all__ = ["fetched", "inputs_at", "inputs_of"]

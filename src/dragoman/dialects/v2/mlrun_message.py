@@ -105,7 +105,7 @@ async def answer(
         raise unknown_operation(entry, wanted)
     signature = default_signature(entry)
     if signature.whole:
-        if not url and is_file(document.get("inputs")):
+        if not url and is_file(document.get("inputs")):  # the body; not every type is one that this model may have meant
             file_inputs(document["inputs"][0].data, document["inputs"][0].media_type, signature, entry.name)
         return await _whole(gateway, entry, document, given, wanted, caller, (path, method, headers, content_type, trigger))
     given = rows.plain(given)

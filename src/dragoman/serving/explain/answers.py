@@ -59,6 +59,3 @@ def _array(value: Any) -> Array:
         return np.asarray(value)
     except ValueError:  # lists of different lengths
         return np.empty(0, object)
-
-
-__all__ = ["chosen_output", "numbers"]

@@ -116,6 +116,3 @@ def _shaped(names: tuple[str, ...], points: list[Value], signature: Signature, w
 
 def _only(point: Mapping[str, Value], wanted: list[str]) -> dict[str, Value]:
     return {name: point[name] for name in wanted if name in point}
-
-
-__all__ = ["Background", "read_background"]

@@ -255,6 +255,3 @@ class Explained:
             "features": list(self._table.names),
             "output": self._output,
         }
-
-
-__all__ = ["Explained", "explained"]

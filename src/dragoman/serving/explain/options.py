@@ -84,6 +84,3 @@ def of_spec(document: Mapping[str, Any], where: str) -> Explainer:
 def _or(words: Iterable[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} or {last}"
-
-
-__all__ = ["METHODS", "MOST_EXACT", "Explainer", "of_spec", "read_setting"]

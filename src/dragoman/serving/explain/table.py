@@ -126,6 +126,3 @@ class _Records:
 
 def _not_tabular(model: str) -> ServingError:
     return invalid(f"model '{model}' cannot be explained: only tabular models can, whose data points are numbers and texts by feature")
-
-
-__all__ = ["MOST_FEATURES", "Table", "table_of"]

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dragoman.core.bodies import BY_NAME, INFER
+from dragoman.core.bodies import BY_NAME, INFER, described
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Timings
 from dragoman.core.rows import row_schema
@@ -30,8 +30,6 @@ log = logging.getLogger("dragoman.models")
 RUNTIME = "router"
 """What the spec of a router has as its runtime. Its members are the steps; its arguments are `args` and `kind`, or `class` for a user's own,
 whose file is the artifact."""
-
-_ANY = {"type": "object", "properties": {"inputs": {}}, "required": ["inputs"]}
 
 
 async def open_router(spec: ModelSpec, gateway: Gateway, opener: Open) -> "Router":
@@ -85,7 +83,7 @@ class Router:
 
     def _signature(self, members: Sequence[Signature]) -> Signature:
         """Data points are described as by the first member that describes them."""
-        known = next((s for s in members if s.inputs and row_schema(s) != _ANY), members[0])
+        known = next((s for s in members if s.inputs and described(s)), members[0])
         inputs, outputs = known.inputs, known.outputs if self.kind == ROUTER else ()
         if not known.whole:  # what another runtime calls a tensor is no value_type
             inputs, outputs = (tuple(replace(spec, native="") for spec in specs) for specs in (inputs, outputs))
