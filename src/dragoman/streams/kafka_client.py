@@ -6,27 +6,29 @@ Raises only ServingErrors; those of the client are put into words here.
 import asyncio
 import logging
 import re
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.tls import OPTIONS as TLS_OPTIONS
+from dragoman.streams.tls import tls_context
 
 if TYPE_CHECKING:
     import aiokafka
 
-CONNECTION_OPTIONS = ("tls", "ca", "cert", "key", "sasl", "password_env")
+CONNECTION_OPTIONS = ("tls", *TLS_OPTIONS, "sasl", "password_env")
 WRITER_OPTIONS = (*CONNECTION_OPTIONS, "idempotent", "compression")
 
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
+_AF = re.compile(r", <AddressFamily[^>]*>")
 _SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 _BATCH_BYTES = 256 << 10
 """Several small answers go in one request; the client's own default of 16 kB means one round trip for each 50 of them."""
 _MOST_BYTES = 1 << 20
-_STOP_S = 5.0
+_STOP_S = 4.0
 """A client that says goodbye waits longer for a broker that hangs."""
 
 
@@ -119,7 +121,7 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs every attempt; the bridge says once what does not work
     hosts = [host if re.search(r":\d+\Z", host) else f"{host}:9092" for host in address.hosts]
     options: dict[str, Any] = {"bootstrap_servers": hosts, "client_id": client}
-    encrypted = address.flag("tls", any(name in address.options for name in ("ca", "cert", "key")))
+    encrypted = address.flag("tls", any(name in address.options for name in TLS_OPTIONS))
     if encrypted:
         options["ssl_context"] = tls_context(address)
     mechanism = address.option("sasl", "PLAIN" if address.user else "", ("", *_SASL))
@@ -135,18 +137,6 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
     return options
 
 
-def tls_context(address: StreamAddress) -> ssl.SSLContext:
-    """For options ca, cert and key; without `ca` the system's authorities are trusted. Raises INVALID_INPUT for files that are wrong."""
-    ca, cert, key = (address.option(name) for name in ("ca", "cert", "key"))
-    try:
-        context = ssl.create_default_context(cafile=ca or None)
-        if cert:
-            context.load_cert_chain(cert, key or None)
-    except (OSError, ValueError) as error:
-        raise invalid(f"the certificates of the stream {address.name} cannot be used: {error}") from error
-    return context
-
-
 def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, ...]:
     """The topics that a text separates by commas. Raises INVALID_INPUT for what cannot be the name of one."""
     topics = tuple(text.split(","))
@@ -160,7 +150,9 @@ def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, .
 
 def unavailable(name: str, error: Exception) -> ServingError:
     """What the client says, as something that may pass."""
-    words = str(error) or type(error).__name__
+    words = "they say nothing" if isinstance(error, TimeoutError) else _AF.sub("", str(error)) or type(error).__name__
+    if "InconsistentGroupProtocol" in words:
+        words = "the group is that of other programs, whose members share partitions out in another way: take another group"
     return ServingError(Kind.UNAVAILABLE, f"the brokers of {name} do not answer as they should: {words[:500]}")
 
 

@@ -8,7 +8,6 @@ came by, because its acknowledgement belongs to that. There is no last will: nob
 import asyncio
 import hashlib
 import re
-import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -18,6 +17,8 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams import Lane, Message, Outgoing, Reader, Surroundings
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.tls import OPTIONS as TLS_OPTIONS
+from dragoman.streams.tls import tls_context
 
 if TYPE_CHECKING:
     from dragoman.streams.mqtt_session import Access, Arrival, Session
@@ -27,7 +28,7 @@ _MOST_WINDOW = 65_535
 _AHEAD = 4
 """MQTT is acknowledged in order: so many times what may be in flight may wait behind a message that takes long."""
 _FOR_EVER = 0xFFFFFFFF
-_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", "ca", "cert", "key", "password_env")
+_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", *TLS_OPTIONS, "password_env")
 _SHARED = re.compile(r"\$share/[^/+#]+/(.+)\Z", re.DOTALL)
 _MOST_BYTES = 65_535
 """Of a topic, in UTF-8."""
@@ -54,6 +55,11 @@ class Mqtt:
                 raise invalid(f"'{name}' of the stream {address.name} must be a topic without wildcards, not '{topic[:100]}'")
             if topic and matches(topic, self._filter):
                 raise invalid(f"'{name}' of the stream {address.name} is among its own input: each answer would be a request again")
+        self._encrypted = address.scheme == "mqtts"
+        if self._encrypted:
+            tls_context(address)  # what is wrong with its files is said at once; they are read again for each connection
+        elif given := [name for name in TLS_OPTIONS if name in address.options]:
+            raise invalid(f"the stream {address.name} has the option '{given[0]}', which is about TLS: write mqtts://")
         self._v5 = address.option("version", "5", ("5", "3.1.1")) == "5"
         self._replies = address.flag("replies", True)
         self._ordered = address.flag("ordered", "+" in self._filter or "#" in self._filter)
@@ -132,26 +138,14 @@ class Mqtt:
 
     def _access(self, wanted: str) -> "Access":
         """Reads files of certificates, so it is called in a thread."""
-        from dragoman.streams.mqtt_session import Access
+        from dragoman.streams.mqtt_session import Access, TlsSocket
 
         window = min(_AHEAD * self._address.in_flight, _MOST_WINDOW)
         client_id = self._client_id if wanted else f"{self._client_id}-out"
-        tls = self._tls() if self._address.scheme == "mqtts" else None
+        tls = tls_context(self._address) if self._encrypted else None
+        if tls is not None:
+            tls.sslsocket_class = TlsSocket
         return Access(wanted, client_id, self._v5, window, self._expiry_s, self._address.user, self._password, tls)
-
-    def _tls(self) -> ssl.SSLContext:
-        """Raises INVALID_INPUT for what is no certificate."""
-        from dragoman.streams.mqtt_session import TlsSocket
-
-        authority, certificate, key = (self._address.option(name) for name in ("ca", "cert", "key"))
-        try:
-            context = ssl.create_default_context(cafile=authority or None)
-            context.sslsocket_class = TlsSocket
-            if certificate:
-                context.load_cert_chain(certificate, key or None)
-        except (OSError, ValueError) as error:
-            raise invalid(f"the certificates of the stream {self._address.name} cannot be used: {error}") from error
-        return context
 
 
 class _Connection:
