@@ -13,7 +13,8 @@ from dragoman.serving.late_store import LateStore
 from dragoman.store import Edit, Store
 from dragoman.streams import Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import parse_stream
-from dragoman.streams.kinesis import KIND, Kinesis
+from dragoman.streams.kinesis import Kinesis
+from dragoman.streams.kinesis_lease import KIND
 from dragoman.streams.kinesis_shards import Checkpoint, Place, Shard, Start, checkpoint, readable
 from tests import brokers
 from tests.fakes_kinesis import FakeKinesis

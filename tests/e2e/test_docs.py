@@ -166,7 +166,9 @@ def test_a_block_runs(block: Block, server_of: Start, models: Path, tmp_path: Pa
     client = _CLIENT.search(text) if block.language == "python" else None
     python = str(python_of(client[1])) if client is not None else "python"
     command = ["sh", "-eu", "-c", text] if block.language == "sh" else [python, "-c", text]
-    extra = {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page in (TUNGSTEN, MLRUN, ROUTERS) else {"MLFLOW_TRACKING_URI": server.url}
+    extra = (
+        {"PYTHONPATH": PATH_OF_PROGRAMS} if block.page in ("README.md", TUNGSTEN, MLRUN, ROUTERS) else {"MLFLOW_TRACKING_URI": server.url}
+    )
     done = run(tmp_path, server.url, *command, extra=extra)
     assert done.returncode == 0, f"{block}:\n{text}\n{done.stdout}\n{done.stderr}"
 

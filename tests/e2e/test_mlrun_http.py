@@ -129,13 +129,13 @@ def test_metadata(server: Running) -> None:
 
 
 def test_server_and_list(server: Running) -> None:
-    """M5, M6: at the root and below health; versions with a name as name:version, in the order of the command line."""
+    """M5, M6: at the root and below health; versions with a name as name:version, in the order of the command line, ready or not."""
     for path in ("/", "/v2/health", "/v2/health/"):
         document = get(server, path).json()
         assert (document["name"], document["version"]) == ("dragoman", "v2")
         assert isinstance(document["extensions"], list)
     for path in ("/v2/models", "/v2/models/"):
-        assert get(server, path).json() == {"models": ["flowers", "echo", "m3:v1", "m3:v2", "iris"]}
+        assert get(server, path).json() == {"models": ["flowers", "echo", "m3:v1", "m3:v2", "iris", "gone"]}
 
 
 # --- M8, M9, M14: inputs untouched ---

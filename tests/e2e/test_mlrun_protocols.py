@@ -88,10 +88,13 @@ def test_tensorflow_serving_over_grpc(server: Running) -> None:
 
 
 def test_tungsten(server: Running) -> None:
-    """Predict and predictions of rows by name; the description has the schema of one point."""
+    """Predict and predictions of rows by name and of plain lists; the description has the schema of one point."""
     assert post(server, "/models/flowers/predict", NAMED) == {"outputs": [0, 1], "status": "success", "error_message": None}
     assert post(server, "/predict", NAMED[:1])["outputs"] == [0]
     assert post(server, "/models/echo/predict", [{"inputs": [1, "x"]}, {"inputs": None}])["outputs"] == [[1, "x"], None]
+    assert post(server, "/models/flowers/predict", POINTS)["outputs"] == [0, 1]
+    assert post(server, "/models/echo/predict", [[1, "x"], {"a": 1}, "text"])["outputs"] == [[1, "x"], {"a": 1}, "text"]
+    assert post(server, "/models/flowers/predict", [[1, 2, 3]], 422)["detail"][0]["msg"] == "value is not a valid dict"
     created = post(server, "/models/flowers/predictions", NAMED)["prediction_id"]
     view = requests.get(f"{server.url}/models/flowers/predictions/{created}?wait=30", timeout=60).json()
     assert (view["status"], view["outputs"]) == ("success", [0, 1])

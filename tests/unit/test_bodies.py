@@ -9,6 +9,7 @@ import pytest
 from dragoman.core.bodies import (
     answered_rows,
     answered_tensors,
+    by_name,
     event,
     features,
     listed,
@@ -17,6 +18,7 @@ from dragoman.core.bodies import (
     points_of,
     reply_outputs,
     requested,
+    stamp,
     whole_request,
 )
 from dragoman.core.errors import Kind, ServingError
@@ -121,6 +123,20 @@ def test_features_by_name() -> None:
 def test_features_that_do_not_fit(inputs: Value, names: list[str], words: str) -> None:
     """Without a schema, with a missing key, in a wrong form (M11)."""
     assert words in refused(listed, inputs, names, "m").message
+    assert words in refused(by_name, inputs, names, "m").message
+
+
+def test_data_points_by_name_have_their_features_and_no_more() -> None:
+    """One object is one data point, as it is for lists; extra keys are dropped and the order is that of the features."""
+    assert by_name([{"c": 3, "a": 1, "b": [2], "z": 0}], features(COLUMNS), "m") == [{"a": 1, "b": [2], "c": 3}]
+    assert by_name({"c": 3, "a": 1, "b": 2}, features(COLUMNS), "m") == [{"a": 1, "b": 2, "c": 3}]
+    assert by_name([], features(COLUMNS), "m") == []
+
+
+def test_moments_are_written_as_mlrun_writes_them() -> None:
+    """With microseconds and the time zone, also where they are zero."""
+    assert stamp(0.0) == "1970-01-01 00:00:00.000000+00:00"
+    assert stamp(1769860800.25) == "2026-01-31 12:00:00.250000+00:00"
 
 
 def test_plain_outputs() -> None:

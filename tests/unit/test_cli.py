@@ -63,7 +63,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models")
     build.iris(folder / "iris.onnx")
     build.iris(folder / "two" / "1" / "model.onnx")
-    with dragoman.serve(str(folder / "iris.onnx"), str(folder / "two"), str(folder / "gone.onnx")) as running:
+    named = f"named:v1={folder / 'iris.onnx'}"
+    with dragoman.serve(str(folder / "iris.onnx"), str(folder / "two"), named, str(folder / "gone.onnx")) as running:
         yield running
 
 
@@ -189,16 +190,17 @@ def test_models_as_a_table(command: Run, server: Server) -> None:
         ["name", "version", "state"],
         ["gone", "failed", "there"],
         ["iris", "1", "ready"],
+        ["named", "v1", "ready"],
         ["two", "1", "ready"],
     ]
-    assert len({line.index(word) for line, word in zip(lines, ("state", "failed", "ready", "ready"), strict=True)}) == 1
+    assert len({line.index(word) for line, word in zip(lines, ("state", "failed", *["ready"] * 3), strict=True)}) == 1
     assert all(line == line.rstrip() for line in lines)
 
 
 def test_models_as_json(command: Run, server: Server) -> None:
     """The same rows with everything that the server says of them."""
     rows = json.loads(command("models", "--url", server.url + "/", "--output", "json").out)
-    assert [(r["name"], r["state"]) for r in rows] == [("gone", "failed"), ("iris", "ready"), ("two", "ready")]
+    assert [(r["name"], r["state"]) for r in rows] == [("gone", "failed"), ("iris", "ready"), ("named", "ready"), ("two", "ready")]
     assert rows[1]["platform"] == "onnxruntime_onnx"
 
 
@@ -239,6 +241,11 @@ def test_predict(command: Run, server: Server, tmp_path: Path, way: str, value: 
 def test_predict_a_version(command: Run, server: Server) -> None:
     """NAME:VERSION; one that does not exist is refused in the server's words."""
     assert command("predict", "two:1", json.dumps(ROW), "--url", server.url).code == 0
+    for value in (ROW, {"X": ROW[0]}):
+        ran = command("predict", "named:v1", json.dumps(value), "--url", server.url)
+        assert json.loads(ran.out)[0]["label"] == [0]
+    ran = command("predict", "named:v2", json.dumps(ROW), "--url", server.url)
+    assert "answers 404: model 'named' has no version 'v2'" in ran.err
     ran = command("predict", "two:7", json.dumps(ROW), "--url", server.url)
     assert ran.code == 1
     assert ran.err.startswith("dragoman: the server answers 404: ")

@@ -311,6 +311,8 @@ class Model(V2ModelServer):
         ("validate", "mlrun.MLRunInvalidArgumentError('this')", Kind.INVALID_INPUT, 400, "MLRunInvalidArgumentError: this"),
         ("preprocess", "mlrun.errors.MLRunServiceUnavailableError('later')", Kind.MODEL_FAILED, 503, "later"),
         ("postprocess", "TypeError()", Kind.MODEL_FAILED, None, "TypeError"),
+        ("predict", "type('Gone', (Exception,), {'status_code': 410})('for good')", Kind.INVALID_INPUT, 410, "Gone: for good"),
+        ("validate", "type('Odd', (Exception,), {'status_code': True, 'error_status_code': 200})()", Kind.INVALID_INPUT, None, "Odd"),
     ],
 )
 def test_errors_of_user_code(tmp_path: Path, hook: str, error: str, kind: Kind, status: int | None, text: str) -> None:

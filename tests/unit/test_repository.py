@@ -409,9 +409,13 @@ def test_class_arguments_reach_mlrun_models(tmp_path: Path) -> None:
     assert versions(j=3)["v1"].revision != specs["v1"].revision
 
 
-def test_class_arguments_for_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_class_arguments_and_explainers_for_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The log says so, once."""
-    repository = Repository([f"m={put(tmp_path / 'a.onnx')}"], Defaults(class_args={"n": {"k": 1}}))
+    explainers = {"m": {"method": "auto"}, "mm": {"method": "auto"}}
+    repository = Repository([f"m={put(tmp_path / 'a.onnx')}"], Defaults(class_args={"n": {"k": 1}}, explainers=explainers))
     for _ in range(2):
         repository.discover()
-    assert [record.getMessage() for record in caplog.records] == ["class arguments are given for 'n', which is none of the targets"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "class arguments are given for 'n', which is none of the targets",
+        "an explainer is given for 'mm', which is none of the targets",
+    ]

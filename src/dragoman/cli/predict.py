@@ -73,9 +73,13 @@ def _by_json(options: argparse.Namespace) -> int:
     if options.signature:
         body["signature_name"] = options.signature
     if not options.local:
-        path = f"/v1/models/{quote(name, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+        path = f"/v1/models/{quote(name, safe='')}" + (f"/versions/{version}" if version else "") + ":predict"
+        sent = body
+        if version and not version.isdecimal():  # of names of versions that are no numbers only MLRun's words know
+            path = f"/v2/models/{quote(name, safe='')}/versions/{quote(version, safe='')}/predict"
+            sent = {"inputs": value if isinstance(value, list) else [value]}
         try:
-            status, answer = exchange(options, "POST", f"{path}:predict", body)
+            status, answer = exchange(options, "POST", path, sent)
         except NoServerError:
             if options.url:
                 raise

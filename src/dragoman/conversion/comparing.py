@@ -11,8 +11,7 @@ import numpy as np
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model
-from dragoman.core.tensors import BF16, BYTES, FP32, Array, Signature, Tensor, Tensors, TensorSpec, element_count
-from dragoman.runtimes.arrays import widened
+from dragoman.core.tensors import BF16, BYTES, FP32, Array, Signature, Tensor, Tensors, TensorSpec, element_count, widened
 
 _ROWS = (3, 1)
 _SIDES = (3, 1, 2, 4, 5, 6, 8, 10, 16, 28, 32, 64, 128, 224, 256, 512)

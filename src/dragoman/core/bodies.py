@@ -9,6 +9,7 @@ An event is a dict: `body` (what the protocol parsed, or a Blob), `id` (what the
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +43,11 @@ def event(
     return {**made, "headers": dict(headers), "content_type": content_type}
 
 
+def stamp(since_s: float) -> str:
+    """A moment (seconds since the epoch) as MLRun writes it: `2026-01-31 12:00:00.000000+00:00`."""
+    return datetime.fromtimestamp(since_s, UTC).isoformat(" ", "microseconds")
+
+
 # --- plain lists for any model ---
 
 
@@ -73,6 +79,12 @@ def listed(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
     if not isinstance(inputs, list):
         raise invalid(f"the inputs of infer_dict for model '{model}' must be a list of objects, not {_json_type(inputs)}")
     return [_listed(point, names, model, f"data point {index}") for index, point in enumerate(inputs)]
+
+
+def by_name(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
+    """The same as objects of just these features, for models that take no lists. Raises as `listed` does."""
+    lists = listed(inputs, names, model)
+    return [dict(zip(names, point, strict=True)) for point in ([lists] if isinstance(inputs, dict) else lists)]
 
 
 def _listed(point: Value, names: Sequence[str], model: str, where: str) -> list[Value]:
@@ -267,7 +279,9 @@ def answered_rows(outputs: Tensors | Rows, expected: int, model: str) -> list[Va
         return list(value)
     if expected == 1:
         return [value]
-    raise ServingError(Kind.MODEL_FAILED, f"model '{model}' answered {_json_type(value)} that are not {expected} outputs, one per input")
+    raise ServingError(
+        Kind.MODEL_FAILED, f"model '{model}' answered {_json_type(value)}, expected a list of {expected} outputs, one per input"
+    )
 
 
 def answered_tensors(outputs: Tensors | Rows, signature: Signature, model: str) -> Tensors:

@@ -29,6 +29,7 @@ from dragoman.core.tensors import (
     TensorSpec,
     Value,
     batch_length,
+    widened,
 )
 from dragoman.core.values import jsonable
 
@@ -224,7 +225,7 @@ def _answer_cells(tensor: Tensor, model: str) -> list[Value]:
 
 def _numbers(name: str, array: Array, bfloat: bool, model: str) -> list[Value]:
     if bfloat:
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = widened(array)
     if array.dtype.kind == "c":
         raise ServingError(Kind.UNSUPPORTED, f"'{name}' of model '{model}' has complex numbers, which rows cannot hold")
     return array.tolist() if array.ndim == 1 else list(array)

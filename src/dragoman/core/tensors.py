@@ -69,6 +69,12 @@ DATATYPES: Mapping[str, Datatype] = {
 _BY_NUMPY: Mapping[np.dtype[Any], Datatype] = {d.numpy: d for d in DATATYPES.values() if d is not BF16}
 
 
+def widened(bits: Array) -> Array:
+    """BF16 as FP32, whose upper half it is."""
+    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return wide
+
+
 def datatype_of(dtype: np.dtype[Any]) -> Datatype | None:
     """The datatype of a numpy dtype, or None. Never BF16 (numpy has none); any text or object dtype is BYTES."""
     if dtype.kind in "SUO":

@@ -178,9 +178,9 @@ class Services:
     public_url: str = ""
     """Scheme and authority (and path) that clients reach this server by, "" where it is what they use."""
     fetching: FetchPolicy = field(default_factory=FetchPolicy)
+    """What requests may make the server read, for data_urls.py and fetch.py."""
     streams: Callable[[], list[dict[str, Any]]] = list
     """How the streams of all workers are: one row each."""
-    """What requests may make the server read, for data_urls.py and fetch.py."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)

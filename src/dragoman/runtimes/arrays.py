@@ -3,7 +3,7 @@
 import numpy as np
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.core.tensors import BF16, Array, Rows, Tensor, Tensors, TensorSpec
+from dragoman.core.tensors import BF16, Array, Rows, Tensor, Tensors, TensorSpec, widened
 
 NAME = "X"
 """scikit-learn, XGBoost and LightGBM have no name for their input; this is what papers and manuals call it."""
@@ -37,12 +37,6 @@ def table(tensor: Tensor, width: int, model: str) -> Array:
     if array.ndim != 2 or array.shape[1] != width:
         raise invalid(f"input '{tensor.name}' of model '{model}' has shape {list(array.shape)}, expected [-1, {width}]")
     return array
-
-
-def widened(bits: Array) -> Array:
-    """BF16 bits as FP32: they are its upper half."""
-    wide: Array = (bits.astype(np.uint32) << 16).view(np.float32)
-    return wide
 
 
 def text(tensor: Tensor, model: str) -> Array:

@@ -3,7 +3,6 @@
 The hooks are run here, in MLRun's order (requirement M23), so that no class needs MLRun's graph around it. One event in, one Reply out.
 """
 
-import datetime
 import importlib
 import os
 import sys
@@ -14,11 +13,11 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from dragoman.core.bodies import BY_NAME, INFER, features, listed
+from dragoman.core.bodies import BY_NAME, INFER, features, listed, stamp
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Call, Model, ModelSpec
 from dragoman.core.tensors import Reply, Rows, Signature, Value
-from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, failure, finished, opened, placed, selected
+from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, finished, opened, placed, selected
 from dragoman.runtimes.python_mlrun_schema import signature_of
 from dragoman.runtimes.python_parts import closed, guarded
 
@@ -87,7 +86,7 @@ class MlrunModel:
     def _reply(self, given: Mapping[str, Value], operation: str, *, record: bool) -> Reply:
         if operation not in INFER and operation != "explain":
             return self._custom(operation, given)
-        began = datetime.datetime.now(datetime.UTC)
+        began_s = time.time()
         clock = time.monotonic_ns()
         whole = opened(given["body"])
         body = selected(whole, self._input_path, self._name)
@@ -102,13 +101,13 @@ class MlrunModel:
         ready = answer_of(outputs, self._name)
         if ready is not None:
             return ready
-        response = self._envelope(body.get("id", given.get("id")), outputs, "" if explains else began.isoformat(" ", "microseconds"))
+        response = self._envelope(body.get("id", given.get("id")), outputs, "" if explains else stamp(began_s))
         response = self._hook("postprocess", Kind.MODEL_FAILED, response)
         reply = answer_of(response, self._name) or Reply(finished(placed(whole, self._result_path, response), self._name))
         if record:
             took_us = (time.monotonic_ns() - clock) // 1000
             try:
-                return replace(reply, record=self._record(seen, response, operation, began, took_us))
+                return replace(reply, record=self._record(seen, response, operation, began_s, took_us))
             except ServingError as error:  # whoever asked gets the answer; only monitoring has lost something
                 sys.stderr.write(f"what monitoring is to know of a request cannot be told: {error.message}\n")
         return reply
@@ -118,11 +117,7 @@ class MlrunModel:
         return answer_of(answer, self._name) or Reply(finished(answer, self._name))
 
     def _hook(self, name: str, kind: Kind, *arguments: Any) -> Any:
-        """What a hook answers; what it raises is an error of `kind`, unless it says which status it means."""
-        try:
-            return self._calls.settled(guarded(getattr(self._instance, name), *arguments))
-        except Exception as error:
-            raise failure(error, self._name, kind) from error
+        return self._calls.hook(self._instance, name, kind, self._name, *arguments)
 
     def _envelope(self, given_id: Value, outputs: Any, when: str) -> dict[str, Any]:
         response: dict[str, Any] = {"id": given_id, "model_name": self._name, "outputs": outputs}
@@ -132,7 +127,7 @@ class MlrunModel:
             response["model_version"] = self._version
         return response
 
-    def _record(self, request: Any, response: Any, operation: str, began: datetime.datetime, took_us: int) -> dict[str, Value]:
+    def _record(self, request: Any, response: Any, operation: str, began_s: float, took_us: int) -> dict[str, Value]:
         """What monitoring is told of a request (requirement M32). Raises MODEL_FAILED for what cannot be written."""
         instance = self._instance
         inputs, outputs = self._hook("logged_results", Kind.MODEL_FAILED, request, response, operation)
@@ -140,7 +135,7 @@ class MlrunModel:
             identity = response.get("id") if isinstance(response, dict) else None
             request, response = {"id": identity, "inputs": inputs or []}, {"outputs": outputs or []}
         record: dict[str, Any] = {"class": type(instance).__name__, "model": self._name, "version": self._version, "op": operation}
-        record |= {"request": request, "resp": response, "when": began.isoformat(" ", "microseconds"), "microsec": took_us}
+        record |= {"request": request, "resp": response, "when": stamp(began_s), "microsec": took_us}
         for name in ("labels", "metrics"):
             value = getattr(instance, name, None)
             if value:

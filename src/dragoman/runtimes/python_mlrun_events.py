@@ -59,6 +59,13 @@ class Calls:
             return _joined(self._run(_collected(value)))
         return value
 
+    def hook(self, instance: Any, name: str, kind: Kind, model: str, *arguments: Any) -> Any:
+        """What a hook of user code answers, to its end; what it raises is an error of `kind`, unless it says which status it means."""
+        try:
+            return self.settled(guarded(getattr(instance, name), *arguments))
+        except Exception as error:
+            raise failure(error, model, kind) from error
+
     def _run(self, coroutine: Any) -> Any:
         if self._runner is None:
             self._runner = asyncio.Runner()
@@ -179,13 +186,20 @@ def failure(error: Exception, model: str, kind: Kind) -> ServingError:
         return error
     line = first_line(error)
     text = f"{type(error).__name__}: {line}" if line else type(error).__name__
-    status = getattr(error, "error_status_code", None)
-    if isinstance(status, int) and 400 <= status <= 599:
+    status = _status(error)
+    if status is not None:
         kind = Kind.INVALID_INPUT if status < 500 else Kind.MODEL_FAILED
-    else:
-        status = None
-        if isinstance(error, NotImplementedError):
-            return ServingError(Kind.UNSUPPORTED, f"model '{model}' does not implement this: {text}", what="operation")
+    elif isinstance(error, NotImplementedError):
+        return ServingError(Kind.UNSUPPORTED, f"model '{model}' does not implement this: {text}", what="operation")
     trace = trace_of(error) if kind is Kind.MODEL_FAILED else ""
     verb = "failed" if kind is Kind.MODEL_FAILED else "refused the request"
     return ServingError(kind, f"model '{model}' {verb}: {text}", status=status, trace=trace)
+
+
+def _status(error: Exception) -> int | None:
+    """The status that an exception means, in MLRun's word for it or in that of web frameworks."""
+    for name in ("error_status_code", "status_code"):
+        status = getattr(error, name, None)
+        if isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599:
+            return int(status)
+    return None

@@ -13,8 +13,8 @@ import numpy as np
 from dragoman.core.errors import Kind, invalid
 from dragoman.core.model import Call, ModelSpec
 from dragoman.core.tensors import Form, Reply, Rows, Signature, Value
-from dragoman.runtimes.python_mlrun import context_of
-from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, failure, finished, opened
+from dragoman.runtimes.python_mlrun import ARGUMENTS, context_of
+from dragoman.runtimes.python_mlrun_events import Calls, Event, answer_of, finished, opened
 from dragoman.runtimes.python_parts import closed, guarded
 
 MEMBERS = "router_members"
@@ -62,7 +62,7 @@ class RouterHooks:
         context = context_of({})
         context.stream = SimpleNamespace(enabled=False)  # the original's ensembles look there whether records are wanted
         given: Any = {"context": context, "name": spec.name, "routes": dict.fromkeys(spec.arguments[MEMBERS])}
-        self._instance: Any = kind(**{**given, **spec.arguments.get("class_args", {})})
+        self._instance: Any = kind(**{**given, **spec.arguments.get(ARGUMENTS, {})})
         self._calls = Calls()
         if _is_users(kind, "post_init"):
             self._calls.settled(guarded(self._instance.post_init, "sync"))
@@ -115,10 +115,7 @@ class RouterHooks:
         return Reply(self._finished(votes))
 
     def _hook(self, name: str, kind: Kind, *arguments: Any) -> Any:
-        try:
-            return self._calls.settled(guarded(getattr(self._instance, name), *arguments))
-        except Exception as error:
-            raise failure(error, self._name, kind) from error
+        return self._calls.hook(self._instance, name, kind, self._name, *arguments)
 
     def _finished(self, value: Any) -> Value:
         return finished(value, self._name)

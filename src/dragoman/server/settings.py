@@ -169,7 +169,7 @@ class Settings:
     )
     class_args: tuple[str, ...] = setting(
         [],
-        "class arguments of an MLRun model, a JSON object: model_path, and whatever its get_param asks for; in a file also a table of tables",
+        "class arguments of an MLRun model or a router, a JSON object: model_path, what get_param asks for; in a file also a table of tables",
         metavar="NAME[:VERSION]=JSON",
         table=True,
     )

@@ -16,8 +16,9 @@ from dataclasses import replace
 from dragoman.core.checks import check
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State, version_order
-from dragoman.core.model import EMPTY, InferRequest, InferResponse, ModelSpec, Servable, Timings, Watch
-from dragoman.core.tensors import Rows, Signature, Tensors, Value
+from dragoman.core.model import EMPTY, InferRequest, InferResponse, Timings, Watch
+from dragoman.core.tensors import Rows, Tensors, Value
+from dragoman.serving.entries import Entry, unknown_operation, unknown_signature
 from dragoman.serving.fanout import admit_rows, fan_out, new_group, signature_of
 from dragoman.serving.meters import Gauge, Meter, Meters
 from dragoman.serving.records.recorder import Recorder, Recording
@@ -28,51 +29,6 @@ log = logging.getLogger("dragoman.models")
 
 OPENED: ContextVar[frozenset[str]] = ContextVar("dragoman-opened", default=frozenset())
 """The locked models whose password the request that is being answered has brought (see doors.py)."""
-
-
-class Entry:
-    """One served version. Between `Gateway.find` and `Gateway.infer` there must be no await: then it cannot be drained in between."""
-
-    __slots__ = ("_idle", "in_flight", "max_size", "meters", "name", "servable", "signatures", "spec", "version")
-
-    def __init__(self, spec: ModelSpec, servable: Servable) -> None:
-        self.spec = spec
-        self.name = spec.name
-        self.version = spec.version
-        self.servable = servable
-        self.signatures: Mapping[str, Signature] = servable.signatures
-        self.max_size = spec.batch.max_size if spec.batch.refuse_larger else 0
-        self.meters: dict[str, Meter] = {}
-        self.in_flight = 0
-        self._idle: asyncio.Event | None = None
-
-    def left(self) -> None:
-        """One request less."""
-        self.in_flight -= 1
-        if self._idle is not None and not self.in_flight:
-            self._idle.set()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep the entry from being drained: for work that asks it several times."""
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.left()
-
-    async def idle(self, timeout_s: float) -> bool:
-        """Wait until no request is in flight. False when that took longer than the time-out."""
-        if not self.in_flight:
-            return True
-        self._idle = self._idle or asyncio.Event()
-        self._idle.clear()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
 
 
 Table = Mapping[tuple[str, str], Entry]
@@ -372,19 +328,4 @@ class Gateway:
         return replace(status, state=State.LOADING, reason=trouble) if trouble else status
 
 
-def unknown_signature(entry: Entry, name: str) -> ServingError:
-    names = ", ".join(f"'{s}'" for s in entry.signatures if s) or "none but the default"
-    return ServingError(Kind.INVALID_INPUT, f"model '{entry.name}' has no signature '{name}'; it has {names}", what="signature")
-
-
-def unknown_operation(entry: Entry, name: str) -> ServingError:
-    if name == "explain":
-        whole = entry.signatures[""].whole
-        way = (
-            "its class has no method explain" if whole else f"start with --explain {entry.name}=METHOD and pip install 'dragoman[explain]'"
-        )
-        return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation 'explain': {way}", what="operation")
-    return ServingError(Kind.UNSUPPORTED, f"model '{entry.name}' has no operation '{name}'", what="operation")
-
-
-__all__ = ["OPENED", "Entry", "Gateway", "Table", "VersionStatus", "unknown_operation", "unknown_signature"]
+__all__ = ["OPENED", "Entry", "Gateway", "Table", "VersionStatus"]

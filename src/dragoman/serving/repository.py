@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.core.model import EMPTY, ModelSpec
+from dragoman.core.model import ModelSpec
 from dragoman.serving import class_arguments
 from dragoman.serving.artifacts import is_remote
 from dragoman.serving.model_config import ConfiguredModel
@@ -54,8 +54,8 @@ class Repository:
         self._listed = {model.name: model for model in configured}
         self._routers = Routers(routers, defaults.class_args)
         self._replaced: Mapping[str, ConfiguredModel] = {}
-        self._unseen = defaults.class_args
-        """Class arguments of which the log has not said yet whether they are for anything."""
+        self._unseen = {"class arguments are": defaults.class_args, "an explainer is": defaults.explainers}
+        """What is given by model, of which the log has not said yet whether it is for anything."""
         self._kept: dict[str, list[Found]] = {}
         """What was found by targets that lie elsewhere, which are asked for once."""
 
@@ -70,9 +70,10 @@ class Repository:
         found += [self.look(model) for model in listed.values()]
         found += [router for router in self._routers.found() if router.name not in self._replaced]
         models = _together(found)
-        arguments, self._unseen = self._unseen, EMPTY
-        for key in class_arguments.strays(arguments, {each.name: each.versions for each in models}):
-            log.warning("class arguments are given for '%s', which is none of the targets", key)
+        unseen, self._unseen = self._unseen, {}
+        for what, given in unseen.items():
+            for key in class_arguments.strays(given, {each.name: each.versions for each in models}):
+                log.warning("%s given for '%s', which is none of the targets", what, key)
         return models
 
     def look(self, model: ConfiguredModel) -> Found:

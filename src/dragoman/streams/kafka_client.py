@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.tls import OPTIONS as TLS_OPTIONS
-from dragoman.streams.tls import tls_context
+from dragoman.streams.hosts import TLS_OPTIONS, host_port, tls_context
 
 if TYPE_CHECKING:
     import aiokafka
 
-CONNECTION_OPTIONS = ("tls", *TLS_OPTIONS, "sasl", "password_env")
-WRITER_OPTIONS = (*CONNECTION_OPTIONS, "idempotent", "compression")
+WRITER_OPTIONS = ("tls", *TLS_OPTIONS, "sasl", "password_env", "idempotent", "compression")
+
+PORT = 9092
+"""Of a broker, where an address has none."""
 
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
 _AF = re.compile(r", <AddressFamily[^>]*>")
@@ -119,8 +120,7 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
     except ImportError as error:
         raise missing("kafka", "aiokafka", error) from error
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs every attempt; the bridge says once what does not work
-    hosts = [host if re.search(r":\d+\Z", host) else f"{host}:9092" for host in address.hosts]
-    options: dict[str, Any] = {"bootstrap_servers": hosts, "client_id": client}
+    options: dict[str, Any] = {"bootstrap_servers": [_written(*host_port(host, PORT)) for host in address.hosts], "client_id": client}
     encrypted = address.flag("tls", any(name in address.options for name in TLS_OPTIONS))
     if encrypted:
         options["ssl_context"] = tls_context(address)
@@ -135,6 +135,10 @@ def connection(address: StreamAddress, environ: Mapping[str, str], client: str) 
         options |= {"sasl_mechanism": mechanism, "sasl_plain_username": address.user, "sasl_plain_password": password}
     options["security_protocol"] = ("SASL_" if mechanism else "") + ("SSL" if encrypted else "PLAINTEXT")
     return options
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, ...]:

@@ -8,28 +8,24 @@ import asyncio
 import contextlib
 import re
 import socket
-import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams import Lane, Message, Outgoing, Reader, Surroundings
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.kinesis_shards import Checkpoint, Place, Start, checkpoint, readable
+from dragoman.streams.kinesis_lease import Lease
+from dragoman.streams.kinesis_shards import Place, Start, readable
 
 if TYPE_CHECKING:
     from dragoman.streams.kinesis_client import Client, Records
 
-KIND = "kinesis"
-"""Of the documents in the store."""
 _OPTIONS = ("endpoint", "region", "start", "poll")
 _FETCH_S = 1.0
-_LEASE_S = 30.0
 _RENEW_S = 8.0
 _POLL_S = 0.25
 """Five reads of a shard a second are allowed, by all who read it together."""
@@ -90,14 +86,11 @@ class Kinesis:
             self._region = "us-east-1"  # signatures name one, and servers of one's own do not look at it
         self._latest = address.option("start", "earliest", ("earliest", "latest")) == "latest"
         self._poll_s = address.number("poll", _POLL_S, 0.01, 60)
-        self._store = surroundings.store
-        self._owner = f"{surroundings.client}@{socket.gethostname()}"
-        self._key = "/".join((self._endpoint or self._region, address.source, address.group))
+        key = "/".join((self._endpoint or self._region, address.source, address.group))
+        self._lease = Lease(surroundings.store, address.name, key, f"{surroundings.client}@{socket.gethostname()}", self._stop)
         self._resources = AsyncExitStack()
         self._client: Client | None = None
         self._reader: Reader | None = None
-        self._ours = Checkpoint()
-        self._mine = False
         self._readings: dict[str, _Reading] = {}
         self._some = asyncio.Event()
         self._look = True
@@ -178,13 +171,13 @@ class Kinesis:
                 places[reading.shard] = Place(message.position, ended)
         if not places:
             return
-        await self._write(places)
+        await self._lease.note(places)
         for shard, place in places.items():
             reading = self._readings.get(shard)
             if reading is not None:
                 reading.answered = place.sequence
-                if reading.done and not self._ours.place(shard).ended:  # it was found out meanwhile
-                    await self._write({shard: Place(reading.read, ended=True)})
+                if reading.done and not self._lease.standing.place(shard).ended:  # it was found out meanwhile
+                    await self._lease.note({shard: Place(reading.read, ended=True)})
                 self._finish(reading)
 
     async def lag(self) -> Mapping[str, int | None]:
@@ -196,14 +189,12 @@ class Kinesis:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        if self._mine:
-            self._mine = False
-            with contextlib.suppress(ServingError):  # the lease ends by itself
-                await self._edit(lambda stands: replace(stands, until=0.0))
+        with contextlib.suppress(ServingError):  # the lease ends by itself
+            await self._lease.release()
         await self._resources.aclose()
         self._client = None
 
-    # --- the lease, and the places ---
+    # --- the right to read ---
 
     def _open(self) -> "Client":
         if self._client is None:
@@ -211,27 +202,9 @@ class Kinesis:
         return self._client
 
     async def _claim(self, client: "Client") -> None:
-        """Become the one who reads, from where the last one stopped. Raises UNAVAILABLE while somebody else does."""
+        """Raises UNAVAILABLE while somebody else reads the stream."""
         created, now_there = await client.described()
-        start = Start(now_there if self._latest else None)
-
-        def claimed(stands: Checkpoint | None, now: float) -> Checkpoint:
-            if stands is not None and stands.owner != self._owner and stands.until > now:
-                words = (
-                    f"the stream {self._address.name} is read by {stands.owner}, for the same group; it is taken over when that one ends"
-                )
-                raise ServingError(Kind.UNAVAILABLE, words)
-            if stands is None:
-                stands = Checkpoint(created, start)
-            elif stands.created != created:  # all in it is new
-                stands = Checkpoint(created)
-            return replace(stands, owner=self._owner, until=now + _LEASE_S)
-
-        store = await self._store.get()
-        document = await store.edit_document(KIND, self._key, lambda found: claimed(checkpoint(found), time.time()).written())
-        found = checkpoint(document)
-        assert found is not None
-        self._ours, self._mine = found, True
+        await self._lease.claim(created, Start(now_there if self._latest else None))
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._renew())
 
@@ -239,10 +212,10 @@ class Kinesis:
         """What is due before reading goes on: the lease, a stream that was made anew, new shards."""
         if self._doubt:
             self._doubt = False
-            if (await client.described())[0] != self._ours.created:
-                self._mine = False
+            if (await client.described())[0] != self._lease.standing.created:
+                self._lease.held = False
                 await self._stop()
-        if not self._mine:
+        if not self._lease.held:
             await self._claim(client)
             self._look = True
         if self._look:
@@ -250,35 +223,14 @@ class Kinesis:
 
     async def _renew(self) -> None:
         """Hold the lease, also while everybody is busy and nothing is fetched."""
-        while self._mine:
+        while self._lease.held:
             await asyncio.sleep(_RENEW_S)
             self._look = True
             try:
-                await self._write({})
+                await self._lease.note({})
             except ServingError as error:
                 self._trouble = error
                 self._some.set()
-
-    async def _write(self, places: Mapping[str, Place]) -> None:
-        """Note places and renew the lease."""
-        await self._edit(lambda stands: replace(stands.at(places), until=time.time() + _LEASE_S))
-
-    async def _edit(self, change: Callable[[Checkpoint], Checkpoint]) -> None:
-        """Raises UNAVAILABLE, and lets go of everything, when somebody else reads the stream now."""
-
-        def edit(found: Mapping[str, Any] | None) -> Mapping[str, Any]:
-            stands = checkpoint(found)
-            if stands is None or stands.owner != self._owner or stands.created != self._ours.created:
-                raise _TakenError
-            return change(stands).written()
-
-        store = await self._store.get()
-        try:
-            self._ours = checkpoint(await store.edit_document(KIND, self._key, edit)) or self._ours
-        except _TakenError as error:
-            self._mine = False
-            await self._stop()
-            raise ServingError(Kind.UNAVAILABLE, f"the stream {self._address.name} is read by another server now") from error
 
     # --- shards ---
 
@@ -287,14 +239,13 @@ class Kinesis:
         shards = await client.shards()
         self._look = False
         there = {shard.id for shard in shards}
-        if self._ours.without(there) != self._ours:
-            await self._edit(lambda stands: stands.without(there))
+        await self._lease.forget_all_but(there)
         for shard in shards:
             if shard.id in self._readings:
                 self._readings[shard.id].closed = shard.closed
-        for shard_id in readable(shards, self._ours.places):
+        for shard_id in readable(shards, self._lease.standing.places):
             if shard_id not in self._readings:
-                reading = _Reading(shard_id, self._ours.place(shard_id), self._address.source)
+                reading = _Reading(shard_id, self._lease.standing.place(shard_id), self._address.source)
                 reading.closed = next(shard.closed for shard in shards if shard.id == shard_id)
                 self._readings[shard_id] = reading
                 reading.task = asyncio.create_task(self._read(client, reading))
@@ -309,7 +260,7 @@ class Kinesis:
             await reading.room.wait()
             try:
                 if iterator is None:
-                    iterator = await client.iterator(reading.shard, reading.read, self._ours.start)
+                    iterator = await client.iterator(reading.shard, reading.read, self._lease.standing.start)
                 found = await client.records(iterator, min(_MOST_RECORDS, self._address.in_flight))
             except ExpiredError:
                 iterator = None
@@ -347,9 +298,9 @@ class Kinesis:
         """Note the end of a shard of which nothing is left to be answered; otherwise the last commit does."""
         while reading.done:
             try:
-                await self._write({reading.shard: Place(reading.read, ended=True)})
+                await self._lease.note({reading.shard: Place(reading.read, ended=True)})
             except ServingError as error:
-                if not self._mine:
+                if not self._lease.held:
                     return
                 self._trouble = error
                 await asyncio.sleep(_LONGEST_WAIT_S)
@@ -359,7 +310,7 @@ class Kinesis:
 
     def _finish(self, reading: _Reading) -> None:
         """Forget a shard that is answered to its end, and look for its children."""
-        if reading.done and self._ours.place(reading.shard).ended:
+        if reading.done and self._lease.standing.place(reading.shard).ended:
             self._readings.pop(reading.shard, None)
             self._look = True
             self._some.set()
@@ -374,10 +325,6 @@ class Kinesis:
         await asyncio.gather(*tasks, return_exceptions=True)
         if readings and self._reader is not None:
             self._reader.lost([each.lane for each in readings])
-
-
-class _TakenError(Exception):
-    """Somebody else has the lease."""
 
 
 def _partition_key(key: bytes | None) -> str:

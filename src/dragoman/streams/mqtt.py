@@ -17,8 +17,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.plugins import missing
 from dragoman.streams import Lane, Message, Outgoing, Reader, Surroundings
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.tls import OPTIONS as TLS_OPTIONS
-from dragoman.streams.tls import tls_context
+from dragoman.streams.hosts import TLS_OPTIONS, tls_context
 
 if TYPE_CHECKING:
     from dragoman.streams.mqtt_session import Access, Arrival, Session

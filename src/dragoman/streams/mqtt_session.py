@@ -23,6 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from dragoman.core.errors import Kind, ServingError
+from dragoman.streams.hosts import host_port
 
 _ANSWER_S = 10.0
 """For the broker's answers to a connect, a subscription or a publish; only silence lasts so long."""
@@ -30,8 +31,6 @@ _KEEP_ALIVE_S = 60
 _MOST_UNCONFIRMED = 200
 _LEFT_ALONE = 1
 """Retain handling: retained messages come with a new subscription, not with each time that it is made sure of."""
-_SENT = 16
-"""'No matching subscribers': the broker has the message, and nobody listens."""
 _REFUSED = {135: Kind.FORBIDDEN, 144: Kind.INVALID_INPUT, 149: Kind.TOO_LARGE, 153: Kind.INVALID_INPUT}
 """Reasons for which a message is never taken: not authorised, topic name, packet too large, payload format."""
 _FOR_GOOD = {
@@ -117,7 +116,7 @@ class Session:
         self._outcomes: list[ServingError | None] = []
         self._confirmed: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None] | None = None
-        host, port = _host_port(where, 1883 if access.tls is None else 8883)
+        host, port = host_port(where, 1883 if access.tls is None else 8883)
         self._client = aiomqtt.Client(
             host,
             port,
@@ -369,13 +368,6 @@ class Session:
 
     def _unavailable(self, words: str) -> ServingError:
         return ServingError(Kind.UNAVAILABLE, f"the connection to the broker {self.where} {words}")
-
-
-def _host_port(where: str, default: int) -> tuple[str, int]:
-    host, colon, port = where.rpartition(":")
-    if not colon or where.endswith("]"):
-        host, port = where, str(default)
-    return host.strip("[]"), int(port)
 
 
 def _words(reason: Any) -> str:

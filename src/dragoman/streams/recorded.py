@@ -18,7 +18,8 @@ from dragoman.serving.records.forms import slim
 from dragoman.serving.records.places import Place
 from dragoman.serving.records.settings import Wanted
 from dragoman.streams.addresses import StreamAddress, parse_stream
-from dragoman.streams.kafka_client import WRITER_OPTIONS, KafkaWriter, checked_topics
+from dragoman.streams.hosts import host_port
+from dragoman.streams.kafka_client import PORT, WRITER_OPTIONS, KafkaWriter, checked_topics
 
 MOST_BYTES = 900_000
 """Brokers take a megabyte if they are not told otherwise, envelope included."""
@@ -71,10 +72,10 @@ def _encoded(record: Record) -> bytes:
 async def _check_hosts(address: StreamAddress, policy: FetchPolicy) -> None:
     """Raise FORBIDDEN for brokers that a client named and that are not of the public internet. Those that they name in turn are trusted."""
     for broker in address.hosts:
-        host, _, port = broker.rpartition(":") if broker.rpartition(":")[2].isdigit() else (broker, "", "9092")
-        host = plain_host(host.strip("[]"))
+        named, port = host_port(broker, PORT)
+        host = plain_host(named)
         try:
-            found = await resolve(host, int(port))
+            found = await resolve(host, port)
         except OSError as error:
             raise ServingError(Kind.UNAVAILABLE, f"the host of {address.name} cannot be looked up") from error
         for each in map(ipaddress.ip_address, found):

@@ -454,6 +454,16 @@ def test_a_whole_model_that_says_nothing() -> None:
     assert other["request"] == {"inputs": ["data:image/png;base64,AA=="], "id": "p"}
 
 
+def test_a_router_says_its_class_only() -> None:
+    """The rest is what it was asked and what it answered."""
+
+    async def test(served: Served) -> None:
+        await served.infer(InferRequest(Rows([event({"inputs": [[1]]}, id="x")]), "predict"))
+
+    (record,) = recorded(test, Answering(WHOLE, lambda request: Rows([Reply({"outputs": [2]}, record={"class": "VotingEnsemble"})])))
+    assert (record["class"], record["request"], record["resp"]) == ("VotingEnsemble", {"inputs": [[1]], "id": "x"}, {"outputs": [2]})
+
+
 def test_a_status_that_user_code_chose_is_an_error() -> None:
     """A Reply of 4xx or 5xx has no `resp`, and its words are the error."""
 

@@ -1,4 +1,4 @@
-"""TLS to brokers: what the options ca, cert and key of an address come to, and files that are wrong."""
+"""TLS to brokers with files of our own: who is trusted, and what is refused when the server starts."""
 
 import ssl
 from pathlib import Path
@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Surroundings
 from dragoman.streams.addresses import parse_stream
+from dragoman.streams.hosts import tls_context
 from dragoman.streams.mqtt import Mqtt
-from dragoman.streams.tls import tls_context
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_who_is_trusted(folder: Path) -> None:
     assert len(context.get_ca_certs()) == 1
 
 
-@pytest.mark.parametrize("options", ["ca={}/nothing.pem", "ca={}/key.pem", "cert={}/cert.pem", "cert={}/cert.pem&key={}/locked.pem"])
+@pytest.mark.parametrize("options", ["ca={}/nothing.pem", "cert={}/cert.pem", "cert={}/cert.pem&key={}/locked.pem"])
 def test_files_that_are_wrong(folder: Path, options: str) -> None:
     """They are refused when the server starts, by streams of every kind; nobody is asked for a passphrase at a terminal."""
     address = parse_stream("mqtts://user:hidden@broker/in?" + options.replace("{}", str(folder)))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from dragoman.core.tensors import BF16, BYTES, Array, Datatype
+from dragoman.core.tensors import BF16, BYTES, Array, Datatype, widened
 
 
 class NotJsonError(ValueError):
@@ -29,7 +29,7 @@ def array_json(
     if datatype is BYTES:
         return _bytes_json(array, nested, text)
     if datatype is BF16:
-        array = (array.astype(np.uint32) << 16).view(np.float32)
+        array = widened(array)
     if not nested and array.ndim != 1:
         array = array.ravel()
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from dragoman.core.convert import output_tensors
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest
-from dragoman.core.tensors import BF16, BYTES, FP32, Array, Form, Rows, Signature, Tensor, Tensors
+from dragoman.core.tensors import BF16, BYTES, FP32, Array, Form, Rows, Signature, Tensor, Tensors, widened
 from dragoman.dialects import rows
 from dragoman.dialects.tfserving import featured, messages
 from dragoman.dialects.tfserving.answers import DEFAULT_SIGNATURE
@@ -234,7 +234,7 @@ def _label(value: bytes | float) -> str:
 
 def _floats(tensor: Tensor) -> Array:
     """The elements as float32, the only numbers that these answers have."""
-    array = (tensor.array.astype(np.uint32) << 16).view(np.float32) if tensor.datatype is BF16 else tensor.array
+    array = widened(tensor.array) if tensor.datatype is BF16 else tensor.array
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
 

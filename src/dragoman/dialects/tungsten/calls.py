@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from dragoman.core.binary_bodies import file_inputs, is_binary
+from dragoman.core.bodies import named_point
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.rows import checked
-from dragoman.core.tensors import Blob, Rows, Signature
+from dragoman.core.tensors import Blob, Rows, Signature, Value
 from dragoman.dialects import Request
 from dragoman.dialects.tungsten import files, reading
 from dragoman.dialects.tungsten.errors import of_one
@@ -36,6 +37,8 @@ class Calls:
             if single:
                 body = [body]
         entry = find(self.gateway, name, tag)
+        if entry.signatures[""].whole and isinstance(body, list):
+            body = [_named(point, entry.signatures[""]) for point in body]
         if entry.signatures[""].input_files:
             body = await files.with_uploads(body, entry.signatures[""], request, self.uploaded)
             entry = find(self.gateway, name, tag)
@@ -78,6 +81,14 @@ class Calls:
             return await self.uploads.get(name)
         except ServingError as error:
             raise files.not_found() if error.kind is Kind.NOT_FOUND else error from None
+
+
+def _named(point: Value, signature: Signature) -> Value:
+    """A data point of an MLRun class as a row: its features may come as a list, and its only one bare."""
+    named = named_point(point, signature)
+    if isinstance(named, dict) or named is None or len(signature.inputs) != 1:
+        return named
+    return {signature.inputs[0].name: named}
 
 
 def find(gateway: Gateway, name: str, tag: str) -> Entry:

@@ -20,7 +20,7 @@ from dragoman.dialects.compression import inflated
 from dragoman.dialects.json import NumberList
 from dragoman.dialects.v2.answers import error_body
 from dragoman.dialects.v2.assembly import NAMES, find
-from dragoman.dialects.v2.mlrun_message import Answered, answer, named_version, parsed, unknown_operation
+from dragoman.dialects.v2.mlrun_message import Answered, answer, parsed, unknown_operation
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.serving.data_urls import inputs_at
 from dragoman.serving.gateway import Entry, Gateway
@@ -100,7 +100,7 @@ def metadata(described: dict[str, Any], entry: Entry) -> dict[str, Any]:
     A model of whole requests without a schema has no inputs and outputs to list.
     """
     signature = entry.signatures.get("")
-    made = {**described, "version": entry.version if named_version(entry) else ""}
+    made = {**described, "version": entry.version if entry.spec.named_version else ""}
     if signature is None:
         return made
     for key, specs in (("inputs", signature.inputs), ("outputs", signature.outputs)):
@@ -126,7 +126,7 @@ def early_metadata(gateway: Gateway, model: str, version: str) -> dict[str, Any]
 def listed(gateway: Gateway) -> list[str]:
     """Every model that should be served, ready or not, as MLRun names it: those of the command line first and in their order, "name:version"
     where a version has a name (M6)."""
-    known = {(e.name, e.version): named_version(e) for e in gateway.entries()}
+    known = {(e.name, e.version): e.spec.named_version for e in gateway.entries()}
     for status in gateway.statuses():
         if status.state in (State.LOADING, State.FAILED):
             known.setdefault((status.name, status.version), status.named)

@@ -6,16 +6,16 @@ models of every form: those of whole requests get the event as it came, all othe
 
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import orjson
 
 from dragoman.core.binary_bodies import file_inputs
-from dragoman.core.bodies import BY_NAME, INFER, event, features, reply_of
+from dragoman.core.bodies import BY_NAME, INFER, by_name, event, features, reply_of, stamp
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Blob, Reply, Rows, Signature, Value
@@ -25,7 +25,7 @@ from dragoman.dialects.json import JsonSyntaxError, loads
 from dragoman.dialects.refusals import words
 from dragoman.dialects.v2.answers import status_of
 from dragoman.dialects.v2.assembly import default_signature, find
-from dragoman.dialects.v2.mlrun_values import is_file, named, plain_inputs, written_outputs
+from dragoman.dialects.v2.mlrun_values import is_file, plain_inputs, written_outputs
 from dragoman.dialects.v2.parameters import kind, text
 from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry, Gateway
@@ -115,8 +115,8 @@ async def answer(
     response = await rows.infer(gateway, entry, request)
     made = {"id": given, "model_name": entry.name, "outputs": written_outputs(response.outputs, signature, entry.name)}
     if wanted in INFER:
-        made["timestamp"] = datetime.now(UTC).isoformat(" ", "microseconds")
-    if named_version(entry):
+        made["timestamp"] = stamp(time.time())
+    if entry.spec.named_version:
         made["model_version"] = entry.version
     return Answered(made, given, entry.name, entry.version, wanted)
 
@@ -144,11 +144,6 @@ def parsed(body: bytes, called: str = "the request") -> dict[str, Any]:
     if type(document) is not dict:
         raise invalid(f"{called} must be a JSON object, not {kind(document)}", "body")
     return document
-
-
-def named_version(entry: Entry) -> bool:
-    """Whether somebody gave the version a name, so that MLRun's answers show it."""
-    return entry.spec.named_version
 
 
 def unknown_operation(entry: Entry, operation: str) -> ServingError:
@@ -189,7 +184,7 @@ def _request(document: dict[str, Any], signature: Signature, entry: Entry, opera
         raise invalid(f"the request to model '{entry.name}' needs a list 'inputs'")
     inputs = document["inputs"]
     if operation in BY_NAME:
-        inputs = named(rows.plain(inputs), features(signature), entry.name)
+        inputs = by_name(rows.plain(inputs), features(signature), entry.name)
     run = "predict" if operation in INFER else operation
     name = signature_of(entry.signatures, run)
     request = InferRequest(plain_inputs(inputs, entry.signatures[name], entry.name), run, name, dialect=DIALECT)

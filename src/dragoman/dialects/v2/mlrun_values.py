@@ -4,14 +4,13 @@ core.bodies has the rules and the words for everything; what is here gives the s
 value: 50,000 rows cost what the same numbers cost in the Open Inference Protocol.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from dragoman.core.binary_bodies import file_inputs
-from dragoman.core.bodies import listed, plain_outputs, requested
+from dragoman.core.bodies import plain_outputs, requested
 from dragoman.core.tensors import BYTES, Array, Blob, Form, Rows, Signature, Tensor, Tensors, TensorSpec, Value, batch_length
 from dragoman.dialects import rows
 from dragoman.dialects.json import NotJsonError, NumberList, NumbersError, array_of, cells_json, fragment, is_list
@@ -64,12 +63,6 @@ def _columns(inputs: Any, specs: tuple[TensorSpec, ...]) -> Tensors | None:
             return None
         tensors.append(Tensor(spec.name, spec.datatype, array))
     return Tensors(tensors)
-
-
-def named(inputs: Value, names: Sequence[str], model: str) -> list[Value]:
-    """The data points of infer_dict as objects of just their features, whose names are `names`. Raises as `core.bodies.listed` does."""
-    lists = listed(inputs, names, model)
-    return [dict(zip(names, point, strict=True)) for point in ([lists] if isinstance(inputs, dict) else lists)]
 
 
 def written_outputs(outputs: Tensors | Rows, signature: Signature, model: str) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dragoman.core.convert import UNNAMED
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.tensors import BF16, Array, Failure, Rows, Tensors, Value
+from dragoman.core.tensors import BF16, Array, Failure, Rows, Tensors, Value, widened
 
 _MOST_NUMBERS = 1000
 """Per data point: classes of a classifier."""
@@ -46,16 +46,12 @@ def numbers(answer: Tensors | Rows, output: str, expected: int, model: str) -> A
 
 def _columns(answer: Tensors | Rows, model: str) -> dict[str, Value]:
     if isinstance(answer, Tensors):
-        return {t.name: _widened(t.array) if t.datatype is BF16 else t.array for t in answer.items}
+        return {t.name: widened(t.array) if t.datatype is BF16 else t.array for t in answer.items}
     for row in answer.items:
         if isinstance(row, Failure):
             raise ServingError(Kind.MODEL_FAILED, row.message, trace=row.trace)
     rows = [row if isinstance(row, dict) else {UNNAMED: row} for row in answer.items]
     return {name: [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
-
-
-def _widened(bits: Array) -> Array:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _array(value: Any) -> Array:

@@ -3,15 +3,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
-from dragoman.core.bodies import features, plain_outputs, points_of
+from dragoman.core.bodies import features, plain_outputs, points_of, stamp
 from dragoman.core.errors import ServingError
 from dragoman.core.model import EMPTY
-from dragoman.core.tensors import BF16, BYTES, Failure, Reply, Rows, Signature, Tensor, Tensors, Value
+from dragoman.core.tensors import BF16, BYTES, Failure, Reply, Rows, Signature, Tensor, Tensors, Value, widened
 from dragoman.core.values import jsonable
 from dragoman.serving.records import Record
 
@@ -85,11 +82,6 @@ def record_of(seen: Seen, source: Source) -> dict[str, Any]:
     return record
 
 
-def stamp(seconds: float) -> str:
-    """A time as MLRun writes it: `2026-01-31 12:00:00.000000+00:00`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "microseconds")
-
-
 def _request(seen: Seen) -> Any:
     if isinstance(seen.request, int):
         return _left_out(seen.id, seen.request)
@@ -160,7 +152,7 @@ def _by_name(payload: Tensors | Rows) -> Any:
 def _plain(tensor: Tensor) -> Value:
     array = tensor.array
     if tensor.datatype is BF16:
-        return (array.astype(np.uint32) << 16).view(np.float32).tolist()
+        return widened(array).tolist()
     if tensor.datatype is BYTES:
         return _texts(array.tolist())
     return [[float(v.real), float(v.imag)] for v in array.ravel()] if array.dtype.kind == "c" else array.tolist()

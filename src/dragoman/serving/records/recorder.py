@@ -167,7 +167,7 @@ class Recording:
         try:
             if reply.record is not None:
                 seen.said = self._answer.value(dict(reply.record))
-            elif not seen.error:
+            if not seen.error and "resp" not in seen.said:
                 seen.answer = self._answer.payload(Rows([reply]))
         except TooLargeError as error:
             seen.answer = error.size

@@ -1,4 +1,4 @@
-"""Whether and where requests are recorded: said at start, changed while the server runs (console/tracking_api.py), common to all workers."""
+"""Whether and where requests are recorded: said at start, changed while the server runs (`/api/tracking` of the console), common to all workers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

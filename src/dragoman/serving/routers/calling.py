@@ -7,7 +7,7 @@ event; those of tensors and rows get its inputs as they want them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dragoman.core.bodies import BY_NAME, INFER, features, listed, plain_outputs, reply_of, reply_outputs, requested
+from dragoman.core.bodies import BY_NAME, INFER, by_name, features, plain_outputs, reply_of, reply_outputs, requested
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import EMPTY, InferRequest
 from dragoman.core.tensors import Form, Rows, Signature, Tensors, TensorSpec, Value
@@ -82,9 +82,7 @@ async def _plain(
 ) -> Value:
     inputs = event["body"]["inputs"]
     if request.operation in BY_NAME:
-        names = features(signature)
-        points = listed(inputs, names, entry.name)
-        inputs = [dict(zip(names, point, strict=True)) for point in (points if isinstance(inputs, list) else [points])]
+        inputs = by_name(inputs, features(signature), entry.name)
     operation = "predict" if request.operation in INFER else request.operation
     name = signature_of(entry.signatures, operation)
     signature = entry.signatures[name]

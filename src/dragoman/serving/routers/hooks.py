@@ -11,7 +11,7 @@ from dragoman.core.bodies import reply_of
 from dragoman.core.model import InferRequest, ModelSpec, Servable
 from dragoman.core.tensors import Reply, Rows, Value
 from dragoman.core.values import jsonable
-from dragoman.serving.python_models import ENGINE
+from dragoman.serving.python_models import CLASS_ARGUMENTS, ENGINE
 from dragoman.serving.python_models import RUNTIME as PYTHON
 
 Open = Callable[[ModelSpec], Awaitable[Servable]]
@@ -29,7 +29,7 @@ class Hooks:
     @classmethod
     async def open(cls, spec: ModelSpec, members: Sequence[str], opener: Open) -> "Hooks":
         """Start the process of a router's class. Raises ServingError with the reason when that fails."""
-        arguments = {"class": spec.arguments["class"], "class_args": spec.arguments["args"], "router_members": list(members)}
+        arguments = {"class": spec.arguments["class"], CLASS_ARGUMENTS: spec.arguments["args"], "router_members": list(members)}
         servable = await opener(replace(spec, runtime=PYTHON, engine=ENGINE, steps=(), arguments=arguments))
         try:
             response = await servable.infer(InferRequest(Rows([{}])))
