@@ -482,6 +482,7 @@ def test_cancelling_loses_nothing() -> None:
         ("in?ordered=perhaps", "ordered"),
         ("in?session_expiry=-1", "session_expiry"),
         ("in?password_env=NOT_SET", "NOT_SET"),
+        ("in?ca=/nowhere/ca.pem", "mqtts://"),
     ],
 )
 def test_addresses_that_cannot_work_are_refused(topic: str, words: str) -> None:

@@ -212,14 +212,23 @@ def test_workers_share_the_partitions(kafka: Kafka, iris: Path, tmp_path: Path) 
 
 
 def test_a_broker_that_is_gone_for_a_while(kafka_alone: Kafka, iris: Path, tmp_path: Path) -> None:
-    """The server says so, stays up and goes on when it is back, with topics that came back empty."""
+    """One that hangs, and one that ends: the server says so, stays up and goes on when it is back, with topics that came back empty."""
     kafka = kafka_alone
     source, out = kafka.topic(), kafka.topic()
     stream = f"kafka://{kafka.address}/{source}?out={out}&group=g&session_timeout=3&model=iris"
     with serving(tmp_path, f"iris={iris}", "--stream", stream) as server:
         kafka.send(source, *requests([1]))
         assert kafka.received(out, 1)[0].json["id"] == 1
+        eventually(lambda: rows(server)[0]["lag"])
+        kafka.freeze()
+        eventually(lambda: rows(server)[0]["state"] == "waiting")
+        assert "they say nothing" in rows(server)[0]["reason"]
+        kafka.thaw()
+        eventually(lambda: rows(server)[0]["state"] == "running")
+        kafka.send(source, *requests([3]))
+        kafka.received(out, 2)
         kafka.stop()
+        eventually(lambda: rows(server)[0]["state"] == "waiting")
         kafka.start()
         kafka.topic(name=source)
         kafka.topic(name=out)

@@ -116,7 +116,10 @@ class Connector(Protocol):
         ...
 
     async def lag(self) -> Mapping[str, int | None]:
-        """How many messages wait in each lane by its name, beyond those that were fetched; None where the broker does not say."""
+        """How many messages wait in each lane by its name, beyond those that were fetched; None where the broker does not say.
+
+        Raises UNAVAILABLE when the broker does not answer, within some seconds.
+        """
         ...
 
     async def close(self) -> None:

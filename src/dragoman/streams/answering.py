@@ -72,6 +72,11 @@ class Answering:
         self._monotonic = monotonic
         self._alone = asyncio.Lock()
         self._silent_until = 0.0
+        self._waiting: list[ServingError] = []
+
+    def trouble(self) -> str:
+        """What messages wait for at the moment, "" for nothing; a queue that is full is no trouble."""
+        return f"answering: {self._waiting[0].message}" if self._waiting else ""
 
     async def respond(self, message: Message) -> Response:
         """Never raises but when it is cancelled."""
@@ -110,14 +115,35 @@ class Answering:
         pause = _PAUSE_S
         while True:
             answered = await self._asked(message)
-            passes = _PASSES_AT_START if self._gateway.starting else _PASSES
-            if answered.error is None or answered.error.kind not in passes:
+            error = answered.error
+            if error is None or not self._passes(error):
                 return answered
-            loads = self._gateway.starting and answered.error.kind is Kind.NOT_READY  # that has time-outs of its own
+            loads = self._gateway.starting and error.kind is Kind.NOT_READY  # that has time-outs of its own
             if self._monotonic() >= until and not loads:
                 return answered
-            await asyncio.sleep(pause)
+            shown = [] if error.kind is Kind.OVERLOADED else self._waiting
+            shown.append(error)
+            try:
+                await asyncio.sleep(pause)
+            finally:
+                shown.remove(error)
             pause = min(_LONGEST_PAUSE_S, 2 * pause)
+
+    def _passes(self, error: ServingError) -> bool:
+        """Whether it may be otherwise soon. A model that the address names may be served again; one that messages name is not waited for,
+        as messages to others would wait behind it."""
+        if error.kind in (_PASSES_AT_START if self._gateway.starting else _PASSES):
+            return True
+        name, _, version = self._address.model.partition(":")
+        if not name or error.kind is not Kind.UNAVAILABLE:
+            return False
+        if error.what == "unloaded":
+            return True
+        try:
+            self._gateway.find(name, version)
+        except ServingError as absent:
+            return absent.kind is Kind.UNAVAILABLE
+        return False  # it is served, so this message is what it does not stand
 
     async def _asked(self, message: Message) -> Answered:
         address = self._address

@@ -8,6 +8,7 @@ missed (MLRun requirements M19-M21).
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,12 @@ log = logging.getLogger("dragoman.streams")
 _AHEAD = 8
 _LEAST_AHEAD = 1000
 """A lane whose oldest message is not answered is read on until so many messages, or times the room, are behind it; then it is paused."""
-_LAST_COMMIT_S = 5.0
+_LAST_COMMIT_S = 2.0
 """What the commit of a lane that is given up may take when waiting for its messages took all the time there was."""
+_FAREWELL_S = 4.0
+"""Of the time for an orderly end so much is kept for the last commit, and for leaving the broker."""
+_LONG_S = 5.0
+"""An answer that the broker has not confirmed for so long is said to people: clients try for much longer before they fail."""
 
 
 @dataclass(slots=True)
@@ -81,11 +86,15 @@ class Counts:
 class Bridge:
     """`release_s` bounds how long a lane that is given up may keep others waiting. Runs once: make a new one to start again."""
 
-    def __init__(self, connector: Connector, address: StreamAddress, respond: Respond, refuse: Refuse, *, release_s: float = 20.0) -> None:
+    def __init__(
+        self, connector: Connector, address: StreamAddress, respond: Respond, refuse: Refuse, *, release_s: float = 20.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._connector = connector
         self._respond = respond
         self._refuse = refuse
         self._release_s = release_s
+        self._monotonic = monotonic
         self._most = address.in_flight
         self._least = max(1, address.in_flight // 8)  # room for one message at a time would be read one message at a time
         self._ahead = max(_LEAST_AHEAD, _AHEAD * address.in_flight)
@@ -103,6 +112,7 @@ class Bridge:
         """Messages taken whose answers are not written."""
         self.opened = False
         self.counts = Counts()
+        self._writing_since = 0.0
         self._troubles = {doing: Trouble(address.name, doing) for doing in ("connecting", "reading", "writing", "committing")}
 
     # --- what the service does ---
@@ -137,13 +147,15 @@ class Bridge:
         """
         if self._loops:
             await _ended(self._loops[:1])
-            await self._release(list(self._lanes), timeout_s)
+            await self._release(list(self._lanes), max(timeout_s - _FAREWELL_S, timeout_s / 2))
             await _ended(self._loops)
         await self._connector.close()
 
     def trouble(self) -> str:
         """What does not work at the moment, "" for nothing."""
-        return next((f"{doing}: {t.reason}" for doing, t in self._troubles.items() if t.reason), "")
+        long_s = self._monotonic() - self._writing_since if self._writing_since else 0.0
+        slow = f"writing: the broker has confirmed nothing for {long_s:.0f} s" if long_s >= _LONG_S else ""
+        return next((t.shown for t in self._troubles.values() if t.reason), slow)
 
     # --- what the connector tells: the Reader protocol ---
 
@@ -287,11 +299,14 @@ class Bridge:
         """Write all of these, however long it takes; returns those that the broker never takes."""
         trouble = self._troubles["writing"]
         while batch := [each for each in batch if not each[0].dropped]:
+            self._writing_since = self._monotonic()
             try:
                 outcomes = await self._connector.publish([letter for _, letter in batch])
             except Exception as error:
                 await trouble.wait(error)
                 continue
+            finally:
+                self._writing_since = 0.0
             trouble.over()
             refused = []
             for (ticket, letter), outcome in zip(batch, outcomes, strict=True):

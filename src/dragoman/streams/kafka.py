@@ -113,13 +113,16 @@ class KafkaConnector:
         try:
             async with asyncio.timeout(_LAG_S):
                 ends = await consumer.end_offsets(list(partitions))
+        except Exception as error:
+            raise unavailable(self._name, error) from error
+        try:
+            async with asyncio.timeout(_LAG_S / 2):
                 return {f"{p.topic}/{p.partition}": max(0, ends[p] - await consumer.position(p)) for p in partitions}
-        except Exception:  # in the middle of a rebalance, or without a broker: not known
+        except Exception:  # in the middle of a rebalance: not known
             return {f"{p.topic}/{p.partition}": None for p in partitions}
 
     async def close(self) -> None:
-        await self._given_up()
-        await self._writer.close()
+        await asyncio.gather(self._given_up(), self._writer.close())
 
     # --- below the surface ---
 

@@ -23,12 +23,13 @@ PORT = 9092
 """Of a broker, where an address has none."""
 
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
+_AF = re.compile(r", <AddressFamily[^>]*>")
 _SASL = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
 _BATCH_BYTES = 256 << 10
 """Several small answers go in one request; the client's own default of 16 kB means one round trip for each 50 of them."""
 _MOST_BYTES = 1 << 20
-_STOP_S = 5.0
+_STOP_S = 4.0
 """A client that says goodbye waits longer for a broker that hangs."""
 
 
@@ -153,7 +154,9 @@ def checked_topics(text: str, name: str, address: StreamAddress) -> tuple[str, .
 
 def unavailable(name: str, error: Exception) -> ServingError:
     """What the client says, as something that may pass."""
-    words = str(error) or type(error).__name__
+    words = "they say nothing" if isinstance(error, TimeoutError) else _AF.sub("", str(error)) or type(error).__name__
+    if "InconsistentGroupProtocol" in words:
+        words = "the group is that of other programs, whose members share partitions out in another way: take another group"
     return ServingError(Kind.UNAVAILABLE, f"the brokers of {name} do not answer as they should: {words[:500]}")
 
 

@@ -8,7 +8,6 @@ came by, because its acknowledgement belongs to that. There is no last will: nob
 import asyncio
 import hashlib
 import re
-import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -55,6 +54,11 @@ class Mqtt:
                 raise invalid(f"'{name}' of the stream {address.name} must be a topic without wildcards, not '{topic[:100]}'")
             if topic and matches(topic, self._filter):
                 raise invalid(f"'{name}' of the stream {address.name} is among its own input: each answer would be a request again")
+        self._encrypted = address.scheme == "mqtts"
+        if self._encrypted:
+            tls_context(address)  # what is wrong with its files is said at once; they are read again for each connection
+        elif given := [name for name in TLS_OPTIONS if name in address.options]:
+            raise invalid(f"the stream {address.name} has the option '{given[0]}', which is about TLS: write mqtts://")
         self._v5 = address.option("version", "5", ("5", "3.1.1")) == "5"
         self._replies = address.flag("replies", True)
         self._ordered = address.flag("ordered", "+" in self._filter or "#" in self._filter)
@@ -133,20 +137,14 @@ class Mqtt:
 
     def _access(self, wanted: str) -> "Access":
         """Reads files of certificates, so it is called in a thread."""
-        from dragoman.streams.mqtt_session import Access
+        from dragoman.streams.mqtt_session import Access, TlsSocket
 
         window = min(_AHEAD * self._address.in_flight, _MOST_WINDOW)
         client_id = self._client_id if wanted else f"{self._client_id}-out"
-        tls = self._tls() if self._address.scheme == "mqtts" else None
+        tls = tls_context(self._address) if self._encrypted else None
+        if tls is not None:
+            tls.sslsocket_class = TlsSocket
         return Access(wanted, client_id, self._v5, window, self._expiry_s, self._address.user, self._password, tls)
-
-    def _tls(self) -> ssl.SSLContext:
-        """Raises INVALID_INPUT for what is no certificate."""
-        from dragoman.streams.mqtt_session import TlsSocket
-
-        context = tls_context(self._address)
-        context.sslsocket_class = TlsSocket
-        return context
 
 
 class _Connection:

@@ -17,13 +17,14 @@ from typing import Any
 
 import orjson
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.plugins import find
 from dragoman.serving.gateway import Gateway
 from dragoman.streams import Connector, Surroundings
 from dragoman.streams.addresses import StreamAddress, parse_stream
 from dragoman.streams.answering import Answering, Load
 from dragoman.streams.bridge import Bridge
+from dragoman.streams.troubles import Trouble
 
 log = logging.getLogger("dragoman.streams")
 
@@ -35,7 +36,8 @@ _WINDOW = 10
 _LIVE_S = 10.0
 """What a worker said longer ago is not shown: it is gone."""
 _AGAIN_S = 5.0
-_LAG_S = 10.0
+_LAG_S = 8.0
+"""Shorter than what others are shown is valid for."""
 
 
 class Stream:
@@ -52,6 +54,7 @@ class Stream:
         self._lag: Mapping[str, int | None] = {}
         self._answered: deque[tuple[float, int]] = deque(maxlen=_WINDOW + 1)
         self._rounds = 0
+        self._looking = Trouble(address.name, "asking")
 
     def _made(self) -> tuple[Connector, Bridge]:
         connector: Connector = find("connectors", self.address.kind)(self.address, self._surroundings)
@@ -80,19 +83,25 @@ class Stream:
         await self._bridge.drain(timeout_s)
 
     async def look(self) -> None:
-        """Once a second: note how far it is, and now and then how much waits at the broker."""
+        """Once a second: note how far it is, and now and then ask how much waits at the broker.
+
+        That shows a broker that hangs, too: clients wait for one for minutes and say nothing.
+        """
         self._answered.append((time.monotonic(), self._bridge.counts.answered))
         if self._bridge.opened and self._rounds % _LAG_ROUNDS == 0:
             try:
                 async with asyncio.timeout(_LAG_S):
                     self._lag = await self._connector.lag()
-            except (ServingError, TimeoutError):
+            except (ServingError, TimeoutError) as error:
                 self._lag = dict.fromkeys(self._lag)
+                self._looking.begun(error if isinstance(error, ServingError) else ServingError(Kind.TIMEOUT, "the broker does not answer"))
+            else:
+                self._looking.over()
         self._rounds += 1
 
     def row(self) -> dict[str, Any]:
         """How it is in this worker."""
-        trouble = self._bridge.trouble()
+        trouble = self._bridge.trouble() or self._looking.shown or self._answering.trouble()
         state = "failed" if self._failed else "waiting" if trouble else "running" if self._bridge.opened else "connecting"
         return {
             "stream": self.address.name,
@@ -170,8 +179,7 @@ class Streams:
     async def _look(self) -> None:
         while True:
             try:
-                for each in self._streams:
-                    await each.look()
+                await asyncio.gather(*(each.look() for each in self._streams))
                 self._write()
             except Exception:  # what is shown of a stream must not end what it does
                 log.exception("looking at the streams failed")

@@ -21,16 +21,25 @@ class Trouble:
         self.reason = ""
         """Why it does not work at the moment; "" while it does."""
 
+    @property
+    def shown(self) -> str:
+        """What is said to people; "" for nothing."""
+        return f"{self._doing}: {self.reason}" if self.reason else ""
+
     async def wait(self, error: Exception) -> None:
         """It did not work: wait before it is tried again, longer each time."""
+        self.begun(error)
+        self._wait_s = min(_LONGEST_S, max(_FIRST_S, 2 * self._wait_s))
+        await asyncio.sleep(self._wait_s)
+
+    def begun(self, error: Exception) -> None:
+        """It did not work."""
         reason = error.message if isinstance(error, ServingError) else f"internal error ({type(error).__name__})"
         if not isinstance(error, ServingError):
             log.error("stream %s: %s failed", self._stream, self._doing, exc_info=error)
         elif reason != self.reason:
             log.warning("stream %s: %s waits: %s", self._stream, self._doing, reason)
         self.reason = reason
-        self._wait_s = min(_LONGEST_S, max(_FIRST_S, 2 * self._wait_s))
-        await asyncio.sleep(self._wait_s)
 
     def over(self) -> None:
         """It worked."""

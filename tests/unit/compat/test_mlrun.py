@@ -175,6 +175,19 @@ def test_a_described_folder(tmp_path: Path) -> None:
     assert [each.name for each in spec.outputs.values()] == ["y"]
 
 
+def test_specs_that_name_no_file_or_a_folder(tmp_path: Path) -> None:
+    """Then the suffix says which file is meant, as in folders without a spec; some formats are a folder."""
+    put(tmp_path / "model_spec.yaml", "spec: {inputs: [{name: a}]}")
+    file = put(tmp_path / "m.json")
+    found, spec, extra = get_model(str(tmp_path), ".json")
+    assert (found, spec is not None and spec.inputs.keys(), extra) == (str(file), ["a"], {})
+    with pytest.raises(ValueError, match="names no model_file"):
+        get_model(str(tmp_path), ".pkl")
+    put(tmp_path / "model_spec.yaml", "spec: {model_file: saved}")
+    put(tmp_path / "saved" / "graph.pb")
+    assert get_model(str(tmp_path), ".pkl")[0] == str(tmp_path / "saved")
+
+
 def test_flat_specs() -> None:
     """Older ones have no metadata and spec of their own."""
     spec = ModelArtifact({"kind": "model", "key": "k", "model_file": "f", "inputs": [{"name": "a"}]})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.gateway import Gateway
+from dragoman.core.lifecycle import State
+from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.meters import Meters
 from dragoman.streams import Lane, Message, Outgoing
 from dragoman.streams.addresses import parse_stream
@@ -80,10 +81,19 @@ def told(letter: Outgoing) -> dict[str, Any]:
     return document
 
 
-def answering(dialect: Dialect, url: str = "kafka://b/in?out=out", *, wait_s: float = 3.0, starting: bool = False) -> Answering:
-    gateway = Gateway(Meters())
+def answering(
+    dialect: Dialect, url: str = "kafka://b/in?out=out", *, wait_s: float = 3.0, starting: bool = False, gateway: Gateway | None = None
+) -> Answering:
+    gateway = gateway or Gateway(Meters())
     gateway.starting = starting
     return Answering(dialect, gateway, parse_stream(url), model_wait_s=wait_s, monotonic=Clock())
+
+
+def with_status(state: State, reason: str) -> Gateway:
+    """One that knows the model m, which it does not serve."""
+    gateway = Gateway(Meters())
+    gateway.publish("m", [VersionStatus("m", "1", state, reason, served=True)], {})
+    return gateway
 
 
 def response(dialect: Dialect, url: str = "kafka://b/in?out=out", *, asked: Message | None = None, **options: Any) -> Response:
@@ -190,6 +200,30 @@ def test_a_model_that_loads_at_the_start_is_waited_for_as_long_as_it_takes() -> 
     """Loading has time-outs of its own."""
     loading = [refusal(Kind.NOT_READY)] * 4
     assert not response(Dialect(*loading, Answered({})), starting=True, wait_s=0.1).failed
+
+
+@pytest.mark.parametrize(
+    ("state", "what", "words"),
+    [(State.GONE, "unloaded", "model 'm' is unloaded"), (State.FAILED, "model", "model 'm' version 1 stopped: of age")],
+)
+def test_a_model_that_is_gone_is_waited_for_by_its_own_stream(state: State, what: str, words: str) -> None:
+    """Unloaded, or stopped after its process ended again and again: the stream says what it waits for. A message that names it is told at once."""
+    gateway = with_status(state, "of age" if state is State.FAILED else "unloaded")
+    gone = refusal(Kind.UNAVAILABLE, words, what)
+
+    async def test() -> None:
+        dialect = Dialect(gone, gone, gone, Answered({}))
+        waits = answering(dialect, "kafka://b/in?out=out&model=m:1", gateway=gateway)
+        assert waits.trouble() == ""
+        task = asyncio.create_task(waits.respond(message()))
+        while not waits.trouble():
+            await asyncio.sleep(0)
+        assert waits.trouble() == f"answering: {words}"
+        assert not (await task).failed
+        assert (len(dialect.asked), waits.trouble()) == (4, "")
+        assert told((await answering(Dialect(gone), gateway=gateway).respond(message())).outgoing[0])["error"] == words
+
+    run(test)
 
 
 def test_a_process_that_died_is_tried_once_more() -> None:

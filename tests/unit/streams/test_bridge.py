@@ -1,7 +1,7 @@
 """The bridge over streams in memory: order, bounds, commits, what is lost and what comes again, and brokers that are away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -247,6 +247,42 @@ def test_a_broker_that_goes_away_and_comes_back() -> None:
             await place(broker, 2)
             assert sorted(set(written(broker))) == [b"ONE", b"TWO"]
             await settle(lambda: bridge.trouble() == "")
+
+    run(test)
+
+
+class Silent(MemoryConnector):
+    """Its broker takes what is written when it is told to, and says nothing until then."""
+
+    def __init__(self, broker: MemoryBroker, address: StreamAddress) -> None:
+        super().__init__(broker, address)
+        self.speaks = asyncio.Event()
+        self.asked = 0
+
+    async def publish(self, answers: Sequence[Outgoing]) -> Sequence[ServingError | None]:
+        self.asked += 1
+        await self.speaks.wait()
+        return await super().publish(answers)
+
+
+def test_a_broker_that_confirms_nothing_is_told_of() -> None:
+    """Long before its client gives up; and no more when it has confirmed."""
+
+    async def test() -> None:
+        broker, now_s = MemoryBroker(), [100.0]
+        broker.put("in", b"one")
+        address = parse_stream(ADDRESS)
+        connector = Silent(broker, address)
+        bridge = Bridge(connector, address, Model(), small, monotonic=lambda: now_s[0])
+        async with running(bridge):
+            await settle(lambda: connector.asked == 1)
+            assert bridge.trouble() == ""
+            now_s[0] += 7
+            assert bridge.trouble() == "writing: the broker has confirmed nothing for 7 s"
+            connector.speaks.set()
+            await place(broker, 1)
+            assert bridge.trouble() == ""
+            await bridge.drain(1.0)
 
     run(test)
 

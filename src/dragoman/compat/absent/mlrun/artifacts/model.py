@@ -44,7 +44,8 @@ def get_model(model_dir: Any = None, suffix: str = "") -> tuple[str, ModelArtifa
     """(file on this machine, what its spec says or None, extra data by name).
 
     `model_dir` is a folder, the model file itself, a spec (`.yaml`), or a URL of one of the latter two. In a folder without a spec the first
-    file with the suffix is the model, and every file is extra data. Raises ValueError when there is no model file.
+    file with the suffix is the model, and every file is extra data; it is the model, too, where the spec in the folder names none. Raises
+    ValueError when there is no model file.
     """
     place = str(getattr(model_dir, "artifact_url", model_dir) or "").removeprefix("file://")
     if not place:
@@ -60,17 +61,19 @@ def get_model(model_dir: Any = None, suffix: str = "") -> tuple[str, ModelArtifa
     folder = Path(place)
     if not folder.is_dir():
         raise ValueError(f"the model_path '{place}' is neither a folder nor a file that ends in '{suffix or _USUAL}'")
-    if (folder / SPEC).is_file():
-        return _described(DataItem(str(folder / SPEC)), place)
     names = sorted(each.name for each in folder.iterdir())
     found = next((name for name in names if name.endswith(suffix or _USUAL)), None)
+    if (folder / SPEC).is_file():
+        return _described(DataItem(str(folder / SPEC)), place, found or "")
     if found is None:
         raise ValueError(f"the folder '{place}' of the model_path has neither {SPEC} nor a file that ends in '{suffix or _USUAL}'")
     return str(folder / found), None, {name: DataItem(str(folder / name)) for name in names}
 
 
-def _described(item: DataItem, folder: str) -> tuple[str, ModelArtifact, dict[str, DataItem]]:
+def _described(item: DataItem, folder: str, usual: str = "") -> tuple[str, ModelArtifact, dict[str, DataItem]]:
+    """`usual` is the model where the spec names none."""
     spec = ModelArtifact(_yaml(item))
+    spec.model_file = spec.model_file or usual
     if not spec.model_file:
         raise ValueError(f"{item.url} names no model_file")
     extra = {name: DataItem(_joined(folder, path)) for name, path in spec.extra_data.items() if isinstance(path, str)}
@@ -96,12 +99,12 @@ def _joined(folder: str, path: str) -> str:
 
 
 def _local(place: str) -> str:
-    """The file itself, or a copy of one that lies elsewhere, which stays for the life of the process."""
+    """The file itself (a folder, for formats that have one), or a copy of one that lies elsewhere, which stays for the life of the process."""
     if is_url(place):
         name = place.rpartition("/")[2].partition("?")[0]
         target = Path(tempfile.mkdtemp(prefix="dragoman-model-"), name or "model")
         DataItem(place).download(str(target))
         return str(target)
-    if not Path(place).is_file():
+    if not Path(place).exists():
         raise ValueError(f"there is no model file '{place}'")
     return place
