@@ -11,12 +11,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Connector, Lane, Message, Outgoing
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.tickets import Counts, Letter, Progress, Response, Ticket
 from dragoman.streams.troubles import Trouble
 
 log = logging.getLogger("dragoman.streams")
@@ -32,55 +32,10 @@ _LONG_S = 5.0
 """An answer that the broker has not confirmed for so long is said to people: clients try for much longer before they fail."""
 
 
-@dataclass(slots=True)
-class Response:
-    """What a message came to: what is to be written, nothing for a stream without output, and whether it is an error."""
-
-    outgoing: Sequence[Outgoing]
-    failed: bool = False
-
-
 Respond: TypeAlias = Callable[[Message], Awaitable[Response]]
 """Answers one message. Never raises but when it is cancelled."""
 Refuse: TypeAlias = Callable[[Outgoing, ServingError], Outgoing | None]
 """What is written instead of an answer that the broker will never take; None for nothing."""
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One message on its way."""
-
-    message: Message
-    progress: "_Progress"
-    begun: bool = False
-    dropped: bool = False
-    unwritten: int = -1
-    """Answers that are still to be written; -1 before it is answered, 0 when all of them are."""
-
-
-@dataclass(slots=True, eq=False)
-class _Progress:
-    """How far one lane is. `pending` begins with the oldest message that is not written."""
-
-    pending: deque[_Ticket] = field(default_factory=deque)
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    upto: Message | None = None
-    committed: Message | None = None
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True)
-class Counts:
-    """Since the start of this worker."""
-
-    taken: int = 0
-    answered: int = 0
-    failed: int = 0
-    """Of those answered: with an error."""
-    unwritten: int = 0
-    """Answers that the broker refused for good, and that had no error in their place either."""
-    abandoned: int = 0
-    """Taken and given up unanswered (a rebalance, a lost connection, a stop): whoever reads next gets them again."""
 
 
 class Bridge:
@@ -100,9 +55,9 @@ class Bridge:
         self._ahead = max(_LEAST_AHEAD, _AHEAD * address.in_flight)
         self._by_key = address.order == "key"
         self._by_lane = address.order == "lane"
-        self._lanes: dict[Lane, _Progress] = {}
-        self._chains: dict[Hashable, deque[_Ticket]] = {}
-        self._outbox: list[tuple[_Ticket, Outgoing]] = []
+        self._lanes: dict[Lane, Progress] = {}
+        self._chains: dict[Hashable, deque[Ticket]] = {}
+        self._outbox: list[Letter] = []
         self._answers = asyncio.Event()
         self._room = asyncio.Event()
         self._dirty = asyncio.Event()
@@ -197,13 +152,13 @@ class Bridge:
         finally:
             self.lost(lanes)
 
-    def _drop_tail(self, progress: _Progress) -> None:
+    def _drop_tail(self, progress: Progress) -> None:
         """Of a lane that is given up, do not begin what nothing that was begun waits for."""
         while progress.pending and not progress.pending[-1].begun:
             ticket = progress.pending.pop()
             self._drop(ticket)
 
-    def _drop(self, ticket: _Ticket) -> None:
+    def _drop(self, ticket: Ticket) -> None:
         ticket.dropped = True
         self.counts.abandoned += 1
         self._left()
@@ -232,8 +187,8 @@ class Bridge:
             return
         progress = self._lanes.get(lane)
         if progress is None:
-            progress = self._lanes[lane] = _Progress()
-        ticket = _Ticket(message, progress)
+            progress = self._lanes[lane] = Progress()
+        ticket = Ticket(message, progress)
         progress.pending.append(ticket)
         self.in_flight += 1
         self.counts.taken += 1
@@ -255,7 +210,7 @@ class Bridge:
 
     # --- answering ---
 
-    async def _work(self, chain: Hashable, tickets: deque[_Ticket]) -> None:
+    async def _work(self, chain: Hashable, tickets: deque[Ticket]) -> None:
         """Answer these one after the other, and what is added to them meanwhile."""
         try:
             while tickets:
@@ -267,7 +222,7 @@ class Bridge:
             if chain is not None and self._chains.get(chain) is tickets:
                 del self._chains[chain]
 
-    def _answered(self, ticket: _Ticket, response: Response) -> None:
+    def _answered(self, ticket: Ticket, response: Response) -> None:
         if ticket.dropped:
             return
         self.counts.failed += response.failed
@@ -285,7 +240,7 @@ class Bridge:
             await self._answers.wait()
             self._answers.clear()
             batch, self._outbox = self._outbox, []
-            instead: list[_Letter] = []
+            instead: list[Letter] = []
             for ticket, letter, error in await self._publish(batch):
                 other = self._refuse(letter, error)
                 if other is not None:
@@ -295,7 +250,7 @@ class Bridge:
             for ticket, letter, error in await self._publish(instead):
                 self._given_up(ticket, letter, error)
 
-    async def _publish(self, batch: list["_Letter"]) -> "list[tuple[_Ticket, Outgoing, ServingError]]":
+    async def _publish(self, batch: list[Letter]) -> list[tuple[Ticket, Outgoing, ServingError]]:
         """Write all of these, however long it takes; returns those that the broker never takes."""
         trouble = self._troubles["writing"]
         while batch := [each for each in batch if not each[0].dropped]:
@@ -317,18 +272,18 @@ class Bridge:
             return refused
         return []
 
-    def _given_up(self, ticket: _Ticket, letter: Outgoing, error: ServingError) -> None:
+    def _given_up(self, ticket: Ticket, letter: Outgoing, error: ServingError) -> None:
         self.counts.unwritten += 1
         log.error("an answer to '%s' cannot be written and is left out: %s", letter.to, error.message)
         self._written(ticket)
 
-    def _written(self, ticket: _Ticket) -> None:
+    def _written(self, ticket: Ticket) -> None:
         if not ticket.dropped:
             ticket.unwritten -= 1
             if not ticket.unwritten:
                 self._done(ticket)
 
-    def _done(self, ticket: _Ticket) -> None:
+    def _done(self, ticket: Ticket) -> None:
         self.counts.answered += 1
         ticket.message.value = b""  # only its position is of use now, and there may be many behind one that takes long
         self._left()
@@ -363,7 +318,7 @@ class Bridge:
             if self._connector.commit_interval_s:
                 await asyncio.sleep(self._connector.commit_interval_s)
 
-    async def _commit(self, lanes: Mapping[Lane, _Progress]) -> None:
+    async def _commit(self, lanes: Mapping[Lane, Progress]) -> None:
         async with self._committing:
             upto = {
                 lane: progress.upto
@@ -375,9 +330,6 @@ class Bridge:
                 for lane, message in upto.items():
                     if lane in lanes:  # it may have been lost meanwhile
                         lanes[lane].committed = message
-
-
-_Letter: TypeAlias = tuple[_Ticket, Outgoing]
 
 
 def _passes(error: ServingError) -> bool:
