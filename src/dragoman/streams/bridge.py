@@ -16,7 +16,7 @@ from typing import TypeAlias
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Connector, Lane, Message, Outgoing
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.tickets import Counts, Letter, Progress, Response, Ticket
+from dragoman.streams.tickets import Counts, Headway, Letter, Response, Ticket
 from dragoman.streams.troubles import Trouble
 
 log = logging.getLogger("dragoman.streams")
@@ -55,7 +55,7 @@ class Bridge:
         self._ahead = max(_LEAST_AHEAD, _AHEAD * address.in_flight)
         self._by_key = address.order == "key"
         self._by_lane = address.order == "lane"
-        self._lanes: dict[Lane, Progress] = {}
+        self._lanes: dict[Lane, Headway] = {}
         self._chains: dict[Hashable, deque[Ticket]] = {}
         self._outbox: list[Letter] = []
         self._answers = asyncio.Event()
@@ -120,29 +120,29 @@ class Bridge:
     def lost(self, lanes: Collection[Lane]) -> None:
         for lane in lanes:
             lane.gone = True
-            progress = self._lanes.pop(lane, None)
-            if progress is None:
+            headway = self._lanes.pop(lane, None)
+            if headway is None:
                 continue
-            for ticket in progress.pending:
+            for ticket in headway.pending:
                 if ticket.unwritten and not ticket.dropped:
                     self._drop(ticket)
-            progress.pending.clear()
-            progress.idle.set()
-            for task in progress.tasks:
+            headway.pending.clear()
+            headway.idle.set()
+            for task in headway.tasks:
                 task.cancel()
 
     async def _release(self, lanes: Collection[Lane], timeout_s: float) -> None:
-        mine = {lane: progress for lane in lanes if (progress := self._lanes.get(lane)) is not None}
-        for progress in mine.values():
-            self._drop_tail(progress)
+        mine = {lane: headway for lane in lanes if (headway := self._lanes.get(lane)) is not None}
+        for headway in mine.values():
+            self._drop_tail(headway)
         try:
             async with asyncio.timeout(timeout_s):
-                for progress in mine.values():
-                    while progress.pending:
-                        progress.idle.clear()
-                        await progress.idle.wait()
+                for headway in mine.values():
+                    while headway.pending:
+                        headway.idle.clear()
+                        await headway.idle.wait()
         except TimeoutError:
-            left = sum(len(progress.pending) for progress in mine.values())
+            left = sum(len(headway.pending) for headway in mine.values())
             log.warning("%d messages of %s were not answered after %g s and will come again", left, _named(mine), timeout_s)
         try:
             async with asyncio.timeout(_LAST_COMMIT_S):
@@ -153,10 +153,10 @@ class Bridge:
         finally:
             self.lost(lanes)
 
-    def _drop_tail(self, progress: Progress) -> None:
+    def _drop_tail(self, headway: Headway) -> None:
         """Of a lane that is given up, do not begin what nothing that was begun waits for."""
-        while progress.pending and not progress.pending[-1].begun:
-            ticket = progress.pending.pop()
+        while headway.pending and not headway.pending[-1].begun:
+            ticket = headway.pending.pop()
             self._drop(ticket)
 
     def _drop(self, ticket: Ticket) -> None:
@@ -172,7 +172,7 @@ class Bridge:
             while self._most - self.in_flight < self._least:
                 self._room.clear()
                 await self._room.wait()
-            paused = [lane for lane, progress in self._lanes.items() if len(progress.pending) >= self._ahead]
+            paused = [lane for lane, headway in self._lanes.items() if len(headway.pending) >= self._ahead]
             try:
                 messages = await self._connector.fetch(self._most - self.in_flight, paused)
             except Exception as error:
@@ -186,11 +186,11 @@ class Bridge:
         lane = message.lane
         if lane.gone:
             return
-        progress = self._lanes.get(lane)
-        if progress is None:
-            progress = self._lanes[lane] = Progress()
-        ticket = Ticket(message, progress)
-        progress.pending.append(ticket)
+        headway = self._lanes.get(lane)
+        if headway is None:
+            headway = self._lanes[lane] = Headway()
+        ticket = Ticket(message, headway)
+        headway.pending.append(ticket)
         self.in_flight += 1
         self.counts.taken += 1
         chain: Hashable = None
@@ -206,8 +206,8 @@ class Bridge:
         if chain is not None:
             self._chains[chain] = first
         task = asyncio.get_running_loop().create_task(self._work(chain, first))
-        progress.tasks.add(task)
-        task.add_done_callback(progress.tasks.discard)
+        headway.tasks.add(task)
+        task.add_done_callback(headway.tasks.discard)
 
     # --- answering ---
 
@@ -288,14 +288,14 @@ class Bridge:
         self.counts.answered += 1
         ticket.message.value = b""  # only its position is of use now, and there may be many behind one that takes long
         self._left()
-        progress = ticket.progress
-        pending = progress.pending
+        headway = ticket.headway
+        pending = headway.pending
         if pending[0] is ticket:
             while pending and not pending[0].unwritten:
-                progress.upto = pending.popleft().message
+                headway.upto = pending.popleft().message
             self._dirty.set()
             if not pending:
-                progress.idle.set()
+                headway.idle.set()
 
     def _left(self) -> None:
         self.in_flight -= 1
@@ -319,12 +319,12 @@ class Bridge:
             if self._connector.commit_interval_s:
                 await asyncio.sleep(self._connector.commit_interval_s)
 
-    async def _commit(self, lanes: Mapping[Lane, Progress]) -> None:
+    async def _commit(self, lanes: Mapping[Lane, Headway]) -> None:
         async with self._committing:
             upto = {
-                lane: progress.upto
-                for lane, progress in lanes.items()
-                if not lane.gone and progress.upto is not None and progress.upto is not progress.committed
+                lane: headway.upto
+                for lane, headway in lanes.items()
+                if not lane.gone and headway.upto is not None and headway.upto is not headway.committed
             }
             if upto:
                 await self._connector.commit(upto)

@@ -22,7 +22,7 @@ class Ticket:
     """One message on its way."""
 
     message: Message
-    progress: "Progress"
+    headway: "Headway"
     begun: bool = False
     dropped: bool = False
     unwritten: int = -1
@@ -30,7 +30,7 @@ class Ticket:
 
 
 @dataclass(slots=True, eq=False)
-class Progress:
+class Headway:
     """How far one lane is. `pending` begins with the oldest message that is not written."""
 
     pending: deque[Ticket] = field(default_factory=deque)
