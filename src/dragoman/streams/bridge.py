@@ -148,7 +148,8 @@ class Bridge:
             async with asyncio.timeout(_LAST_COMMIT_S):
                 await self._commit(mine)
         except (ServingError, TimeoutError) as error:
-            log.warning("what was answered of %s could not be committed and will come again: %s", _named(mine), error)
+            why = str(error) or "the broker does not answer"
+            log.warning("what was answered of %s could not be committed and will come again: %s", _named(mine), why)
         finally:
             self.lost(lanes)
 
