@@ -36,6 +36,7 @@ _PARTITIONS = 4
 _KILLS = 10
 _READY_S = 90.0
 _LATE_S = 120.0
+_QUIET_S = 5.0
 
 
 def run(models: Models, options: Options) -> Section:
@@ -102,6 +103,14 @@ def _all_answered(ledger: Ledger) -> None:
         time.sleep(0.05)
 
 
+def _until_quiet(ledger: Ledger) -> None:
+    """All is answered, and nothing has come for a while: not even what was answered twice."""
+    _all_answered(ledger)
+    seen = -1
+    while seen != (seen := ledger.answers.total()):
+        time.sleep(_QUIET_S)
+
+
 # --- the server ---
 
 
@@ -128,6 +137,7 @@ def _reading(kafka: Kafka, topic: str, ledger: Ledger) -> Iterator[None]:
     """Reads the answers meanwhile."""
     stop = threading.Event()
     settings = {"bootstrap.servers": kafka.address, "group.id": fresh("bench"), "enable.auto.commit": False, "fetch.wait.max.ms": 5}
+    settings["auto.offset.reset"] = "error"  # the usual one jumps to what the broker says is the end, which may be before it
     consumer = confluent_kafka.Consumer(settings)
     consumer.assign([confluent_kafka.TopicPartition(topic, each, 0) for each in range(_PARTITIONS)])
     failures: list[BaseException] = []
@@ -136,8 +146,11 @@ def _reading(kafka: Kafka, topic: str, ledger: Ledger) -> Iterator[None]:
         try:
             while not stop.is_set():
                 for message in consumer.consume(500, timeout=0.01):
-                    if message.error() is None:
+                    error = message.error()
+                    if error is None:
                         ledger.answered(message.value() or b"")
+                    elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 # its public name has the underscore
+                        raise BenchmarkError(f"the reader of the answers lost its place: {error}")
         except BaseException as error:
             failures.append(error)
 
@@ -304,7 +317,7 @@ def _kills(kafka: Kafka, models: Models, section: Section) -> None:
             stop.set()
             producer.join()
         with _started(models, stream, data):
-            _all_answered(ledger)
+            _until_quiet(ledger)
     took = time.perf_counter() - begin
     section.parts.append(
         f"- {_KILLS} kills (SIGKILL) of the consumer in {took:.0f} s under 250 messages/s: {len(ledger.sent):,} sent, {ledger.lost} lost,"

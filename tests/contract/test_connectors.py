@@ -17,8 +17,9 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.plugins import find
 from dragoman.streams import Connector, Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import StreamAddress, parse_stream
-from dragoman.streams.bridge import Bridge, Response
+from dragoman.streams.bridge import Bridge
 from dragoman.streams.memory import MemoryBroker, MemoryConnector
+from dragoman.streams.tickets import Response
 from tests import brokers
 from tests.fakes_store import FakeStore
 from tests.servables import late

@@ -9,9 +9,10 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Lane, Message, Outgoing, Surroundings
 from dragoman.streams.addresses import StreamAddress, parse_stream
-from dragoman.streams.bridge import Bridge, Response
+from dragoman.streams.bridge import Bridge
 from dragoman.streams.kafka import KafkaConnector
 from dragoman.streams.kafka_client import KafkaWriter
+from dragoman.streams.tickets import Response
 from tests import brokers
 from tests.contract.test_connectors import run, until
 

@@ -63,6 +63,12 @@ async def some(made: Mqtt, count: int) -> list[Message]:
     return found
 
 
+async def some_without_end(made: Mqtt) -> None:
+    """Wait for messages that must not come, until it fails."""
+    while True:
+        assert not await made.fetch(1, ())
+
+
 def values(messages: Sequence[Message]) -> list[int]:
     return [int(message.value) for message in messages]
 
@@ -224,6 +230,26 @@ def test_a_cut_connection_is_made_again() -> None:
             assert not reader.lanes
 
         run(connector(topic, port=line.port), check)
+
+
+def test_a_broker_that_hangs_is_found_out() -> None:
+    """Its connection is given up after `keep_alive`, twice; when it goes on, what was not acknowledged is there again."""
+    topic, broker = brokers.fresh(), brokers.mosquitto()
+
+    async def check(made: Mqtt, reader: Lost) -> None:
+        await asyncio.to_thread(broker.send, topic, 1)
+        (message,) = await some(made, 1)
+        broker.freeze()
+        try:
+            with pytest.raises(ServingError, match="is gone") as lost:
+                await some_without_end(made)
+            assert lost.value.kind is Kind.UNAVAILABLE
+        finally:
+            broker.thaw()
+        assert reader.lanes == [message.lane]
+        assert values(await some(made, 1)) == [1]
+
+    run(connector(topic, "keep_alive=1"), check)
 
 
 def test_a_connection_that_is_cut_while_it_acknowledges_brings_the_rest_again() -> None:
@@ -481,6 +507,7 @@ def test_cancelling_loses_nothing() -> None:
         ("in?replies=perhaps", "replies"),
         ("in?ordered=perhaps", "ordered"),
         ("in?session_expiry=-1", "session_expiry"),
+        ("in?keep_alive=0", "keep_alive"),
         ("in?password_env=NOT_SET", "NOT_SET"),
         ("in?ca=/nowhere/ca.pem", "mqtts://"),
     ],

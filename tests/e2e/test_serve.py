@@ -55,7 +55,7 @@ def test_several_targets_and_one_bad_one(tmp_path: Path, iris: Path) -> None:
     image = build.image_mean(tmp_path / "image.onnx")
     with serving(tmp_path, f"flowers={iris}", str(image), str(broken)) as server:
         listed = requests.get(f"{server.url}/v2/models", timeout=60).json()
-        assert sorted(listed["models"]) == ["flowers", "image"]
+        assert sorted(listed["models"]) == ["broken", "flowers", "image"]
         index = {row["name"]: row for row in requests.post(f"{server.url}/v2/repository/index", timeout=60).json()}
         assert index["broken"]["state"] == "UNAVAILABLE"
         assert index["broken"]["reason"]

@@ -360,6 +360,14 @@ def test_the_banner_shows_what_there_is(ready: tuple[str, ...], failed: tuple[tu
     assert line[1] == "http://127.0.0.1:3000/models/m/predict"
 
 
+def test_the_banner_of_a_model_of_whole_requests() -> None:
+    """Its own plain lists, and the command that asks it."""
+    text = banner(Settings(), [3000], Loaded(("m",), (), ({"name": "m", "points": [[0.5, "text"]]},)))
+    curl, predict = [shlex.split(line) for line in text.splitlines() if line.startswith("  ")]
+    assert (curl[1], json.loads(curl[3])) == ("http://127.0.0.1:3000/v2/models/m/infer", {"inputs": [[0.5, "text"]]})
+    assert (predict[:3], json.loads(predict[3])) == (["dragoman", "predict", "m"], [[0.5, "text"]])
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

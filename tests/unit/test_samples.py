@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dragoman.core.checks import check
 from dragoman.core.model import InferRequest
-from dragoman.core.samples import concrete, example, instances, row_example, schema, v2_inputs
+from dragoman.core.samples import concrete, example, instances, point_example, row_example, schema, v2_inputs
 from dragoman.core.tensors import BF16, BOOL, BYTES, DATATYPES, FP16, FP32, INT64, UINT16, Form, Signature, Tensor, Tensors, TensorSpec
 
 IRIS = Signature(inputs=(TensorSpec("X", FP32, (-1, 4)),), outputs=(TensorSpec("label", INT64, (-1,)),), batch=True)
@@ -92,6 +92,16 @@ def test_a_row_is_within_its_limits() -> None:
     assert row_example(signature) == {"text": "textxx", "number": 3, "mood": "calm"}
     assert instances(signature) == [row_example(signature)]
     assert [each["data"] for each in v2_inputs(signature) or ()] == [["textxx"], [3], ["calm"]]
+
+
+def test_points_of_whole_requests() -> None:
+    """One value per feature of its kind; without a schema anything is a data point."""
+    kinds = (FP32, INT64, BYTES, BOOL, None)
+    schema = tuple(TensorSpec(f"x{index}", kind, (-1,)) for index, kind in enumerate(kinds))
+    assert point_example(Signature(Form.ROWS, schema, whole=True)) == [0.5, 1, "text", True, 0.5]
+    assert point_example(Signature(Form.ROWS, schema[1:2], whole=True)) == [1]
+    for unknown in ((TensorSpec("inputs", None, None),), ()):
+        assert point_example(Signature(Form.ROWS, unknown, whole=True)) == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["image", "audio", "video", "binary"])

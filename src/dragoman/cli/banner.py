@@ -64,6 +64,10 @@ def requests_for(base: str, sample: dict[str, Any], *, default: bool = False) ->
     name = sample["name"]
     path = quote(name, safe="")
     lines = []
+    if "points" in sample:
+        lines += ["MLRun:", f"  curl {base}/v2/models/{path}/infer -d {_quoted({'inputs': sample['points']})}"]
+        lines += ["Command line:", f"  dragoman predict {shlex.quote(name)} {_quoted(sample['points'])} --url {base}"]
+        return [*lines, ""]
     if sample["rows"] is not None:
         where = "" if default else f"/models/{path}"
         content = "-H 'Content-Type: application/json'"

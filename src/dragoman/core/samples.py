@@ -32,6 +32,16 @@ def row_example(signature: Signature) -> dict[str, Any] | None:
     return {name: value[0] if signature.batch else value for name, value in values.items()}
 
 
+def point_example(signature: Signature) -> list[Any]:
+    """One data point of a model of whole requests, of the kinds that its schema tells; without a schema two numbers."""
+    if all(spec.datatype is None for spec in signature.inputs):
+        return list(range(1, max(2, len(signature.inputs)) + 1))
+    return [_POINT.get(spec.datatype.kind if spec.datatype is not None else "float", 1) for spec in signature.inputs]
+
+
+_POINT = {"float": 0.5, "bytes": "text", "bool": True}
+
+
 def example(signature: Signature) -> dict[str, Any] | None:
     """Input name -> nested list that the model accepts (one row when it batches); None when it would be large or cannot be written in JSON."""
     inputs: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from dragoman.core.errors import ServingError
 from dragoman.core.lifecycle import State, Wanted
 from dragoman.core.model import EMPTY, ModelSpec, Servable
-from dragoman.core.samples import instances, row_example, v2_inputs
+from dragoman.core.samples import instances, point_example, row_example, v2_inputs
 from dragoman.core.tensors import Form
 from dragoman.engines import Engines
 from dragoman.server.settings import Settings
@@ -221,6 +221,9 @@ class Loading:
         """An example request of each model that is small enough to show."""
         for entry in self._gateway.entries():
             signature = entry.signatures[""]
+            if signature.whole:
+                yield {"name": entry.name, "points": [point_example(signature)]}
+                continue
             row, inputs, rows = row_example(signature), v2_inputs(signature), instances(signature)
             if signature.form is Form.TENSORS and len(json.dumps(row)) > _LONG_ROW:
                 row = None

@@ -5,21 +5,27 @@ configuration.py.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dragoman.serving.library.opening import Place
-from dragoman.serving.records.places import printable
 from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
-from dragoman.streams.addresses import shown as stream_shown
+
+_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 
 
 def _default_data_dir() -> str:
     base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return str(Path(base) / "dragoman")
+
+
+def _without_password(url: str) -> str:
+    """An address as a configuration is printed: all of it but its password."""
+    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def setting(
@@ -201,7 +207,7 @@ class Settings:
         "",
         "where to record requests and answers: kafka://BROKER/TOPIC, http://..., https://..., FILE.jsonl or FILE.parquet (default: nowhere)",
         metavar="URL",
-        shown=printable,
+        shown=_without_password,
     )
     tracking_sample: int = setting(1, "record every so many-th request of each model and worker; those that fail are always recorded")
     tracking_batch: int = setting(1, "requests of one model in one record; of Parquet: rows of one file (1: as many as suit it)")
@@ -210,7 +216,7 @@ class Settings:
         "messages that models answer: kafka://BROKER/TOPIC?out=TOPIC&group=NAME, mqtt://BROKER/TOPIC?out=TOPIC, kinesis://STREAM?out=STREAM; add"
         " &model=NAME for one model, else each message names its own",
         metavar="URL",
-        shown=stream_shown,
+        shown=_without_password,
     )
     monitoring_path: str = setting(
         METRICS_PATH, "a second path of the metrics page, where TensorFlow Serving has it (empty: none)", metavar="PATH"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote
 
-from dragoman.core.errors import ServingError, invalid
+from dragoman.core.errors import invalid
 
 SCHEMES = {"kafka": "kafka", "mqtt": "mqtt", "mqtts": "mqtt", "kinesis": "kinesis"}
 """Scheme -> kind of connector."""
@@ -152,14 +152,6 @@ def check_streams(urls: Iterable[str]) -> None:
         if name in seen:
             raise invalid(f"the stream {name} is named twice")
         seen.add(name)
-
-
-def shown(url: str) -> str:
-    """The address without secrets, for logs and files that people read; of what is no address only its scheme."""
-    try:
-        return parse_stream(url).name
-    except ServingError:
-        return url.partition("://")[0][:20] + "://..."
 
 
 def _number(text: str, name: str, where: str, least: float, most: float) -> float:

@@ -20,7 +20,7 @@ from dragoman.core.model import EMPTY
 from dragoman.serving.gateway import Gateway
 from dragoman.streams import Message, Outgoing
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.bridge import Response
+from dragoman.streams.tickets import Response
 
 log = logging.getLogger("dragoman.streams")
 

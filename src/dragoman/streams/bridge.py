@@ -11,12 +11,12 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Connector, Lane, Message, Outgoing
 from dragoman.streams.addresses import StreamAddress
+from dragoman.streams.tickets import Counts, Headway, Letter, Response, Ticket
 from dragoman.streams.troubles import Trouble
 
 log = logging.getLogger("dragoman.streams")
@@ -32,55 +32,10 @@ _LONG_S = 5.0
 """An answer that the broker has not confirmed for so long is said to people: clients try for much longer before they fail."""
 
 
-@dataclass(slots=True)
-class Response:
-    """What a message came to: what is to be written, nothing for a stream without output, and whether it is an error."""
-
-    outgoing: Sequence[Outgoing]
-    failed: bool = False
-
-
 Respond: TypeAlias = Callable[[Message], Awaitable[Response]]
 """Answers one message. Never raises but when it is cancelled."""
 Refuse: TypeAlias = Callable[[Outgoing, ServingError], Outgoing | None]
 """What is written instead of an answer that the broker will never take; None for nothing."""
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """One message on its way."""
-
-    message: Message
-    progress: "_Progress"
-    begun: bool = False
-    dropped: bool = False
-    unwritten: int = -1
-    """Answers that are still to be written; -1 before it is answered, 0 when all of them are."""
-
-
-@dataclass(slots=True, eq=False)
-class _Progress:
-    """How far one lane is. `pending` begins with the oldest message that is not written."""
-
-    pending: deque[_Ticket] = field(default_factory=deque)
-    tasks: "set[asyncio.Task[None]]" = field(default_factory=set)
-    upto: Message | None = None
-    committed: Message | None = None
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(slots=True)
-class Counts:
-    """Since the start of this worker."""
-
-    taken: int = 0
-    answered: int = 0
-    failed: int = 0
-    """Of those answered: with an error."""
-    unwritten: int = 0
-    """Answers that the broker refused for good, and that had no error in their place either."""
-    abandoned: int = 0
-    """Taken and given up unanswered (a rebalance, a lost connection, a stop): whoever reads next gets them again."""
 
 
 class Bridge:
@@ -100,9 +55,9 @@ class Bridge:
         self._ahead = max(_LEAST_AHEAD, _AHEAD * address.in_flight)
         self._by_key = address.order == "key"
         self._by_lane = address.order == "lane"
-        self._lanes: dict[Lane, _Progress] = {}
-        self._chains: dict[Hashable, deque[_Ticket]] = {}
-        self._outbox: list[tuple[_Ticket, Outgoing]] = []
+        self._lanes: dict[Lane, Headway] = {}
+        self._chains: dict[Hashable, deque[Ticket]] = {}
+        self._outbox: list[Letter] = []
         self._answers = asyncio.Event()
         self._room = asyncio.Event()
         self._dirty = asyncio.Event()
@@ -165,45 +120,46 @@ class Bridge:
     def lost(self, lanes: Collection[Lane]) -> None:
         for lane in lanes:
             lane.gone = True
-            progress = self._lanes.pop(lane, None)
-            if progress is None:
+            headway = self._lanes.pop(lane, None)
+            if headway is None:
                 continue
-            for ticket in progress.pending:
+            for ticket in headway.pending:
                 if ticket.unwritten and not ticket.dropped:
                     self._drop(ticket)
-            progress.pending.clear()
-            progress.idle.set()
-            for task in progress.tasks:
+            headway.pending.clear()
+            headway.idle.set()
+            for task in headway.tasks:
                 task.cancel()
 
     async def _release(self, lanes: Collection[Lane], timeout_s: float) -> None:
-        mine = {lane: progress for lane in lanes if (progress := self._lanes.get(lane)) is not None}
-        for progress in mine.values():
-            self._drop_tail(progress)
+        mine = {lane: headway for lane in lanes if (headway := self._lanes.get(lane)) is not None}
+        for headway in mine.values():
+            self._drop_tail(headway)
         try:
             async with asyncio.timeout(timeout_s):
-                for progress in mine.values():
-                    while progress.pending:
-                        progress.idle.clear()
-                        await progress.idle.wait()
+                for headway in mine.values():
+                    while headway.pending:
+                        headway.idle.clear()
+                        await headway.idle.wait()
         except TimeoutError:
-            left = sum(len(progress.pending) for progress in mine.values())
+            left = sum(len(headway.pending) for headway in mine.values())
             log.warning("%d messages of %s were not answered after %g s and will come again", left, _named(mine), timeout_s)
         try:
             async with asyncio.timeout(_LAST_COMMIT_S):
                 await self._commit(mine)
         except (ServingError, TimeoutError) as error:
-            log.warning("what was answered of %s could not be committed and will come again: %s", _named(mine), error)
+            why = str(error) or "the broker does not answer"
+            log.warning("what was answered of %s could not be committed and will come again: %s", _named(mine), why)
         finally:
             self.lost(lanes)
 
-    def _drop_tail(self, progress: _Progress) -> None:
+    def _drop_tail(self, headway: Headway) -> None:
         """Of a lane that is given up, do not begin what nothing that was begun waits for."""
-        while progress.pending and not progress.pending[-1].begun:
-            ticket = progress.pending.pop()
+        while headway.pending and not headway.pending[-1].begun:
+            ticket = headway.pending.pop()
             self._drop(ticket)
 
-    def _drop(self, ticket: _Ticket) -> None:
+    def _drop(self, ticket: Ticket) -> None:
         ticket.dropped = True
         self.counts.abandoned += 1
         self._left()
@@ -216,7 +172,7 @@ class Bridge:
             while self._most - self.in_flight < self._least:
                 self._room.clear()
                 await self._room.wait()
-            paused = [lane for lane, progress in self._lanes.items() if len(progress.pending) >= self._ahead]
+            paused = [lane for lane, headway in self._lanes.items() if len(headway.pending) >= self._ahead]
             try:
                 messages = await self._connector.fetch(self._most - self.in_flight, paused)
             except Exception as error:
@@ -230,11 +186,11 @@ class Bridge:
         lane = message.lane
         if lane.gone:
             return
-        progress = self._lanes.get(lane)
-        if progress is None:
-            progress = self._lanes[lane] = _Progress()
-        ticket = _Ticket(message, progress)
-        progress.pending.append(ticket)
+        headway = self._lanes.get(lane)
+        if headway is None:
+            headway = self._lanes[lane] = Headway()
+        ticket = Ticket(message, headway)
+        headway.pending.append(ticket)
         self.in_flight += 1
         self.counts.taken += 1
         chain: Hashable = None
@@ -250,12 +206,12 @@ class Bridge:
         if chain is not None:
             self._chains[chain] = first
         task = asyncio.get_running_loop().create_task(self._work(chain, first))
-        progress.tasks.add(task)
-        task.add_done_callback(progress.tasks.discard)
+        headway.tasks.add(task)
+        task.add_done_callback(headway.tasks.discard)
 
     # --- answering ---
 
-    async def _work(self, chain: Hashable, tickets: deque[_Ticket]) -> None:
+    async def _work(self, chain: Hashable, tickets: deque[Ticket]) -> None:
         """Answer these one after the other, and what is added to them meanwhile."""
         try:
             while tickets:
@@ -267,7 +223,7 @@ class Bridge:
             if chain is not None and self._chains.get(chain) is tickets:
                 del self._chains[chain]
 
-    def _answered(self, ticket: _Ticket, response: Response) -> None:
+    def _answered(self, ticket: Ticket, response: Response) -> None:
         if ticket.dropped:
             return
         self.counts.failed += response.failed
@@ -285,7 +241,7 @@ class Bridge:
             await self._answers.wait()
             self._answers.clear()
             batch, self._outbox = self._outbox, []
-            instead: list[_Letter] = []
+            instead: list[Letter] = []
             for ticket, letter, error in await self._publish(batch):
                 other = self._refuse(letter, error)
                 if other is not None:
@@ -295,7 +251,7 @@ class Bridge:
             for ticket, letter, error in await self._publish(instead):
                 self._given_up(ticket, letter, error)
 
-    async def _publish(self, batch: list["_Letter"]) -> "list[tuple[_Ticket, Outgoing, ServingError]]":
+    async def _publish(self, batch: list[Letter]) -> list[tuple[Ticket, Outgoing, ServingError]]:
         """Write all of these, however long it takes; returns those that the broker never takes."""
         trouble = self._troubles["writing"]
         while batch := [each for each in batch if not each[0].dropped]:
@@ -317,29 +273,29 @@ class Bridge:
             return refused
         return []
 
-    def _given_up(self, ticket: _Ticket, letter: Outgoing, error: ServingError) -> None:
+    def _given_up(self, ticket: Ticket, letter: Outgoing, error: ServingError) -> None:
         self.counts.unwritten += 1
         log.error("an answer to '%s' cannot be written and is left out: %s", letter.to, error.message)
         self._written(ticket)
 
-    def _written(self, ticket: _Ticket) -> None:
+    def _written(self, ticket: Ticket) -> None:
         if not ticket.dropped:
             ticket.unwritten -= 1
             if not ticket.unwritten:
                 self._done(ticket)
 
-    def _done(self, ticket: _Ticket) -> None:
+    def _done(self, ticket: Ticket) -> None:
         self.counts.answered += 1
         ticket.message.value = b""  # only its position is of use now, and there may be many behind one that takes long
         self._left()
-        progress = ticket.progress
-        pending = progress.pending
+        headway = ticket.headway
+        pending = headway.pending
         if pending[0] is ticket:
             while pending and not pending[0].unwritten:
-                progress.upto = pending.popleft().message
+                headway.upto = pending.popleft().message
             self._dirty.set()
             if not pending:
-                progress.idle.set()
+                headway.idle.set()
 
     def _left(self) -> None:
         self.in_flight -= 1
@@ -363,21 +319,18 @@ class Bridge:
             if self._connector.commit_interval_s:
                 await asyncio.sleep(self._connector.commit_interval_s)
 
-    async def _commit(self, lanes: Mapping[Lane, _Progress]) -> None:
+    async def _commit(self, lanes: Mapping[Lane, Headway]) -> None:
         async with self._committing:
             upto = {
-                lane: progress.upto
-                for lane, progress in lanes.items()
-                if not lane.gone and progress.upto is not None and progress.upto is not progress.committed
+                lane: headway.upto
+                for lane, headway in lanes.items()
+                if not lane.gone and headway.upto is not None and headway.upto is not headway.committed
             }
             if upto:
                 await self._connector.commit(upto)
                 for lane, message in upto.items():
                     if lane in lanes:  # it may have been lost meanwhile
                         lanes[lane].committed = message
-
-
-_Letter: TypeAlias = tuple[_Ticket, Outgoing]
 
 
 def _passes(error: ServingError) -> bool:

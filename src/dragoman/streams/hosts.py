@@ -23,7 +23,7 @@ def tls_context(address: StreamAddress) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=authority or None)
         if certificate:
-            context.load_cert_chain(certificate, key or None)
+            context.load_cert_chain(certificate, key or None, password="")  # one that is locked would ask at the terminal
     except (OSError, ValueError) as error:
         raise invalid(f"the certificates of the stream {address.name} cannot be used: {error}") from error
     return context

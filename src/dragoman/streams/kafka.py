@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dragoman.core.errors import ServingError, invalid
 from dragoman.streams import Lane, Message, Outgoing, Reader, Surroundings
 from dragoman.streams.addresses import StreamAddress
-from dragoman.streams.kafka_client import WRITER_OPTIONS, KafkaWriter, checked_topics, connection, stopped, unavailable
+from dragoman.streams.kafka_client import WRITER_OPTIONS, KafkaWriter, checked_topics, connection, heard, stopped, unavailable
 
 if TYPE_CHECKING:
     import aiokafka
@@ -99,9 +99,11 @@ class KafkaConnector:
         offsets = {lane.native: message.position + 1 for lane, message in upto.items() if self._lanes.get(lane.native) is lane}
         if not offsets or self._consumer is None:
             return
+        # The client tries for ever, even when it was replaced by a new one meanwhile; and what is cancelled there complains to the log.
+        committing = asyncio.get_running_loop().create_task(self._consumer.commit(offsets))
+        committing.add_done_callback(heard)
         try:
-            async with asyncio.timeout(_COMMIT_S):  # the client tries for ever, even when it was replaced by a new one meanwhile
-                await self._consumer.commit(offsets)
+            await asyncio.wait_for(asyncio.shield(committing), _COMMIT_S)
         except Exception as error:
             raise unavailable(self._name, error) from error
 

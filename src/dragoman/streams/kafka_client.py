@@ -88,7 +88,7 @@ class KafkaWriter:
                     outcomes[index] = _too_large(record)
         except (KafkaError, OSError) as error:
             for _, _, future in futures:
-                future.add_done_callback(_heard)
+                future.add_done_callback(heard)
             await self.close()  # one that has failed may have lost the numbers that keep its writes in order
             raise unavailable(self._name, error) from error
         return outcomes
@@ -169,7 +169,8 @@ async def stopped(client: Any) -> None:
         logging.getLogger("dragoman.streams").debug("a client of Kafka ended with %r", error)
 
 
-def _heard(future: Any) -> None:
+def heard(future: Any) -> None:
+    """For one that nobody waits for any more: its failure is no news."""
     if not future.cancelled():
         future.exception()
 

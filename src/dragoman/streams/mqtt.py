@@ -27,15 +27,15 @@ _MOST_WINDOW = 65_535
 _AHEAD = 4
 """MQTT is acknowledged in order: so many times what may be in flight may wait behind a message that takes long."""
 _FOR_EVER = 0xFFFFFFFF
-_OPTIONS = ("version", "client_id", "session_expiry", "ordered", "replies", *TLS_OPTIONS, "password_env")
+_OPTIONS = ("version", "client_id", "session_expiry", "keep_alive", "ordered", "replies", *TLS_OPTIONS, "password_env")
 _SHARED = re.compile(r"\$share/[^/+#]+/(.+)\Z", re.DOTALL)
 _MOST_BYTES = 65_535
 """Of a topic, in UTF-8."""
 
 
 class Mqtt:
-    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry (seconds), ordered (by topic), replies (to response
-    topics), ca, cert, key, password_env."""
+    """Implements Connector. Options: version (5 or 3.1.1), client_id, session_expiry and keep_alive (seconds), ordered (by topic), replies (to
+    response topics), ca, cert, key, password_env."""
 
     kind = "mqtt"
     commit_interval_s = 0.0
@@ -64,6 +64,7 @@ class Mqtt:
         self._ordered = address.flag("ordered", "+" in self._filter or "#" in self._filter)
         self._client_id = address.option("client_id") or _client_id(address, surroundings.client)
         self._expiry_s = int(address.number("session_expiry", _FOR_EVER, 0, _FOR_EVER))
+        self._keep_alive_s = int(address.number("keep_alive", 15, 1, 3600))
         self._password = address.secret(surroundings.environ)
         self._reading = _Connection(address.hosts, partial(self._access, self._filter))
         self._writing = _Connection(address.hosts, partial(self._access, ""))
@@ -144,7 +145,7 @@ class Mqtt:
         tls = tls_context(self._address) if self._encrypted else None
         if tls is not None:
             tls.sslsocket_class = TlsSocket
-        return Access(wanted, client_id, self._v5, window, self._expiry_s, self._address.user, self._password, tls)
+        return Access(wanted, client_id, self._v5, window, self._expiry_s, self._keep_alive_s, self._address.user, self._password, tls)
 
 
 class _Connection:

@@ -27,7 +27,6 @@ from dragoman.streams.hosts import host_port
 
 _ANSWER_S = 10.0
 """For the broker's answers to a connect, a subscription or a publish; only silence lasts so long."""
-_KEEP_ALIVE_S = 60
 _MOST_UNCONFIRMED = 200
 _LEFT_ALONE = 1
 """Retain handling: retained messages come with a new subscription, not with each time that it is made sure of."""
@@ -56,6 +55,8 @@ class Access:
     """Messages that may be here without an acknowledgement."""
     expiry_s: int
     """How long the broker keeps the session without a connection (MQTT 5; in 3.1.1 it says that itself)."""
+    keep_alive_s: int = 15
+    """A broker that says nothing for so long, and then again, is lost."""
     user: str = ""
     password: str = field(default="", repr=False)
     tls: ssl.SSLContext | None = None
@@ -128,7 +129,7 @@ class Session:
             clean_start=not access.filter if access.v5 else MQTT_CLEAN_START_FIRST_ONLY,
             properties=self._wishes() if access.v5 else None,
             timeout=_ANSWER_S,
-            keepalive=_KEEP_ALIVE_S,
+            keepalive=access.keep_alive_s,
             max_inflight_messages=2 * _MOST_UNCONFIRMED,  # paho's own bound, above ours
             tls_context=access.tls,
         )

@@ -14,7 +14,7 @@ from dragoman.serving.meters import Meters
 from dragoman.streams import Lane, Message, Outgoing
 from dragoman.streams.addresses import parse_stream
 from dragoman.streams.answering import Answering
-from dragoman.streams.bridge import Response
+from dragoman.streams.tickets import Response
 from tests.servables import run
 
 LANE = Lane("in/0")

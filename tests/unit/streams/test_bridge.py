@@ -9,8 +9,9 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.streams import Message, Outgoing
 from dragoman.streams.addresses import StreamAddress, parse_stream
-from dragoman.streams.bridge import Bridge, Response
+from dragoman.streams.bridge import Bridge
 from dragoman.streams.memory import MemoryBroker, MemoryConnector
+from dragoman.streams.tickets import Response
 from tests.servables import run
 from tests.servables import settle as turn
 

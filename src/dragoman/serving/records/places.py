@@ -12,7 +12,6 @@ from dragoman.serving.webhooks import check_url
 
 _FORMS = "expected kafka://BROKER[,BROKER]/TOPIC, http://..., https://..., or a file that ends in .jsonl or .parquet"
 _SUFFIXES = (".jsonl", ".parquet")
-_PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
 _BROKERS = re.compile(r"[A-Za-z0-9._,:\[\]-]+")
 MOST_FILES = 1000
 _MB = 1 << 20
@@ -38,11 +37,6 @@ class Place:
         if package and find_spec(package) is None:
             words = f"tracking to {self.shown} needs {package}, which is not installed: pip install 'dragoman[{extra}]'"
             raise ServingError(Kind.UNSUPPORTED, words)
-
-
-def printable(url: str) -> str:
-    """The address without its password, for a configuration that is printed."""
-    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def parse(url: str) -> Place:
