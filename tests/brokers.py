@@ -130,10 +130,10 @@ class Kafka(Daemon):
         return found
 
     def committed(self, topic: str, group: str, partition: int = 0) -> int:
-        """The offset that this group will read next; negative before its first commit."""
+        """The offset that this group will read next; 0 before its first commit."""
         consumer = confluent_kafka.Consumer({**self._settings(), "group.id": group, "enable.auto.commit": False})
         try:
-            return int(consumer.committed([confluent_kafka.TopicPartition(topic, partition)], timeout=30)[0].offset)
+            return max(0, int(consumer.committed([confluent_kafka.TopicPartition(topic, partition)], timeout=30)[0].offset))
         finally:
             consumer.close()
 

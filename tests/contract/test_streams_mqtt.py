@@ -252,6 +252,51 @@ def test_a_broker_that_hangs_is_found_out() -> None:
     run(connector(topic, "keep_alive=1"), check)
 
 
+def test_a_broker_that_greets_and_goes() -> None:
+    """As one does that is about to end: the connection is not taken for one, and the next is made."""
+    out, port = brokers.fresh(), brokers.mosquitto().port
+    goes = 0
+
+    async def welcome(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal goes
+        hello = await reader.read(1000)
+        if goes:
+            goes -= 1
+            writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK, and the end in the same moment
+            writer.close()
+            return
+        inwards, outwards = await asyncio.open_connection("127.0.0.1", port)
+        outwards.write(hello)
+        await asyncio.wait({asyncio.create_task(_carried(reader, outwards)), asyncio.create_task(_carried(inwards, writer))})
+
+    async def check() -> None:
+        nonlocal goes
+        async with await asyncio.start_server(welcome, "127.0.0.1", 0) as server:
+            made = connector(brokers.fresh(), port=server.sockets[0].getsockname()[1])
+            try:
+                await made.open(Lost())
+                await made._writing.close()
+                goes = 3
+                answer = [Outgoing(out, b"1", Message(Lane("l"), 1, b"", ""))]
+                for _ in range(goes):
+                    with pytest.raises(ServingError) as refused:
+                        await made.publish(answer)
+                    assert refused.value.kind is Kind.UNAVAILABLE
+                assert await made.publish(answer) == [None]
+            finally:
+                await made.close()
+
+    with brokers.mosquitto().listen(out) as listener:
+        asyncio.run(asyncio.wait_for(check(), brokers.DEADLINE_S))
+        assert listener.next().value == b"1"
+
+
+async def _carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+    writer.close()
+
+
 def test_a_connection_that_is_cut_while_it_acknowledges_brings_the_rest_again() -> None:
     """Of what was acknowledged the broker may not have heard."""
     topic, broker = brokers.fresh(), brokers.mosquitto()

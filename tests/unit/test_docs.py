@@ -19,7 +19,7 @@ from dragoman.core.artifacts import SUFFIXES
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.lifecycle import State
 from dragoman.core.model import ModelSpec
-from dragoman.core.plugins import BUILT_IN
+from dragoman.core.plugins import BUILT_IN, find
 from dragoman.dialects import USUAL_STATUS
 from dragoman.dialects.mlflow.scoring_errors import ANSWERS as SCORING
 from dragoman.dialects.seldon.errors import ANSWERS as SELDON
@@ -34,6 +34,8 @@ from dragoman.serving.files import FileLimits
 from dragoman.serving.mlserver import read_settings
 from dragoman.serving.predictions.views import MOST_LOG
 from dragoman.serving.words import RESERVED
+from dragoman.streams import Surroundings
+from dragoman.streams.addresses import parse_stream
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -175,6 +177,17 @@ def test_every_option_of_gradient_is_on_its_page() -> None:
         for action in command._actions:
             for option in action.option_strings:
                 assert option in ("-h", "--help") or f"`{option}" in page, f"{name} {option}"
+
+
+@pytest.mark.parametrize("url", ["kafka://h/t?none=1", "mqtt://h/t?none=1", "kinesis://s?none=1"])
+def test_every_option_of_a_stream_is_in_the_table(url: str) -> None:
+    """As the refusal of one that does not exist lists them; each in the first column of a row."""
+    address = parse_stream(url)
+    with pytest.raises(ServingError, match="they have") as caught:
+        find("connectors", address.kind)(address, Surroundings("tests"))
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (ROOT / "docs/streams.md").read_text("utf-8"), re.MULTILINE)
+    documented = {name for cell in table for name in re.findall(r"\w+", cell)}
+    assert set(caught.value.message.partition("they have ")[2].split(", ")) <= documented
 
 
 def test_the_numbers_of_tungsten_are_those_of_the_code() -> None:

@@ -188,7 +188,6 @@ def test_wrong_values_name_setting_value_and_what_was_expected(name: str, value:
         ("instances", 100_000),
         ("max_body", 0),
         ("max_connections", 0),
-        ("router", "vote=Nothing:a"),
         ("option", "threads"),
         ("option", "=1"),
         ("option", "a b=1"),
@@ -310,6 +309,27 @@ def any_settings() -> st.SearchStrategy[Settings]:
     same = st.builds(Settings, **drawn)
     tls = same.map(lambda s: replace(s, tls_key=s.tls_key and "k" if s.tls_cert else "", tls_cert=s.tls_cert if s.tls_key else ""))
     return tls.map(lambda s: replace(s, grpc_tls_key=s.tls_key, grpc_tls_cert=s.tls_cert))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("router", ("v=Any:a",)), ("stream", ("amqp://h/t",)), ("class_args", ("m",)), ("explain", ("m",)), ("tracking", "r.txt")],
+)
+def test_who_named_something_wrong_is_named(name: str, value: Any) -> None:
+    """The flag, or the variable, in front of what is wrong with it."""
+    assert refused({name: value}).startswith(f"{flag_of(name)}: ")
+    text = value if isinstance(value, str) else value[0]
+    with pytest.raises(ServingError, match=f"DRAGOMAN_{name.upper()}: "):
+        read({}, environ={f"DRAGOMAN_{name.upper()}": text})
+
+
+def test_a_variable_of_items_with_commas_holds_one() -> None:
+    """A router has several members, and JSON several keys; other lists are separated by commas."""
+    environ = {"DRAGOMAN_ROUTER": "v=ParallelRun:a,b", "DRAGOMAN_CLASS_ARGS": 'm={"a": 1, "b": 2}', "DRAGOMAN_OPTION": "a=1,b=2"}
+    settings = read({}, environ=environ)
+    assert settings.router == ("v=ParallelRun:a,b",)
+    assert settings.class_args == ('m={"a": 1, "b": 2}',)
+    assert settings.option == ("a=1", "b=2")
 
 
 def test_addresses_are_printed_without_their_passwords() -> None:

@@ -70,7 +70,7 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
         variable = f"DRAGOMAN_{spec.name.upper()}"
         text = environ.get(variable)
         if text is not None:
-            listed = spec.metadata.get("many") and not spec.metadata.get("table")  # JSON has commas of its own
+            listed = spec.metadata.get("many") and not spec.metadata.get("commas")
             raw: Any = [t for t in text.split(",") if t] if listed else text
             values[spec.name] = _coerce(spec.name, raw, variable)
             sources[spec.name] = variable
@@ -80,7 +80,7 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
         if value is not None:
             values[name] = _coerce(name, value, flag_of(name))
             sources[name] = flag_of(name)
-    return _sane(replace(Settings(), **values), sources)
+    return _sane(replace(Settings(), **values), sources, environ)
 
 
 def as_toml(settings: Settings) -> str:
@@ -181,7 +181,7 @@ def _check(name: str, check: Callable[[], object], sources: Mapping[str, str]) -
         raise invalid(f"{sources.get(name, flag_of(name))}: {error.message}") from None
 
 
-def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
+def _sane(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
     def refuse(name: str, text: str) -> ServingError:
         value = getattr(settings, name)
         shown = ", ".join(str(v) for v in value) or "empty" if isinstance(value, tuple) else value
@@ -203,10 +203,6 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
     for name in ("max_body", "max_connections", "max_inputs", "max_file", "max_predictions"):
         if getattr(settings, name) < 1:
             raise refuse(name, "expected 1 or more")
-    try:
-        check_streams(settings.stream)
-    except ServingError as error:
-        raise invalid(f"{sources.get('stream', '--stream')}: {error.message}") from error
     for name, least, most in _RANGES:
         if not least <= getattr(settings, name) <= most:
             raise refuse(name, f"expected {least} to {most}")
@@ -225,17 +221,17 @@ def _sane(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise invalid("--name goes with one target; give several targets their names as NAME=PATH")
     if settings.store:
         _check("store", lambda: sqlite_path(settings.store), sources)
+    _check("stream", lambda: check_streams(settings.stream), sources)
     _check("explain", lambda: read_setting(settings.explain), sources)
     _check("class_args", lambda: class_arguments.parse(settings.class_args), sources)
     if settings.tracking:
-        _check("tracking", lambda: check_place(settings.tracking, os.environ), sources)
+        _check("tracking", lambda: check_place(settings.tracking, environ), sources)
     if settings.public_url and not _PUBLIC_URL.fullmatch(settings.public_url):
         raise refuse("public_url", "expected http:// or https:// with a host, and at most a port and a path")
     for each in settings.option:
         if not _OPTION.fullmatch(each):
             raise refuse("option", "expected NAME=VALUE with the name of an option (--trust-pickle is a flag of its own)")
-    for each in settings.router:
-        parsed(each)
+    _check("router", lambda: [parsed(each) for each in settings.router], sources)
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise invalid("--tls-cert and --tls-key go together")
     if bool(settings.grpc_tls_cert) != bool(settings.grpc_tls_key):

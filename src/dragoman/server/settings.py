@@ -41,13 +41,24 @@ def setting(
     of: type = str,
     shown: Callable[[str], str] | None = None,
     table: bool = False,
+    commas: bool = False,
 ) -> Any:
     """One setting: its default and what help says. `unit` "size" takes 64MB and the like; lists are repeatable flags, their items `of` one type.
 
-    With `table` a list may be written as a table, whose keys and values are its items NAME=JSON. `shown` makes of a value that may hold a
+    With `table` a list may be written as a table, whose keys and values are its items NAME=JSON. With `commas` items have such of their own, so
+    that a variable holds one of them. `shown` makes of a value that may hold a
     password what may be printed.
     """
-    meta = {"help": text, "unit": unit, "choices": choices, "short": short, "metavar": metavar, "shown": shown, "table": table}
+    meta = {
+        "help": text,
+        "unit": unit,
+        "choices": choices,
+        "short": short,
+        "metavar": metavar,
+        "shown": shown,
+        "table": table,
+        "commas": commas,
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: tuple(default), metadata={**meta, "many": True, "of": of}, repr=shown is None)
     if default is dict:
@@ -171,6 +182,7 @@ class Settings:
         [],
         "model that is made of others: KIND is VotingEnsemble, ParallelRun or ModelRouter, or FILE.py:CLASS for a subclass of one",
         metavar="NAME=KIND:MEMBER,MEMBER",
+        commas=True,
     )
     option: tuple[str, ...] = setting(
         [], "option for runtimes where a model's own files do not give it, as the page of the format describes them", metavar="NAME=VALUE"
@@ -180,6 +192,7 @@ class Settings:
         "class arguments of an MLRun model or a router, a JSON object: model_path, what get_param asks for; in a file also a table of tables",
         metavar="NAME[:VERSION]=JSON",
         table=True,
+        commas=True,
     )
     data_dir: str = setting("", "where the server keeps its own files (default: the user's data directory)", metavar="DIR")
     store: str = setting(

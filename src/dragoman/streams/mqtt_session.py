@@ -172,6 +172,9 @@ class Session:
         except (aiomqtt.MqttError, ValueError) as error:
             self._tear()
             raise self._not_connected(error) from error
+        if self.lost:
+            self._tear()
+            raise self._unavailable("was closed as soon as it was made")
         self._watch = self._loop.create_task(self._until_lost())
         if self._access.filter:
             try:
@@ -199,7 +202,8 @@ class Session:
 
     @property
     def lost(self) -> bool:
-        return self._over.is_set()
+        # aiomqtt forgets a connection that was closed right behind the broker's greeting, as brokers do that are about to end; paho does not.
+        return self._over.is_set() or not self._paho.is_connected()
 
     async def take(self, most: int, wait_s: float) -> list[Arrival]:
         """What has arrived, at least one if that happens in this time. Nothing when the connection is lost."""
@@ -256,7 +260,7 @@ class Session:
             info = self._paho.publish(publication.topic, publication.payload, 1, properties=self._properties(publication))
         except ValueError as error:
             return ServingError(Kind.INVALID_INPUT, f"no message can be written to the topic '{publication.topic[:200]}' ({error})")
-        if info.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise self._unavailable(f"was not written to (error {int(info.rc)})")
         self._unconfirmed[info.mid] = index
         return None

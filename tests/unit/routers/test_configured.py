@@ -33,7 +33,7 @@ def test_a_router_is_a_model_made_of_others() -> None:
 )
 def test_texts_that_are_none(text: str) -> None:
     """What is wrong is said before anything is started."""
-    with pytest.raises(ServingError, match="--router is ") as caught:
+    with pytest.raises(ServingError, match="is no router, expected ") as caught:
         Routers([text])
     assert caught.value.kind is Kind.INVALID_INPUT
 

@@ -16,6 +16,7 @@ from dragoman.serving.reading import Found, broken
 from dragoman.serving.routers.calling import Member
 from dragoman.serving.routers.options import KINDS, options
 from dragoman.serving.routers.router import RUNTIME
+from dragoman.serving.settings import quoted
 from dragoman.serving.words import check_model_key
 
 _ROUTER = re.compile(r"(?P<name>[^=]+)=(?:(?P<kind>[A-Za-z]+)|(?P<file>.+\.py):(?P<class>[^\W\d]\w*)):(?P<members>.+)")
@@ -74,10 +75,10 @@ def parsed(text: str) -> Parsed:
     """What a setting says. Raises INVALID_INPUT."""
     match = _ROUTER.fullmatch(text)
     if match is None or (match["kind"] or KINDS[0]) not in KINDS:
-        raise invalid(f"--router is '{text}', expected NAME=KIND:MEMBER,MEMBER with KIND one of {', '.join(KINDS)} or FILE.py:CLASS")
+        raise invalid(f"{quoted(text)} is no router, expected NAME=KIND:MEMBER,MEMBER with KIND one of {', '.join(KINDS)} or FILE.py:CLASS")
     keys = [key.strip() for key in match["members"].split(",")]
     if not all(keys) or len(set(keys)) < len(keys):
-        raise invalid(f"--router is '{text}', expected each member once, separated by commas")
+        raise invalid(f"{quoted(text)} is no router, expected each member once, separated by commas")
     members = tuple(Member.of(key) for key in keys)
     name, _, version = match["name"].partition(":")
     return Parsed(name, version, members, match["kind"] or "", match["file"] or "", match["class"] or "")
