@@ -84,7 +84,7 @@ def read(flags: Mapping[str, Any], config_file: str = "", environ: Mapping[str, 
 
 
 def as_toml(settings: Settings) -> str:
-    """The settings as a file that --config reads back, but for passwords."""
+    """The settings as a file that --config reads back, but for passwords and tokens."""
     lines = []
     for spec in fields(Settings):
         lines.append(f"# {spec.metadata['help']}")

@@ -16,6 +16,7 @@ from dragoman.serving.tfserving_files import METRICS_PATH
 from dragoman.store.addresses import shown, sqlite_path, store_url
 
 _PASSWORD = re.compile(r"(//[^/@:]*):[^/@]*@")
+_QUERY_VALUE = re.compile(r"([?&][^=&]*=)[^&]*")
 
 
 def _default_data_dir() -> str:
@@ -24,8 +25,9 @@ def _default_data_dir() -> str:
 
 
 def _without_password(url: str) -> str:
-    """An address as a configuration is printed: all of it but its password."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """An address as a configuration is printed: all of it but its password, and of a web address what its query says, which may be a token."""
+    url = _PASSWORD.sub(r"\1:***@", url)
+    return _QUERY_VALUE.sub(r"\1***", url) if url.startswith(("http://", "https://")) else url
 
 
 def setting(
