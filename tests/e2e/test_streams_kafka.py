@@ -1,5 +1,6 @@
 """The real server on a real Kafka: messages in, predictions out, poison among them, kills, rebalances, a broker that is gone for a while."""
 
+import itertools
 import json
 import re
 import signal
@@ -15,6 +16,8 @@ from tests import brokers
 from tests.brokers import Kafka, Record, eventually, fresh
 from tests.e2e.running import Running, command, environment, serving
 from tests.models import build
+from tests.ports import free_port
+from tests.tcp_line import Line
 
 FLOWER = [5.1, 3.5, 1.4, 0.2]
 CLASSES = """\
@@ -227,16 +230,36 @@ def test_a_broker_that_is_gone_for_a_while(kafka_alone: Kafka, iris: Path, tmp_p
         assert "they say nothing" in rows(server)[0]["reason"]
         kafka.thaw()
         eventually(lambda: rows(server)[0]["state"] == "running")
-        kafka.send(source, *requests([3]))
-        kafka.received(out, 2)
         kafka.stop()
-        eventually(lambda: rows(server)[0]["state"] == "waiting")
         kafka.start()
         kafka.topic(name=source)
         kafka.topic(name=out)
         kafka.send(source, *requests([2]))
         assert kafka.received(out, 1)[0].json["id"] == 2
         assert server.process.poll() is None
+
+
+def test_connections_that_break(iris: Path, tmp_path: Path) -> None:
+    """While answers are written and while offsets are committed, before the broker has heard of it and after: nothing is missing."""
+    port = free_port()
+    with Line(port) as line:
+        kafka = Kafka(tmp_path, port, line.port)
+        kafka.start()
+        try:
+            source, out, group = kafka.topic(), kafka.topic(), fresh("group")
+            stream = f"kafka://127.0.0.1:{line.port}/{source}?out={out}&group={group}&session_timeout=3&model=iris"
+            with serving(tmp_path, f"iris={iris}", "--stream", stream):
+                sent: list[int] = []
+                for marker, answered in itertools.product((b'"model_name"', group.encode()), (False, True)):
+                    line.cut_at(marker, answered=answered)
+                    new = list(range(len(sent), len(sent) + 100))
+                    kafka.send(source, *requests(new))
+                    sent += new
+                    eventually(lambda sent=sent: kafka.committed(source, group) == len(sent))  # type: ignore[misc] # a lambda has no types
+                assert line.cuts == 4
+                assert from_(kafka, out, sent).keys() == set(sent)
+        finally:
+            kafka.stop()
 
 
 def test_a_stream_that_cannot_be(iris: Path, tmp_path: Path) -> None:

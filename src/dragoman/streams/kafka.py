@@ -27,7 +27,7 @@ _COMMIT_S = 10.0
 _NEVER_MS = 2**31 - 1
 _TOPICS_S = 10.0
 """Topics and partitions that appear are found within this time."""
-_LAG_S = 5.0
+_LAG_S = 3.0
 
 
 class KafkaConnector:
