@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,6 +50,11 @@ def send(sink: Sink, *batches: Sequence[Record]) -> None:
         await sink.close()
 
     run(test)
+
+
+def halves(folder: Path) -> list[str]:
+    """Files that are neither lines nor a whole table."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".jsonl"]
 
 
 def lines(path: Path) -> list[str]:
@@ -122,6 +128,31 @@ def test_a_file_that_is_removed_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "r-0.jsonl").rename(tmp_path / "moved")
     send(sink, [record(2)])
     assert lines(tmp_path / "r-0.jsonl") == ["2"]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_disk_that_is_full(tmp_path: Path, suffix: str) -> None:
+    """Nothing is written by halves; when there is room again the same records are there once."""
+    sink = opened(str(tmp_path / f"r.{suffix}"), batch=20)
+    records = [record(number) for number in range(20)]
+
+    async def test() -> None:
+        assert list(await sink.send(records[:2])) == []
+        before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, most))
+        try:
+            with pytest.raises(ServingError) as caught:
+                await sink.send(records[2:])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+        assert caught.value.kind is Kind.UNAVAILABLE
+        assert halves(tmp_path) == []
+        await sink.send(records[2:])
+        await sink.flush()
+
+    run(test)
+    written = lines(tmp_path / "r-0.jsonl") if suffix == "jsonl" else [json.loads(row["request"])["id"] for row in rows(tmp_path)]
+    assert written == [str(number) for number in range(20)]
 
 
 # --- tables ---
