@@ -297,6 +297,8 @@ def test_files_at_the_end(models: Path, tmp_path: Path) -> None:
     with serving(tmp_path, str(models / "iris.onnx"), "--tracking", str(tmp_path / "out" / "r.jsonl")) as server:
         for _ in range(5):
             iris(server)
+        lines = tmp_path / "out" / "r-0.jsonl"
+        until(lambda: lines.is_file() and len(lines.read_text().splitlines()) == 5)  # what still waits then goes to the new place
         switch(server, url="table.parquet")
         for _ in range(3):
             iris(server)
