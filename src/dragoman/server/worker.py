@@ -46,6 +46,7 @@ from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.logs import LogHandler, Logs, attach, detach
 from dragoman.serving.gradient.models import Models
 from dragoman.serving.gradient.service import GradientDeployments
+from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
@@ -198,6 +199,7 @@ class Worker:
         self.telemetry = Telemetry(
             self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
         )
+        accounts = Accounts(settings.data_path)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -220,9 +222,10 @@ class Worker:
             gradient=self.gradient,
             artifacts=ArtifactFolder(self.roots.artifacts),
             tracking=tracking,
+            accounts=accounts,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self._guard = Guard(settings, Doors(self.registry, self.gateway))
+        self._guard = Guard(settings, Doors(self.registry, self.gateway), accounts)
         self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
