@@ -23,7 +23,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations", "/infer_dict", "/predict_dict")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
-_REGISTRIES = ("/api/v1/", "/api/2.0/", "/expose/")
+_ADMITTED = (Access.ADMIN, Access.JOBS)
+
+_REGISTRIES = ("/api/v1/", "/api/2.0/", "//api/v1/", "/expose/")
 """Below them paths end in names that people gave, to models and files: such an ending says nothing there."""
 
 _POLLED = len("/predictions/") + 32
@@ -95,7 +97,7 @@ class App:
                 route = dialect.route(request)
                 if self._guard.locked:
                     await self._guard.open(scope["headers"])
-                if self._guard.active or route.access is Access.ADMIN:
+                if self._guard.active or route.access in _ADMITTED:
                     self._guard.admit(request, route.access)
                 answer = await route.handler(request, *route.args)
             # A stream that fails before its first item is still an ordinary error: nothing has been sent.
