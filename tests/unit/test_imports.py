@@ -75,6 +75,12 @@ LATE = {
         for module, packages in {"graphs": ("tensorflow", "tf2onnx", "onnx"), "program": ("tensorflow", "tf2onnx")}.items()
     },
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
+    "hosting/jobs/__main__.py": {"dragoman.hosting.jobs.inside": "what lies above its folder is made empty first"},
+    "hosting/jobs/wsgi.py": {"werkzeug": "where the job has it", "uvicorn": "the same"},
+    "hosting/jobs/shim/sitecustomize.py": {
+        "socket": "every Python process of a job runs this, and most with a shim for files alone need none",
+        "_socket": "the same",
+    },
     "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch",
