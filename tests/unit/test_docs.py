@@ -54,6 +54,7 @@ DIALECT_PAGES = {
     "seldon": "seldon.md",
     "submarine": "submarine.md",
     "gradient": "gradient.md",
+    "floydhub": "floydhub.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {

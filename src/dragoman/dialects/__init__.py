@@ -16,6 +16,8 @@ from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch_policy import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.service import GradientDeployments
+from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.service import Jobs
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -47,6 +49,8 @@ class Access(Enum):
     PUBLIC = "public"
     """Health, metadata, statistics: anyone who can connect."""
     INFER = "infer"
+    JOBS = "jobs"
+    """People's own jobs, data and code: with accounts, or keys in force, only for those who have one."""
     ADMIN = "admin"
     """Whatever changes the server's state."""
 
@@ -181,6 +185,10 @@ class Services:
     """What requests may make the server read, for data_urls.py and fetch.py."""
     streams: Callable[[], list[dict[str, Any]]] = list
     """How the streams of all workers are: one row each."""
+    jobs: Jobs | None = None
+    """None where this server runs no jobs."""
+    accounts: Accounts = field(default_factory=Accounts)
+    """The people whose jobs run here, where they are told apart."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)
