@@ -103,7 +103,7 @@ def _named(environ: Mapping[str, str], oldest: tuple[int, int]) -> dict[tuple[in
     patterns = [*_USUAL, *(f"{home}/{usual}" for usual in _USUAL_AT_HOME if home.startswith("/"))]
     patterns += [f"{pyenv}/versions/*/bin"] if pyenv.startswith("/") else []
     folders = [Path(folder) for pattern in patterns for folder in sorted(glob.glob(pattern), reverse=True)] + _path(environ)
-    there = {sys.version_info[:2]: [Path(sys.executable)]}
+    there = {sys.version_info[:2]: [Path(sys.executable)]} if sys.version_info[:2] >= oldest else {}
     for folder in dict.fromkeys(folders):
         for name in _listed(folder):
             match = _EXECUTABLE.match(name)
