@@ -1,6 +1,6 @@
-"""What keeps a job apart from the machine and from other jobs: found out once by really trying it, because no version number or setting tells.
+"""What keeps a job apart from the machine and from other jobs: what is in force on this machine.
 
-Made by server/jobs.py with `find`; used by launch.py, which starts jobs with it, and by environments, whose installers run in it, too.
+Made by `finding.find`; used by launch.py, which starts jobs with it, and by sandbox.py, which says what it comes to.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,3 @@ class Isolation:
         else:
             said = f"own files, processes and network ({'with a way out' if network else 'without a way out'})"
         return f"{said} ({self.why})" if self.why and self.moves_port(network) else said
-
-
-async def find(setting: str = "auto", hidden: tuple[Path, ...] = ()) -> Isolation:
-    """What is in force with `--job-isolation` auto, namespaces or shim. Raises UNSUPPORTED when namespaces are asked for and not to be had."""
-    return Isolation(hidden=hidden, why="" if setting == "shim" else "not tried")
