@@ -14,8 +14,8 @@ from typing import IO
 
 from dragoman.core.jobs import Start
 from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
+from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import First
-from dragoman.engines.jobs.isolation import Isolation
 from dragoman.engines.jobs.orders import SEARCHED, View, orders
 from dragoman.engines.jobs.started import END, START, Record
 

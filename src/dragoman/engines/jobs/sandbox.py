@@ -13,8 +13,8 @@ from pathlib import Path
 import dragoman.hosting.jobs
 from dragoman.core.jobs import PORT, Start
 from dragoman.engines.jobs import bubble
+from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import Bubble
-from dragoman.engines.jobs.isolation import Isolation
 from dragoman.engines.jobs.orders import View
 
 INSIDE = Path(dragoman.hosting.jobs.__file__).parent
@@ -24,7 +24,7 @@ _MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SETTINGS = (
     "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf", "pki/tls/certs", "pki/ca-trust/extracted",
     "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "alternatives", "mime.types", "fonts",
-    "protocols", "services", "os-release", "debian_version", "magic", "gai.conf", "host.conf", "OpenCL", "pip.conf", "java-11-openjdk",
+    "protocols", "services", "os-release", "debian_version", "magic", "gai.conf", "host.conf", "OpenCL", "java-11-openjdk",
     "java-17-openjdk",
 )  # fmt: skip
 """Of /etc. Not all of ssl and pki, which have private keys: a server that is root would let its jobs read them."""
