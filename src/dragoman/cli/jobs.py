@@ -9,7 +9,6 @@ import getpass
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,7 +29,7 @@ from dragoman.cli.jobs_files import (
     save_project,
 )
 from dragoman.cli.jobs_ignore import IGNORE, USUAL
-from dragoman.cli.jobs_logs import follow, log_of
+from dragoman.cli.jobs_logs import Follower, log_of
 from dragoman.cli.jobs_names import Here, job_names, split_name
 from dragoman.cli.jobs_transfer import fetch_folder
 from dragoman.cli.store import confirmed
@@ -212,16 +211,25 @@ def job_status(options: argparse.Namespace) -> int:
 
 
 def _row(job: Json) -> list[str]:
-    fields = [job.get("name"), _created(job), job.get("state"), _seconds(job), job.get("instance_type"), job.get("description"), _metrics(job)]
+    fields = [
+        job.get("name"),
+        created(job),
+        job.get("state"),
+        _seconds(job),
+        job.get("instance_type"),
+        job.get("description"),
+        _metrics(job),
+    ]
     return [str(each if each is not None else "") for each in fields]
 
 
-def _created(job: Json) -> str:
-    """In the zone of this machine; the server writes UTC."""
+def created(it: Json, field: str = "created") -> str:
+    """When a job or data was made, in the zone of this machine; the server writes UTC."""
+    text = str(it.get(field) or "")
     try:
-        return moment(calendar.timegm(time.strptime(str(job.get("created", ""))[:19], "%Y-%m-%dT%H:%M:%S")))
+        return moment(calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:
-        return str(job.get("created", ""))
+        return text
 
 
 def _seconds(job: Json) -> str:
@@ -260,7 +268,7 @@ def _logs(options: argparse.Namespace) -> int:
         print(f"{api.url}/api/v1/resources/{quote(str(job.get('log_id') or ''))}?content=true")
     elif options.follow:
         print("Launching job ...", flush=True)
-        follow(api, str(job.get("id", "")), sys.stdout)
+        Follower(api, str(job.get("id", "")), sys.stdout).to_the_end()
     elif text := log_of(api, job).rstrip():
         print(text)
     else:
@@ -313,7 +321,9 @@ def _clone(options: argparse.Namespace) -> int:
     api = Api(options)
     job = job_of(api, options.job)
     if options.path:
-        return fetched(api, f"/download/artifacts/code/{quote(str(job.get('id', '')))}?is_dir=true&path={quote(options.path, safe='')}", options)
+        return fetched(
+            api, f"/download/artifacts/code/{quote(str(job.get('id', '')))}?is_dir=true&path={quote(options.path, safe='')}", options
+        )
     instance = api.ask("GET", f"/taskinstances/{quote(_instance(job))}")
     code = api.ask("GET", f"/modules/{quote(str(instance.get('module_id', '')))}")
     return fetched(api, archive_of(code), options)
@@ -354,8 +364,3 @@ def fetched(api: Api, path: str, options: argparse.Namespace) -> int:
         raise ServingError(Kind.UNAVAILABLE, f"the files cannot be written to {folder}: {error.strerror or error}") from None
     print(f"{count} file{'' if count == 1 else 's'} downloaded to {folder}")
     return 0
-
-
-def same(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as FloydHub's client draws it."""
-    table(titles, rows, ruled=True)

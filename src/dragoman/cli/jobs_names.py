@@ -64,7 +64,9 @@ def job_names(text: str, here: Here) -> list[str]:
         case _:
             raise invalid(f"'{text}' is no job: expected USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or an id")
     if not project:
-        raise invalid("this folder has no project (run `dragoman init NAME`), so a job is named as NAME/NUMBER or USER/projects/NAME/NUMBER")
+        raise invalid(
+            "this folder has no project (run `dragoman init NAME`), so a job is named as NAME/NUMBER or USER/projects/NAME/NUMBER"
+        )
     _checked(text, owner, project)
     full = "/".join(filter(None, (owner, "projects", project, number)))
     return [full, *parts] if len(parts) == 1 and not number else [full]
@@ -94,9 +96,13 @@ def data_names(text: str, here: Here) -> list[str]:
         case [owner, name, number] | [owner, "datasets", name, number] if number.isdecimal():
             pass
         case _:
-            raise invalid(f"'{text}' is no data: expected USER/datasets/NAME/NUMBER, NAME/NUMBER, USER/projects/NAME/NUMBER/output or an id")
+            raise invalid(
+                f"'{text}' is no data: expected USER/datasets/NAME/NUMBER, NAME/NUMBER, USER/projects/NAME/NUMBER/output or an id"
+            )
     if not name:
-        raise invalid("this folder has no data set (run `dragoman data init NAME`), so data is named as NAME/NUMBER or USER/datasets/NAME/NUMBER")
+        raise invalid(
+            "this folder has no data set (run `dragoman data init NAME`), so data is named as NAME/NUMBER or USER/datasets/NAME/NUMBER"
+        )
     _checked(text, owner, name)
     full = "/".join(filter(None, (owner, "datasets", name, number)))
     return [full, *parts] if len(parts) == 1 and not number else [full]

@@ -129,7 +129,12 @@ def send_data(api: Api, data: str, archive: Path, address: str) -> None:
         while offset < whole:
             file.seek(offset)
             length = min(_CHUNK, whole - offset)
-            patch = {**headers, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset), "Content-Length": str(length)}
+            patch = {
+                **headers,
+                "Content-Type": "application/offset+octet-stream",
+                "Upload-Offset": str(offset),
+                "Content-Length": str(length),
+            }
             with api.stream("PATCH", address, _pieces(file, length), patch) as reply:
                 after = _offset(reply.headers.get("Upload-Offset"))
             if after <= offset:
@@ -182,7 +187,9 @@ def fetch_folder(api: Api, path: str, folder: Path, *, replace: bool = False) ->
                 members = [(_inside(folder, member), member) for member in tar if member.isreg() or member.isdir()]
                 there = [target for target, member in members if member.isreg() and target.exists()]
                 if there and not replace:
-                    raise invalid(f"'{there[0]}' is here already, and {len(there) - 1} more; go elsewhere, or say --replace to write over them")
+                    raise invalid(
+                        f"'{there[0]}' is here already, and {len(there) - 1} more; go elsewhere, or say --replace to write over them"
+                    )
                 return _unpacked(tar, members)
         except tarfile.TarError as error:
             raise ServingError(Kind.UNAVAILABLE, f"{api.url} sent no archive: {error}") from None
