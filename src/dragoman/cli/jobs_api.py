@@ -132,7 +132,7 @@ class Api:
         try:
             try:
                 sent = {**self._headers(self.authorization), **(headers or {})}
-                connection.request(method, target, body, sent)  # type: ignore[arg-type] # an iterable is fine
+                connection.request(method, target, body, sent)
             except (BrokenPipeError, ConnectionResetError):
                 if body is None:
                     raise

@@ -74,6 +74,8 @@ def _content(file: Found, bar: Progress) -> Iterator[bytes]:
 def pack(folder: Path, archive: Path, leave_out: Sequence[str] = ()) -> int:
     """Write a .tar.gz of everything in a folder, but names at its top that stay; how many files and folders it holds."""
 
+    count = 0
+
     def chosen(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         nonlocal count
         if member.name.removeprefix("./") in leave_out:
@@ -82,7 +84,6 @@ def pack(folder: Path, archive: Path, leave_out: Sequence[str] = ()) -> int:
         bar.add(member.size)
         return member
 
-    count = 0
     whole = sum(_sizes(folder))
     try:
         with (
