@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import add_output, add_server, moment, table
+from dragoman.cli.client import add_output, add_server, table
 from dragoman.cli.jobs import add_target, archive_of, created, fetched
 from dragoman.cli.jobs_api import Api, Json
 from dragoman.cli.jobs_files import DATA, Project, Upload, data_set, needed_data_set, save_data_set, upload
