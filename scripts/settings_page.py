@@ -94,7 +94,7 @@ def _sentence(text: str) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """One table per command: its arguments and flags. Those of `serve` are the settings; jobs, Tungsten's and Gradient's words have their own pages."""
+    """One table per command: its arguments and flags. Those of `serve` are the settings; jobs, Tungsten and Gradient have their own pages."""
     elsewhere = ("serve", "tungsten", "deployments", "floyd", *_OF_JOBS, *FOREIGN)
     return [(name, _arguments(command)) for name, command in subcommands(parser()) if name.split()[0] not in elsewhere]
 
