@@ -34,7 +34,8 @@ def confined(root: Path, uv: FakeUv) -> tuple[Environments, Asked]:
     """Environments whose installers run by way of `env`, and what was asked for each."""
     asked: Asked = []
 
-    async def confine(command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]:
+    async def confine(command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path], local: bool) -> Sequence[str]:
+        assert not local
         assert all(path.is_dir() for path in writable)
         asked.append((command, writable, readable))
         return ["env", "CONFINED=yes", *command]

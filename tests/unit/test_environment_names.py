@@ -31,8 +31,8 @@ def test_every_name_for_each_machine() -> None:
     assert lists["cpu"]["tensorflow-0.12:py2"] == "floydhub/tensorflow:0.12.1-py2"
     assert lists["gpu"]["tensorflow-1.9"] == lists["gpu2"]["tensorflow-1.9"] == "floydhub/tensorflow:1.9-gpu-py3"
     assert lists["cpu"]["keras"] == "floydhub/keras:1.1-py3"
-    images = [image for name, image in lists["gpu"].items() if name != "default"]
-    assert all(re.fullmatch(r"floydhub/[a-z]+:[0-9.]+-gpu-py[23]", image) for image in images)
+    on_gpu = [image for name, image in lists["gpu"].items() if name != "default"]
+    assert all(re.fullmatch(r"floydhub/[a-z]+:[0-9.]+-gpu-py[23]", image) for image in on_gpu)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -1,8 +1,15 @@
 """What a confined installer may read of the machine besides programs: its settings, certificates, folders that are indexes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from dragoman.engines.installer_files import readable_for
+import pytest
+
+from dragoman.engines.installer_files import needs_of
+
+
+def readable_for(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    return needs_of(environ).readable
 
 
 def test_nothing_of_ours(tmp_path: Path) -> None:
@@ -58,3 +65,34 @@ def test_variables(tmp_path: Path) -> None:
     assert {conf, certificates, shop, shop / "simple"} <= {*found}
     assert not {tmp_path, Path("/dev/null"), tmp_path / "missing.pem"} & {*found}
     assert len(found) == len({*found})
+
+
+def test_an_index_of_files(tmp_path: Path) -> None:
+    """Has its files beside its pages."""
+    (tmp_path / "index" / "simple").mkdir(parents=True)
+    assert {tmp_path / "index", tmp_path / "index" / "simple"} <= {*readable_for({"UV_INDEX_URL": f"file://{tmp_path}/index/simple"})}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "local"),
+    [
+        ("https_proxy", "http://localhost:3128", True),
+        ("HTTP_PROXY", "127.0.0.1:3128", True),
+        ("ALL_PROXY", "socks5://u:p@[::1]:1080", True),
+        ("PIP_INDEX_URL", "http://127.0.0.1/simple", True),
+        ("UV_INDEX", "https://example.com http://LOCALHOST:3141/root", True),
+        ("NO_PROXY", "localhost,127.0.0.1", False),
+        ("HTTPS_PROXY", "http://proxy.example.com:3128/localhost", False),
+        ("PIP_INDEX_URL", "https://localhost.example.com/simple", False),
+        ("DRAGOMAN_URL", "http://localhost", False),
+    ],
+)
+def test_programs_on_this_machine(name: str, value: str, local: bool) -> None:
+    """An index or a proxy of the operator's on this machine; what they do not use does not count."""
+    assert needs_of({name: value}).local is local
+
+
+def test_a_proxy_in_the_settings(tmp_path: Path) -> None:
+    """Counts as well."""
+    (tmp_path / "pip.conf").write_text("[global]\nproxy = http://localhost:3128\n")
+    assert needs_of({"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}).local

@@ -157,7 +157,7 @@ def test_looking_is_bounded(tmp_path: Path) -> None:
 def installed(folder: Path, version: str, *, pip: bool = True, prefix: Path | None = None) -> Path:
     """A program that says of itself that it belongs to an installation."""
     path = pretend(folder, version)
-    facts = {"version": version, "implementation": "cpython", "platform": "here", "abi": "x"}
+    facts: dict[str, object] = {"version": version, "implementation": "cpython", "platform": "here", "abi": "x"}
     facts |= {"real": str(path), "prefix": str(prefix or folder.parent), "pip": pip}
     path.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps(facts)}'\n")
     return path

@@ -53,7 +53,9 @@ class Interpreter:
 
     @property
     def readable(self) -> tuple[Path, ...]:
-        """What a program must be able to read to run with it, or with a virtualenv of it."""
+        """What a program must be able to read to run with it, or with a virtualenv of it, beyond what the system has in /usr."""
+        if self.prefix.is_relative_to("/usr") and self.path.is_relative_to("/usr"):
+            return ()
         parts = tuple(path for name in _PARTS if (path := self.prefix / name).is_dir())
         return parts if any(self.path.is_relative_to(part) for part in parts) else (*parts, self.path)
 
