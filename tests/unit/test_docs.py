@@ -96,6 +96,11 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
         assert f"`{flag_of(spec.name)}" in text("settings.md") or f", `{flag_of(spec.name)}" in text("settings.md"), spec.name
 
 
+def test_the_tables_of_the_commands_for_jobs_are_those_of_the_code() -> None:
+    """docs/jobs.md is what `python scripts/settings_page.py` makes of it."""
+    assert settings_page().jobs(text("jobs.md")) == text("jobs.md"), "run `python scripts/settings_page.py`"
+
+
 def test_the_tables_of_other_servers_flags_are_those_of_the_code() -> None:
     """docs/migrating.md is what `python scripts/settings_page.py` makes of it."""
     assert settings_page().migrating(text("migrating.md")) == text("migrating.md"), "run `python scripts/settings_page.py`"
