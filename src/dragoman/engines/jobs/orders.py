@@ -22,7 +22,13 @@ ORPHAN_S = 60.0
 
 
 def orders(
-    start: Start, argv: Sequence[str], cwd: str, environ: Mapping[str, str], descriptors: Mapping[str, int], isolation: str, port: int = PORT
+    start: Start,
+    argv: Sequence[str],
+    cwd: str,
+    environ: Mapping[str, str],
+    descriptors: Mapping[str, int],
+    isolation: str,
+    port: int = PORT,
 ) -> bytes:
     """The orders of one start. `descriptors`: gate, log and end, by their numbers inside."""
     limits = {name: None if value == math.inf else value for name, value in asdict(start.limits).items()}
