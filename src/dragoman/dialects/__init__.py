@@ -17,6 +17,7 @@ from dragoman.serving.fetch_policy import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.service import Jobs
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -184,6 +185,8 @@ class Services:
     """What requests may make the server read, for data_urls.py and fetch.py."""
     streams: Callable[[], list[dict[str, Any]]] = list
     """How the streams of all workers are: one row each."""
+    jobs: Jobs | None = None
+    """None where this server runs no jobs."""
     accounts: Accounts = field(default_factory=Accounts)
     """The people whose jobs run here, where they are told apart."""
     predictions: Predictions = field(kw_only=True)

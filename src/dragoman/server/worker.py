@@ -27,6 +27,7 @@ from dragoman.server.defaults import defaults
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
 from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
+from dragoman.server.jobs import JobsPart
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.recording import Records
@@ -194,6 +195,7 @@ class Worker:
             model_wait_s=settings.model_wait,
             load=lambda url: inputs_at(url, fetching),
         )
+        self._jobs = JobsPart(settings, self.store, index)
         self.telemetry = Telemetry(
             self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
         )
@@ -212,6 +214,7 @@ class Worker:
             check_methods=settings.check_signature_methods,
             fetching=fetching,
             streams=self.streams.report,
+            jobs=self._jobs.jobs,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
@@ -286,6 +289,7 @@ class Worker:
         await self.predictions.start()
         if deployed:
             await self.watch.start()
+            await self._jobs.start()
         self.streams.start()
         return await self.loading.load(progress)
 
@@ -335,6 +339,7 @@ class Worker:
         end_s = time.monotonic() + self.settings.drain_timeout
         time_s = self.settings.drain_timeout
         drained, _, _ = await asyncio.gather(self._drain(), self.predictions.close(time_s), self.streams.drain(time_s))
+        await self._jobs.close()
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, time_s)
         if self._pulse is not None:

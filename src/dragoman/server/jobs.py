@@ -1,0 +1,67 @@
+"""The jobs of one worker: builds the parts from the settings, starts and ends them. Called by worker.py.
+
+Every worker has the facade and the board; the first one has the runner, too. What only the runner needs is imported when it starts.
+"""
+
+import logging
+import math
+
+from dragoman.core.jobs import Limits
+from dragoman.server.access import is_local
+from dragoman.server.settings import Settings
+from dragoman.serving.jobs.board import Board
+from dragoman.serving.jobs.kept import Kept
+from dragoman.serving.jobs.service import Allowed, Jobs
+from dragoman.serving.jobs.watch import Watch
+from dragoman.serving.late_store import LateStore
+
+log = logging.getLogger("dragoman.jobs")
+
+FOLDER = "jobs"
+
+
+def wanted(settings: Settings) -> bool:
+    """Whether this server runs jobs: they are code of whoever may call it, so by default only callers of this machine may."""
+    return settings.jobs == "on" or (settings.jobs == "auto" and is_local(settings.host))
+
+
+def allowed(settings: Settings) -> Allowed:
+    limits = Limits(
+        max_runtime_s=settings.job_max_runtime or math.inf,
+        start_timeout_s=settings.job_start_timeout or math.inf,
+        idle_s=settings.job_idle_timeout or math.inf,
+        memory=settings.job_memory,
+        cpus=settings.job_cpus,
+        processes=settings.job_processes,
+        file_size=settings.job_file_size,
+        log_size=settings.job_log_size,
+        concurrency=settings.job_concurrency,
+    )
+    return Allowed(limits, network=not settings.no_job_network, running=settings.max_jobs)
+
+
+class JobsPart:
+    """`jobs` is None where the settings want none; then the rest does nothing."""
+
+    def __init__(self, settings: Settings, store: LateStore, index: int) -> None:
+        self.jobs: Jobs | None = None
+        self._settings = settings
+        self._index = index
+        if not wanted(settings):
+            return
+        self._kept = Kept(store, Board(settings.data_path / FOLDER))
+        self._watch = Watch(self._kept, alone=settings.alone)
+        self.jobs = Jobs(self._kept, allowed(settings))
+
+    async def start(self) -> None:
+        """Show what the store has; the first worker also adopts, starts and ends jobs from now on."""
+        if self.jobs is None:
+            return
+        await self._watch.start()
+
+    async def close(self) -> None:
+        """End every process of every job; what is desired of them stays, for the next server."""
+        if self.jobs is None:
+            return
+        await self._watch.close()
+        await self.jobs.close()
