@@ -48,6 +48,8 @@ class Recipe:
     packages: tuple[Requirement, ...]
     options: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    always: tuple[str, ...] = ("numpy",)
+    """Packages that are installed, too, unless they are named."""
 
     @property
     def lines(self) -> list[str]:
@@ -95,17 +97,17 @@ async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, 
 def _lists(recipe: Recipe, *, pip: bool) -> dict[str, str]:
     """Name -> content of the requirement files, in the order in which they are installed.
 
-    Where one requirement has hashes all need them, as pip has it, so the packages of the model file come after the requirements file. numpy,
-    which a model process needs, comes with the packages unless it is named.
+    Where one requirement has hashes all need them, as pip has it, so the packages of the model file come after the requirements file, and
+    what is always there comes with the packages.
     """
     named = {r.name for r in (*recipe.packages, *recipe.requirements)}
-    packages = [r.text for r in recipe.packages] + ([] if "numpy" in named else ["numpy"])
+    packages = [r.text for r in recipe.packages] + [name for name in recipe.always if name not in named]
     requirements = [r.text for r in recipe.requirements]
     indexes = [o for o in recipe.options if o != "--require-hashes" and (pip or o != "--pre")]
     if requirements and ("--require-hashes" in recipe.options or any(r.hashes for r in recipe.requirements)):
         lists = {"requirements": [*indexes, "--require-hashes", *requirements], "packages": [*indexes, *packages] if packages else []}
     else:
-        lists = {"packages": [*indexes, *requirements, *packages]}
+        lists = {"packages": [*indexes, *requirements, *packages] if requirements or packages else []}
     return {name: "\n".join(lines) + "\n" for name, lines in lists.items() if lines}
 
 

@@ -1,7 +1,7 @@
-"""Virtualenvs of models: built once per content, shared by all models and server processes that want the same, removed when nobody does.
+"""Virtualenvs of models and jobs: built once per content, shared by all that want the same, removed when nobody does.
 
-The process engine holds one while a model process runs; `dragoman env` lists, builds and removes them. A virtualenv sees its own packages and
-the standard library, never the server's packages.
+The process engine holds one while a model process runs, the runner of jobs while a job does; `dragoman env` lists, builds and removes
+those of models. A virtualenv sees its own packages and the standard library, never the server's packages.
 """
 
 import asyncio
@@ -61,13 +61,22 @@ class Environments:
     """The environments under one root, which several processes may use at the same time.
 
     `uv` is the path of uv, "" for venv and pip, None for whatever there is: uv beside this interpreter, on the path, or else pip.
+    `always` is in each of them, unless another release of it is asked for: what a model process needs.
     """
 
-    def __init__(self, root: Path, uv: str | None = None, *, build_timeout_s: float = 1800.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        uv: str | None = None,
+        *,
+        build_timeout_s: float = 1800.0,
+        always: tuple[str, ...] = ("numpy",),
+    ) -> None:
         self._shelf = Shelf(root.absolute())  # builders run elsewhere
         self._environ = environment_for_builders(os.environ)
         self._uv = _find_uv(self._environ.get("PATH")) if uv is None else uv
         self._build_timeout_s = build_timeout_s
+        self._always = always
         self._interpreters: dict[str, interpreters.Interpreter] = {}
 
     async def python_for(self, environment: Environment, log: Log = lambda _: None) -> Path:
@@ -75,14 +84,17 @@ class Environments:
         with await self.hold(environment, log) as held:
             return held.python
 
-    async def hold(self, environment: Environment, log: Log = lambda _: None) -> Held:
+    async def hold(
+        self, environment: Environment, log: Log = lambda _: None, *, interpreter: interpreters.Interpreter | None = None
+    ) -> Held:
         """The virtualenv of this content, built if there is none, and kept until the answer is released.
 
+        `interpreter` is taken as it is, in place of the one that the environment names, which can run a model process.
         `log` gets the lines of progress. Whoever waits for the build of another process gets its result, the error included; a builder
         that was killed or cancelled leaves nothing in the way. INVALID_INPUT: a requirement that is not allowed. UNAVAILABLE: the build
         failed; the message names the requirement if that can be told, `trace` has the end of the output.
         """
-        recipe = await self._recipe(environment)
+        recipe = await self._recipe(environment, interpreter)
         key = _key(recipe)
         try:
             self._shelf.prepare()
@@ -128,10 +140,15 @@ class Environments:
                 raise ServingError(Kind.CONFLICT, f"the environment {key} is in use")
             self._shelf.erase(key)
 
-    async def _recipe(self, environment: Environment) -> Recipe:
+    async def nearest(self, wanted: tuple[int, int], oldest: tuple[int, int]) -> interpreters.Interpreter:
+        """The Python here whose version is next to the wanted one, and that environments can be made with; see `interpreters.nearest`."""
+        return await interpreters.nearest(wanted, oldest, self._environ, pip=not self._uv)
+
+    async def _recipe(self, environment: Environment, interpreter: interpreters.Interpreter | None) -> Recipe:
         packages = from_model(environment.packages)
         options, requirements = from_file(environment.requirements)
-        return Recipe(await self._interpreter(environment.python), packages, options, requirements)
+        python = interpreter or await self._interpreter(environment.python)
+        return Recipe(python, packages, options, requirements, self._always)
 
     async def _interpreter(self, python: str) -> interpreters.Interpreter:
         """The Python to build with: the server's own for "" and for versions that are too old to run a model process."""
@@ -195,10 +212,11 @@ def _key(recipe: Recipe) -> str:
     python = recipe.interpreter
     content = [
         _FORMAT,
-        [python.version, python.implementation, python.platform, python.abi],
+        [python.version, python.implementation, python.platform, python.abi, str(python.prefix)],
         [r.text for r in recipe.packages],
         recipe.options,
         [r.text for r in recipe.requirements],
+        recipe.always,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 

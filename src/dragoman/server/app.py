@@ -25,7 +25,7 @@ _EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocation
 
 _ADMITTED = (Access.ADMIN, Access.JOBS)
 
-_REGISTRIES = ("/api/v1/", "/api/2.0/", "//api/v1/")
+_REGISTRIES = ("/api/v1/", "/api/2.0/", "//api/v1/", "/expose/")
 """Below them paths end in names that people gave, to models and files: such an ending says nothing there."""
 
 _POLLED = len("/predictions/") + 32
@@ -65,9 +65,16 @@ class App:
     def cancels(scope: Scope) -> bool:
         """Whether a client that hangs up ends its request: inference and long polls do, whatever changes the server goes on."""
         path: str = scope["path"]
+        if prefixes.endpoint(path):
+            return True
         return (path.endswith(_CANCELLED_ENDINGS) and not path.startswith(_REGISTRIES)) or (
             scope.get("method") == "GET" and b"wait=" in scope.get("query_string", b"") and not path.endswith("/cancel")
         )
+
+    @staticmethod
+    def streams(path: str) -> bool:
+        """Whether what is sent there is passed on as it comes, whatever its size: to a job's own program."""
+        return prefixes.endpoint(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +87,11 @@ class App:
         try:
             if astray is not None:
                 raise astray
-            if request.method == "OPTIONS" and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None:
+            if (
+                request.method == "OPTIONS"
+                and not prefixes.endpoint(request.path)
+                and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None
+            ):
                 answer = preflight
             else:
                 route = dialect.route(request)

@@ -45,6 +45,7 @@ class Service:
         "on_response",
         "prefixes",
         "stepped",
+        "streams",
         "targets",
         "tasks",
     )
@@ -60,6 +61,7 @@ class Service:
         self.app = app
         self.eager: Callable[[Scope], bool] | None = getattr(app, "eager", None)
         self.cancels: Callable[[Scope], bool] | None = getattr(app, "cancels", None)
+        self.streams: Callable[[str], bool] | None = getattr(app, "streams", None)
         self.limits = limits
         self.error_body = error_body
         self.on_response = on_response
