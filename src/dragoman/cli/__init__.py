@@ -5,7 +5,22 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, streams, tracking, tungsten
+from dragoman.cli import (
+    accounts,
+    client,
+    convert,
+    deployments,
+    env,
+    keys,
+    listing,
+    predict,
+    registry,
+    serve,
+    store,
+    streams,
+    tracking,
+    tungsten,
+)
 from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
@@ -43,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_to(commands)
     streams.add_to(commands)
     keys.add_to(commands)
+    accounts.add_to(commands)
     tracking.add_to(commands)
     env.add_to(commands)
     convert.add_to(commands)

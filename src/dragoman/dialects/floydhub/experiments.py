@@ -10,7 +10,7 @@ from dragoman.dialects import Answer, Request
 from dragoman.dialects.addresses import base_url
 from dragoman.dialects.documents import json_object
 from dragoman.dialects.floydhub.answers import success
-from dragoman.dialects.floydhub.mounts import Mounts
+from dragoman.dialects.floydhub.data import Data
 from dragoman.dialects.floydhub.people import People
 from dragoman.dialects.floydhub.projects import check_seen
 from dragoman.dialects.floydhub.shapes import job_object, task_instance
@@ -26,10 +26,10 @@ _OWN = ("idle_timeout", "concurrency", "network")
 
 
 class Experiments:
-    def __init__(self, jobs: Jobs, code: Code, mounts: Mounts, people: People, public_url: str) -> None:
+    def __init__(self, jobs: Jobs, code: Code, data: Data, people: People, public_url: str) -> None:
         self._jobs = jobs
         self._code = code
-        self._mounts = mounts
+        self._data = data
         self._people = people
         self._public_url = public_url
 
@@ -69,7 +69,7 @@ class Experiments:
         wanted = merged(
             given_options(body, said), either(body, said, "yaml_config"), either(body, said, "task"), default_options(body, said)
         )
-        mounts = await self._mounts.of(user, wanted.inputs, module.owner)
+        mounts = await self._data.mounts(user, wanted.inputs, module.owner)
         own = _own(body)
         job = await self._jobs.submit(
             Submission(
@@ -96,7 +96,7 @@ class Experiments:
         # The client repeats the instance of the old job; what else it leaves out stays as it was.
         given = {"mode": job.mode.value, "command": job.command, **given_options(body, {})}
         wanted = merged(given, default={"instance": job.instance})
-        mounts = await self._mounts.of(self._people.who(request), wanted.inputs, job.owner) if wanted.inputs else None
+        mounts = await self._data.mounts(self._people.who(request), wanted.inputs, job.owner) if wanted.inputs else None
         changes = Changes(
             command=wanted.command if body.get("command") is not None else None,
             description=wanted.description if body.get("description") is not None else None,

@@ -1,6 +1,6 @@
 """Uploaded code and versions of data sets, which this API both calls modules: sent, looked at, listed, removed (sheet, section 8)."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -50,7 +50,7 @@ class Modules:
 
         length = request.header(b"content-length")
         size = int(length) if length is not None and length.isdigit() else None
-        module = await self._code.add(_pieces(request), content_type, accept, length=size)
+        module = await self._code.add(request.pieces(), content_type, accept, length=size)
         return success({"id": module.id, "name": f"{module.owner}/projects/{module.project}", "files": module.files, "size": module.size})
 
     async def one(self, request: Request, name: str) -> Answer:
@@ -91,11 +91,6 @@ class Modules:
                 raise invalid(f"Project not found, ID {quoted(str(family or name))}", "project") from None
             raise
         return project
-
-
-async def _pieces(request: Request) -> AsyncGenerator[bytes, None]:
-    while piece := await request.read():
-        yield piece
 
 
 def _code_object(module: Module) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Jobs and projects as FloydHub's client reads them, whose schemas are strict (sheet, section 8). Pure.
 
-Ids of resources say what they are of: log.JOB, home.JOB and output.JOB are a job's; code.MODULE and data.VERSION have been uploaded.
+Ids of resources say what they are of: log.JOB, JOB.home and JOB.output are a job's; code.MODULE and the id of a version have been uploaded.
 """
 
 import math
@@ -49,7 +49,7 @@ def job_object(job: Job, duration_s: float, base: str) -> dict[str, Any]:
         "service_url": service_url(job, base),
         "timeout_seconds": int(limit_s) if 0 < limit_s < math.inf else _NO_LIMIT_S,
         "tensorboard_url": None,
-        "output_id": f"output.{job.id}",
+        "output_id": f"{job.id}.output",
         "latest_metrics": None,
         # For clients of ours.
         "phase": job.phase.value,
@@ -73,7 +73,7 @@ def task_instance(job: Job) -> dict[str, Any]:
     return {
         "id": job.id,
         "log_id": f"log.{job.id}",
-        "output_ids": {"output": f"output.{job.id}"},
+        "output_ids": {"output": f"{job.id}.output"},
         "mode": TASK_MODES[job.mode],
         "module_id": job.code,
     }
