@@ -13,14 +13,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Environment
 from dragoman.engines import interpreters
 from dragoman.engines.builder import Log, Recipe, build, described, environment_for_builders
+from dragoman.engines.installer_files import readable_for
 from dragoman.engines.locks import FileLock
 from dragoman.engines.requirements import OLDEST, from_file, from_model, minor_of
 from dragoman.engines.shelf import Installed, Shelf
@@ -32,6 +33,12 @@ FOLDER = "environments"
 
 _FORMAT = 1
 """Part of every hash: raised when environments are built in another way, so that old ones are not taken for new ones."""
+
+
+class Confine(Protocol):
+    """Makes a command one that sees no more of the machine than its programs, these folders and files, and the network."""
+
+    async def __call__(self, command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]: ...
 
 
 class Held:
@@ -61,7 +68,8 @@ class Environments:
     """The environments under one root, which several processes may use at the same time.
 
     `uv` is the path of uv, "" for venv and pip, None for whatever there is: uv beside this interpreter, on the path, or else pip.
-    `always` is in each of them, unless another release of it is asked for: what a model process needs.
+    `always` is in each of them, unless another release of it is asked for: what a model process needs. With `confine` the installers, and
+    code of packages that they run, are confined to the new virtualenv and to a cache of downloads that is below the root.
     """
 
     def __init__(
@@ -71,12 +79,14 @@ class Environments:
         *,
         build_timeout_s: float = 1800.0,
         always: tuple[str, ...] = ("numpy",),
+        confine: Confine | None = None,
     ) -> None:
         self._shelf = Shelf(root.absolute())  # builders run elsewhere
         self._environ = environment_for_builders(os.environ)
         self._uv = _find_uv(self._environ.get("PATH")) if uv is None else uv
         self._build_timeout_s = build_timeout_s
         self._always = always
+        self._confine = confine
         self._interpreters: dict[str, interpreters.Interpreter] = {}
 
     async def python_for(self, environment: Environment, log: Log = lambda _: None) -> Path:
@@ -189,7 +199,10 @@ class Environments:
         directory = self._shelf.new_directory(key)
         deadline = asyncio.get_running_loop().time() + self._build_timeout_s
         try:
-            await build(recipe, directory, self._uv, self._environ, log, deadline)
+            if self._confine is None:
+                await build(recipe, directory, self._uv, self._environ, log, deadline)
+            else:
+                await self._build_confined(self._confine, recipe, directory, log, deadline)
             facts = {"python": recipe.interpreter.version, "packages": recipe.lines, "created": time.time()}
             self._shelf.complete(key, directory, facts)
         except BaseException as exc:
@@ -199,6 +212,29 @@ class Environments:
             raise
         log(f"the environment {key} is ready after {time.monotonic() - started:.1f} s")
         return directory / "bin" / "python"
+
+    async def _build_confined(self, confine: Confine, recipe: Recipe, directory: Path, log: Log, deadline: float) -> None:
+        temporary, cache = directory.with_name(f"{directory.name}.tmp"), self._shelf.root / "cache"
+        for folder in (directory, temporary, cache):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        links = {"UV_LINK_MODE": "copy"}  # hard links from the cache are not possible between two mounts
+        environ = {
+            **self._environ,
+            **links,
+            "TMPDIR": str(temporary),
+            "UV_CACHE_DIR": str(cache / "uv"),
+            "PIP_CACHE_DIR": str(cache / "pip"),
+        }
+        tools = [Path(self._uv)] if self._uv else []
+        readable = (*tools, *recipe.interpreter.readable, *readable_for(self._environ))
+
+        async def wrap(command: Sequence[str]) -> Sequence[str]:
+            return await confine(command, writable=(directory, temporary, cache), readable=readable)
+
+        try:
+            await build(recipe, directory, self._uv, environ, log, deadline, wrap)
+        finally:
+            await _in_thread(shutil.rmtree, temporary, True)
 
 
 def _find_uv(path: str | None) -> str:

@@ -1,10 +1,12 @@
 """The jobs of one worker: builds the parts from the settings, starts and ends them. Called by worker.py.
 
-Every worker has the facade and the board; the first one has the runner, too. What only the runner needs is imported when it starts.
+Every worker has the facade and the board; the first one has the runner, too, which is imported with the first job.
 """
 
+import asyncio
 import logging
 import math
+from typing import TYPE_CHECKING
 
 from dragoman.core.jobs import Limits
 from dragoman.server.access import is_local
@@ -14,6 +16,9 @@ from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.service import Allowed, Jobs
 from dragoman.serving.jobs.watch import Watch
 from dragoman.serving.late_store import LateStore
+
+if TYPE_CHECKING:
+    from dragoman.serving.jobs.runner import Runner
 
 log = logging.getLogger("dragoman.jobs")
 
@@ -49,6 +54,8 @@ class JobsPart:
         self._index = index
         if not wanted(settings):
             return
+        self._runner: Runner | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._kept = Kept(store, Board(settings.data_path / FOLDER))
         self._watch = Watch(self._kept, alone=settings.alone)
         self.jobs = Jobs(self._kept, allowed(settings))
@@ -58,10 +65,34 @@ class JobsPart:
         if self.jobs is None:
             return
         await self._watch.start()
+        if self._index == 0:
+            if self._kept.board.jobs():
+                await self._run()
+            else:
+                self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
 
     async def close(self) -> None:
         """End every process of every job; what is desired of them stays, for the next server."""
         if self.jobs is None:
             return
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
+        if self._runner is not None:
+            await self._runner.close()
         await self._watch.close()
         await self.jobs.close()
+
+    async def _wait_and_run(self) -> None:
+        board = self._kept.board
+        while not board.jobs():
+            await board.changes.after(board.changes.count)
+        await self._run()
+
+    async def _run(self) -> None:
+        from dragoman.server.jobs_running import running
+        from dragoman.serving.jobs.runner import Runner
+
+        assert self.jobs is not None
+        self._runner = Runner(self._kept, running(self._settings, self.jobs), self._settings.max_jobs)
+        await self._runner.start()

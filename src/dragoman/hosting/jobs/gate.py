@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections import deque
+from functools import partial
 from typing import Any, Callable, Mapping
 
 from dragoman.hosting.jobs.loop import READ, WRITE, Loop
@@ -128,7 +129,7 @@ class Gate:
             sock.setblocking(False)
             caller = _Caller(sock)
             self._callers.add(caller)
-            self._loop.watch(sock, READ, lambda caller=caller: self._receive(caller))  # type: ignore[misc] # mypy cannot see the default
+            self._loop.watch(sock, READ, partial(self._receive, caller))
 
     def _receive(self, caller: _Caller) -> None:
         try:
@@ -249,7 +250,7 @@ class Gate:
 
     def _reach(self, caller: _Caller, address: tuple[str, int]) -> None:
         def reached(sock: socket.socket | None) -> None:
-            caller.give_up = None
+            caller.give_up = None  # nothing is left to give up
             if sock is not None:
                 self._calls += 1
                 self._say(caller, {"answer": "go", "prefix": "keep" if self._keeps_prefix else "strip"}, sock)
@@ -260,10 +261,7 @@ class Gate:
             if self._address is not None:
                 self._refused()
 
-        over: list[bool] = []
-        give_up = self._loop.connect(address, _CONNECT_S, lambda sock: (over.append(True), reached(sock))[1])
-        if not over:
-            caller.give_up = give_up
+        caller.give_up = self._loop.connect(address, _CONNECT_S, reached)
 
     def _refuse(self, caller: _Caller) -> None:
         answer = dict(self._shut)

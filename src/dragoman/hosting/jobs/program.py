@@ -19,14 +19,14 @@ class Program(NamedTuple):
     """Descriptor, does not block."""
 
 
-def start(argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Limits, spread: int) -> Program:
-    """`spread`: any number; jobs with different ones get different cores. Raises OSError, with the file's name, when it cannot be started."""
+def start(argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Limits, files: tuple[int, int]) -> Program:
+    """`files`: how many it may have open, soft and hard. Raises OSError, with the file's name, when it cannot be started."""
     reader, writer = os.pipe()
     failed, failing = os.pipe()  # closed by a start that works
     process = os.fork()
     if not process:
         try:
-            _become(writer, argv, cwd, environ, limits, spread)
+            _become(writer, argv, cwd, environ, limits, files)
         except OSError as wrong:
             os.write(failing, b"%d %s" % (wrong.errno or 0, os.fsencode(wrong.filename or argv[0])))
         finally:
@@ -47,7 +47,7 @@ def start(argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Lim
     return Program(process, reader)
 
 
-def _become(output: int, argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Limits, spread: int) -> None:
+def _become(output: int, argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Limits, files: tuple[int, int]) -> None:
     """In the new process, whose other descriptors are all closed by its start."""
     os.setsid()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -57,7 +57,8 @@ def _become(output: int, argv: Sequence[str], cwd: str, environ: Mapping[str, st
     set_open(readable=True)  # else what it is told about itself in /proc belongs to root
     _prefer_to_kill_this()
     if limits.cpus:
-        os.sched_setaffinity(0, _cores(limits.cpus, spread))
+        os.sched_setaffinity(0, _cores(limits.cpus))
+    resource.setrlimit(resource.RLIMIT_NOFILE, files)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit(resource.RLIMIT_FSIZE, limits.file_size)
     # The second line, for what grows between two looks at all of them. Wide, since libraries reserve much that they never touch.
@@ -77,9 +78,11 @@ def _prefer_to_kill_this() -> None:
         pass
 
 
-def _cores(count: int, spread: int) -> list[int]:
+def _cores(count: int) -> list[int]:
+    """Jobs begin anywhere, so that they do not all share the first ones."""
     every = sorted(os.sched_getaffinity(0))
-    return [every[(spread + number) % len(every)] for number in range(min(count, len(every)))]
+    first = int.from_bytes(os.urandom(4), "little")
+    return [every[(first + number) % len(every)] for number in range(min(count, len(every)))]
 
 
 def _limit(kind: int, value: int) -> None:

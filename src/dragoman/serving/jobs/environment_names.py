@@ -80,27 +80,23 @@ def _ranged(framework: str, version: str, python: tuple[int, int], platform: str
     if python not in first or not platform.startswith("linux-x86_64"):
         return Nearest((package,))
     low = max(first[python], _numbers(version)[:2])
-    lines = [f"{package}>={low[0]}.{low[1]},<{low[0]}.{low[1] + 1}", *_BESIDE[framework](low)]
+    lines = [f"{package}>={low[0]}.{low[1]},<{low[0]}.{low[1] + 1}", *bounds(package, low)]
+    if package == "torch":  # its images had torchvision, whose releases go along with it
+        vision = low[1] + (1 if low[0] == 1 else 15)
+        lines.append(f"torchvision>=0.{vision},<0.{vision + 1}")
     return Nearest(tuple(lines))
 
 
-def _beside_tensorflow(version: Version) -> Iterator[str]:
-    """What releases of that time did not forbid, and cannot work with."""
-    if version < (2, 18):
-        yield "numpy<2"
-    if version < (2, 12):
-        yield "protobuf<3.21"
-    if version < (2, 6):
-        yield "keras<2.5"
+def bounds(package: str, version: Version) -> tuple[str, ...]:
+    """What a release of tensorflow or torch did not forbid, and cannot work with: lines that do."""
+    return tuple(line for below, line in _BOUNDS[package] if version < below)
 
 
-def _beside_torch(version: Version) -> Iterator[str]:
-    """torchvision was in all images of PyTorch; its releases go along with those of torch."""
-    minor = version[1] + (1 if version[0] == 1 else 15)
-    yield f"torchvision>=0.{minor},<0.{minor + 1}"
-    if version < (2, 3):
-        yield "numpy<2"
-
+_BOUNDS: Mapping[str, tuple[tuple[Version, str], ...]] = {
+    "tensorflow": (((2, 18), "numpy<2"), ((2, 12), "protobuf<3.21"), ((2, 6), "keras<2.5")),
+    "torch": (((2, 3), "numpy<2"),),
+}
+"""Package -> below which release what is needed."""
 
 _RELEASES: Mapping[str, tuple[str, Mapping[tuple[int, int], Version]]] = {
     "tensorflow": (
@@ -110,8 +106,6 @@ _RELEASES: Mapping[str, tuple[str, Mapping[tuple[int, int], Version]]] = {
     "pytorch": ("torch", {(3, 8): (1, 4), (3, 9): (1, 8), (3, 10): (1, 11), (3, 11): (2, 0), (3, 12): (2, 2), (3, 13): (2, 6)}),
 }
 """Framework -> package, and the first release with wheels for each Python."""
-
-_BESIDE = {"tensorflow": _beside_tensorflow, "pytorch": _beside_torch}
 
 _LAST: Mapping[str, tuple[tuple[str, ...], tuple[int, int]]] = {
     "theano": (("theano==1.0.5", "numpy<1.22"), (3, 9)),

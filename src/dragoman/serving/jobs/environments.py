@@ -16,9 +16,10 @@ from pathlib import Path
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.jobs import Mode
 from dragoman.core.model import Environment
-from dragoman.engines.environment import Environments, Held
+from dragoman.engines.environment import Confine, Environments, Held
 from dragoman.engines.interpreters import Interpreter
 from dragoman.engines.requirements import Requirement, from_file
+from dragoman.serving.jobs.companions import companions_of
 from dragoman.serving.jobs.environment_names import Named, named, nearest
 from dragoman.serving.jobs.imports import PACKAGES, Imports, bytes_of, imports_of, package_of
 
@@ -52,11 +53,15 @@ class Prepared:
 class JobEnvironments:
     """The virtualenvs of jobs, below one folder of the data directory."""
 
-    def __init__(self, root: Path, *, uv: str | None = None, frameworks: bool = False) -> None:
-        """`frameworks`: whether the framework that an environment's name stands for is installed (`--env-frameworks`)."""
+    def __init__(self, root: Path, *, uv: str | None = None, frameworks: bool = False, confine: Confine | None = None) -> None:
+        """`frameworks`: whether the framework that an environment's name stands for is installed (`--env-frameworks`).
+
+        `confine` has installers run in the sandbox; without it they run as the server does. `uv` as Environments takes it.
+        """
         self._root = root
         self._uv = uv
         self._frameworks = frameworks
+        self._confine = confine
         self._interpreters: dict[tuple[int, ...], Interpreter] = {}
 
     async def prepare(self, name: str, home: Path, log: Log, *, mode: Mode = Mode.SERVE, owner: str = "") -> Prepared:
@@ -83,7 +88,8 @@ class JobEnvironments:
                 Kind.UNAVAILABLE,
                 f"jupyter is not installed: name notebook or jupyterlab in {REQUIREMENTS} (with --env-frameworks the server installs it itself)",
             )
-        held = await self._held(environments, Environment("", packages, text), interpreter, log)
+        beside = companions_of(declared, map(_name, packages))
+        held = await self._held(environments, packages, beside, text, interpreter, log)
         try:
             folder = held.python.parent.parent
             site = await asyncio.to_thread(_Site, folder)
@@ -101,7 +107,7 @@ class JobEnvironments:
     def _of(self, owner: str) -> Environments:
         """Those of one owner. With another's code in between, a cache of downloads could have been tampered with."""
         root = self._root / "of" / hashlib.sha256(owner.encode()).hexdigest()[:20] if owner else self._root
-        return Environments(root, self._uv, always=())
+        return Environments(root, self._uv, always=(), confine=self._confine)
 
     async def _interpreter(self, environments: Environments, environment: Named, log: Log) -> Interpreter:
         """The Python that is nearest to the one of FloydHub's image; which one that is, the log says."""
@@ -151,19 +157,36 @@ class JobEnvironments:
             log(f"{framework} is not installed: where the program needs it, name it in {REQUIREMENTS}; for this Python: {lines}")
         return ()
 
-    async def _held(self, environments: Environments, environment: Environment, interpreter: Interpreter, log: Log) -> Held:
-        """The virtualenv, built with the installer's lines in the log, or taken from the cache, which the log says, too."""
-        told = False
+    async def _held(
+        self, environments: Environments, packages: tuple[str, ...], beside: tuple[str, ...], text: str, interpreter: Interpreter, log: Log
+    ) -> Held:
+        """The virtualenv, built with the installer's lines in the log, or taken from the cache, which the log says, too.
 
-        def tell(line: str) -> None:
-            nonlocal told
-            told = True
-            log(line)
+        What the project did not ask for may be what cannot be installed, so `beside` is tried only.
+        """
+        if beside:
+            log(f"installing releases that fit what {REQUIREMENTS} pins: {', '.join(beside)}")
+            try:
+                return await _hold(environments, Environment("", (*packages, *beside), text), interpreter, log)
+            except ServingError as error:
+                if error.kind is not Kind.UNAVAILABLE:
+                    raise
+                log("they cannot be installed with the rest; trying again without them")
+        return await _hold(environments, Environment("", packages, text), interpreter, log)
 
-        held = await environments.hold(environment, tell, interpreter=interpreter)
-        if not told and (environment.packages or environment.requirements.strip()):
-            log(f"the virtualenv {held.hash} is there already, from the cache")
-        return held
+
+async def _hold(environments: Environments, environment: Environment, interpreter: Interpreter, log: Log) -> Held:
+    told = False
+
+    def tell(line: str) -> None:
+        nonlocal told
+        told = True
+        log(line)
+
+    held = await environments.hold(environment, tell, interpreter=interpreter)
+    if not told and (environment.packages or environment.requirements.strip()):
+        log(f"the virtualenv {held.hash} is there already, from the cache")
+    return held
 
 
 class _Site:
@@ -173,7 +196,8 @@ class _Site:
         self._modules = set[str]()
         self.installed: list[str] = []
         """Package and version, sorted."""
-        for site in folder.glob("lib/python3.*/site-packages"):
+        sites = folder.glob("lib/python3.*/site-packages")
+        for site in (site for site in sites if site.resolve().is_relative_to(folder.resolve())):  # an installer may have left links
             for path in site.iterdir():
                 if path.name.endswith(".dist-info"):
                     self.installed.append(path.name.removesuffix(".dist-info").replace("-", " "))

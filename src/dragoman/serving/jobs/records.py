@@ -73,7 +73,7 @@ def job_document(job: Job) -> dict[str, Any]:
 
 
 def read_job(document: Mapping[str, Any]) -> Job:
-    limits = {name: math.inf if value is None else value for name, value in document["limits"].items()}
+    limits: dict[str, Any] = {name: math.inf if value is None else value for name, value in document["limits"].items()}
     return Job(
         **{
             **document,
