@@ -155,7 +155,13 @@ class Data:
 
 
 def _set_object(found: DataSet, user: User) -> dict[str, Any]:
-    return {"id": found.id, "name": found.name, "owner": found.owner, "description": found.description, "public": found.public or user.everything}
+    return {
+        "id": found.id,
+        "name": found.name,
+        "owner": found.owner,
+        "description": found.description,
+        "public": found.public or user.everything,
+    }
 
 
 def _version_object(version: DataVersion, user: User) -> dict[str, Any]:

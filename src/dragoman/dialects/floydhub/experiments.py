@@ -15,7 +15,7 @@ from dragoman.dialects.floydhub.people import People
 from dragoman.dialects.floydhub.projects import check_seen
 from dragoman.dialects.floydhub.shapes import job_object, task_instance
 from dragoman.serving.jobs import environment_names
-from dragoman.serving.jobs.code import Code, Module
+from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.floyd_yml import MODES, merged
 from dragoman.serving.jobs.service import Changes, Jobs, Submission
 from dragoman.serving.settings import quoted

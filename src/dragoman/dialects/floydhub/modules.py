@@ -5,7 +5,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from dragoman.core.errors import Kind, ServingError, invalid
-
 from dragoman.dialects import Answer, Request
 from dragoman.dialects.documents import json_object
 from dragoman.dialects.floydhub.answers import success

@@ -29,7 +29,9 @@ _TAR = b"application/x-tar"
 
 
 class Resources:
-    def __init__(self, jobs: Jobs, code: Code, data: DataSets, modules: Modules, shown: Data, experiments: Experiments, people: People) -> None:
+    def __init__(
+        self, jobs: Jobs, code: Code, data: DataSets, modules: Modules, shown: Data, experiments: Experiments, people: People
+    ) -> None:
         self._jobs = jobs
         self._code = code
         self._data = data
@@ -42,7 +44,9 @@ class Resources:
         said = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
         kind, _, of = resource.partition(".")
         if kind == "log":
-            return Answer(200, await self._log(request, of), _TEXT) if _yes(said, "content") else success(_about(resource, "log", "valid", 0))
+            return (
+                Answer(200, await self._log(request, of), _TEXT) if _yes(said, "content") else success(_about(resource, "log", "valid", 0))
+            )
         if _yes(said, "download"):
             return await self._download(request, resource, "")
         if _yes(said, "content"):
@@ -93,7 +97,9 @@ class Resources:
             case "data":
                 resource = identity
             case _:
-                raise ServingError(Kind.NOT_FOUND, f"there are no artifacts of the kind {quoted(kind)}; there are code, files and data", what="path")
+                raise ServingError(
+                    Kind.NOT_FOUND, f"there are no artifacts of the kind {quoted(kind)}; there are code, files and data", what="path"
+                )
         path = said.get("path", "")
         return await (self._download(request, resource, path) if _yes(said, "is_dir") else self.file(request, resource, path))
 
@@ -120,7 +126,9 @@ def _tar(download: Download) -> Answer:
 
 
 def _file(content: Content) -> Answer:
-    return Answer(200, content.chunks, _BYTES, [(b"x-floydhub-content-length", str(content.size).encode()), (b"x-content-type-options", b"nosniff")])
+    return Answer(
+        200, content.chunks, _BYTES, [(b"x-floydhub-content-length", str(content.size).encode()), (b"x-content-type-options", b"nosniff")]
+    )
 
 
 def _listing(found: Listing) -> dict[str, Any]:

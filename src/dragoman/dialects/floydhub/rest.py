@@ -18,7 +18,19 @@ from dragoman.serving.jobs import environment_names
 
 Methods = dict[str, Route]
 
-_WORDS = ("cli_version", "user", "env", "projects", "modules", "experiments", "taskinstances", "datasets", "resources", "download", "upload")
+_WORDS = (
+    "cli_version",
+    "user",
+    "env",
+    "projects",
+    "modules",
+    "experiments",
+    "taskinstances",
+    "datasets",
+    "resources",
+    "download",
+    "upload",
+)
 
 
 class FloydHub:
@@ -63,7 +75,7 @@ class _Parts:
     """What there is where jobs run."""
 
     def __init__(self, services: Services, people: People) -> None:
-        jobs, code, data = services.jobs, services.code, services.data
+        jobs, code, data = services.jobs, services.code, services.data_sets
         assert jobs is not None
         assert code is not None
         assert data is not None
@@ -142,7 +154,9 @@ async def _environments(request: Request) -> Answer:
 
 
 async def _no_jobs(request: Request) -> Answer:
-    raise ServingError(Kind.FORBIDDEN, "this server runs no jobs: they are off, or it is open to other machines and was started without --jobs on")
+    raise ServingError(
+        Kind.FORBIDDEN, "this server runs no jobs: they are off, or it is open to other machines and was started without --jobs on"
+    )
 
 
 def _own(handler: Handler, *args: str) -> Route:

@@ -80,5 +80,7 @@ def _credentials(request: Request, upload_id: str | None = None) -> tuple[str, s
     except binascii.Error:
         name = token = ""
     if scheme.lower() != b"basic" or not name or not token or (upload_id is not None and name != upload_id):
-        raise ServingError(Kind.UNAUTHENTICATED, "an upload is called with its own name and password, by Basic authorization", what="upload")
+        raise ServingError(
+            Kind.UNAUTHENTICATED, "an upload is called with its own name and password, by Basic authorization", what="upload"
+        )
     return name, token
