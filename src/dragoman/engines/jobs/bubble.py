@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -118,6 +119,7 @@ def begin(
 
 def _reach_out(stack: contextlib.ExitStack, uplink: str, pid: int, leaving: int) -> "subprocess.Popen[bytes]":
     """Start the helper in the network of this process; returns when it is there. It ends when `leaving` has no other end any more."""
+    _await_loopback(pid)
     try:
         network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     except FileNotFoundError:
@@ -140,6 +142,20 @@ def _reach_out(stack: contextlib.ExitStack, uplink: str, pid: int, leaving: int)
     words.seek(0)
     said = words.read().decode("utf-8", "replace").strip().splitlines()
     raise OSError("slirp4netns has not made a network" + (f": {said[-1]}" if said else ""))
+
+
+def _await_loopback(pid: int) -> None:
+    """Until bubblewrap has given the network its own address: it fails when the helper, which sees to that, too, was quicker."""
+    deadline = time.monotonic() + _READY_S
+    try:
+        while time.monotonic() < deadline:
+            with open(f"/proc/{pid}/net/fib_trie", encoding="ascii") as addresses:
+                if "127.0.0.1" in addresses.read():
+                    return
+            time.sleep(0.001)
+    except OSError:
+        raise OSError("bubblewrap has ended") from None
+    raise OSError("bubblewrap has not made a network")
 
 
 def _first_in(told: IO[bytes]) -> int:
