@@ -5,6 +5,7 @@ This folder is all that a job sees of Dragoman: it needs the standard library of
 How one start is begun: `PYTHON -I -S FOLDER N`, where FOLDER is this folder, wherever it lies (it must keep its name, `jobs`), and N is the
 number of an inherited descriptor that the orders, one JSON object, are read from to its end. The fields are those of `Orders` below. Three
 more descriptors are inherited, so that nothing of the machine has to be visible inside: the listening unix socket, the log and the ending.
+Any others that are inherited stay open as long as the process lives; the program gets none of them.
 The process becomes the job's first: pid 1 where it is that already (bwrap --as-pid-1), else the one that orphans are given to.
 
 How it ends: when no process of the job is left, one line of JSON, the fields of `core.jobs.End`, is written to the ending in one piece (an

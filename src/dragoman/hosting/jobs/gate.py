@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections import deque
+from functools import partial
 from typing import Any, Callable, Mapping
 
 from dragoman.hosting.jobs.loop import READ, WRITE, Loop
@@ -128,7 +129,7 @@ class Gate:
             sock.setblocking(False)
             caller = _Caller(sock)
             self._callers.add(caller)
-            self._loop.watch(sock, READ, lambda caller=caller: self._receive(caller))  # type: ignore[misc] # mypy cannot see the default
+            self._loop.watch(sock, READ, partial(self._receive, caller))
 
     def _receive(self, caller: _Caller) -> None:
         try:

@@ -39,7 +39,7 @@ def run(orders_fd: int) -> None:
     """Until the job has ended. Raises ValueError, TypeError or KeyError for what are no orders."""
     with open(orders_fd, "rb") as file:
         orders = orders_from(file.read())
-    _keep_only({0, 1, 2, orders.gate, orders.log, orders.end})
+    _keep_all()
     inside = Inside(orders)
     try:
         inside.begin()
@@ -50,13 +50,11 @@ def run(orders_fd: int) -> None:
         raise
 
 
-def _keep_only(descriptors: set[int]) -> None:
-    """Whatever else was inherited is nothing that a job should have; and of these the program gets none."""
+def _keep_all() -> None:
+    """Whatever was inherited: the program gets none of it. Others stay open as well, since who started this may wait for their end."""
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:
         with contextlib.suppress(OSError):  # the listing's own is closed already
-            if number not in descriptors:
-                os.close(number)
-            elif number > 2:
+            if number > 2:
                 os.set_inheritable(number, False)
 
 

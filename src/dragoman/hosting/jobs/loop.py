@@ -75,7 +75,9 @@ class Loop:
     def stop(self) -> None:
         self._running = False
 
-    def connect(self, address: tuple[str, int], timeout_s: float, done: Callable[[socket.socket | None], None]) -> Callable[[], None] | None:
+    def connect(
+        self, address: tuple[str, int], timeout_s: float, done: Callable[[socket.socket | None], None]
+    ) -> Callable[[], None] | None:
         """Reaches a TCP address; `done` gets the connected socket, which does not block, or None. What is returned gives it up, None: it is
         over already."""
         sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
