@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError
@@ -10,6 +10,7 @@ from dragoman.core.jobs import Job, Mount, Start
 from dragoman.engines.jobs import gate_line
 from dragoman.engines.jobs.isolation import Isolation, find
 from dragoman.engines.jobs.launch import adopt, launch
+from dragoman.engines.jobs.sandbox import sandboxed
 from dragoman.engines.jobs.started import Started, read_end
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.accounts import Accounts
@@ -40,7 +41,11 @@ def running(settings: Settings, jobs: Jobs) -> Parts:
     """The parts of every start."""
     folder = settings.data_path.absolute() / "jobs"
     isolations = _Isolations(settings)
-    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks)
+
+    async def confine(command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]:
+        return await sandboxed(await isolations.get(), command, writable=writable, readable=readable)
+
+    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks, confine=confine)
     accounts = Accounts(settings.data_path)
 
     async def place(code: str, home: Path) -> None:
