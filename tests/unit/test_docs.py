@@ -55,6 +55,7 @@ DIALECT_PAGES = {
     "submarine": "submarine.md",
     "gradient": "gradient.md",
     "floydhub": "floydhub.md",
+    "floydhub_endpoint": "floydhub.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {

@@ -60,7 +60,7 @@ THIRD_PARTY = {
     "store": {"sqlalchemy", "alembic"},
     "compat": set(),
     "serving": {"numpy", "orjson"},
-    "dialects": {"numpy", "orjson", "simdjson"},
+    "dialects": {"numpy", "orjson", "simdjson", "httptools"},
     "streams": {"orjson"},
     "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},

@@ -29,6 +29,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "gradient": "dragoman.dialects.gradient.rest:Gradient",
         "floydhub": "dragoman.dialects.floydhub.rest:FloydHub",
+        "floydhub_endpoint": "dragoman.dialects.floydhub.endpoint:Endpoint",
         "console": "dragoman.console.routes:Console",
     },
     "services": {

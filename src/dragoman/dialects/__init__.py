@@ -17,6 +17,8 @@ from dragoman.serving.fetch_policy import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.code import Code
+from dragoman.serving.jobs.data_sets import DataSets
 from dragoman.serving.jobs.service import Jobs
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
@@ -186,7 +188,9 @@ class Services:
     streams: Callable[[], list[dict[str, Any]]] = list
     """How the streams of all workers are: one row each."""
     jobs: Jobs | None = None
-    """None where this server runs no jobs."""
+    """None where this server runs no jobs, as are `code` and `data_sets`."""
+    code: Code | None = None
+    data_sets: DataSets | None = None
     accounts: Accounts = field(default_factory=Accounts)
     """The people whose jobs run here, where they are told apart."""
     predictions: Predictions = field(kw_only=True)

@@ -21,7 +21,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Environment
 from dragoman.engines import interpreters
 from dragoman.engines.builder import Log, Recipe, build, described, environment_for_builders
-from dragoman.engines.installer_files import readable_for
+from dragoman.engines.installer_files import needs_of
 from dragoman.engines.locks import FileLock
 from dragoman.engines.requirements import OLDEST, from_file, from_model, minor_of
 from dragoman.engines.shelf import Installed, Shelf
@@ -36,9 +36,14 @@ _FORMAT = 1
 
 
 class Confine(Protocol):
-    """Makes a command one that sees no more of the machine than its programs, these folders and files, and the network."""
+    """Makes a command one that sees no more of the machine than its programs, these folders and files, and the network around it.
 
-    async def __call__(self, command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path]) -> Sequence[str]: ...
+    `local`: it must also reach programs on this machine.
+    """
+
+    async def __call__(
+        self, command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path], local: bool
+    ) -> Sequence[str]: ...
 
 
 class Held:
@@ -88,6 +93,10 @@ class Environments:
         self._always = always
         self._confine = confine
         self._interpreters: dict[str, interpreters.Interpreter] = {}
+
+    @property
+    def root(self) -> Path:
+        return self._shelf.root
 
     async def python_for(self, environment: Environment, log: Log = lambda _: None) -> Path:
         """The interpreter of the ready virtualenv; see `hold`, which also keeps it."""
@@ -226,10 +235,11 @@ class Environments:
             "PIP_CACHE_DIR": str(cache / "pip"),
         }
         tools = [Path(self._uv)] if self._uv else []
-        readable = (*tools, *recipe.interpreter.readable, *readable_for(self._environ))
+        needs = await asyncio.to_thread(needs_of, self._environ)
+        readable = (*tools, *recipe.interpreter.readable, *needs.readable)
 
         async def wrap(command: Sequence[str]) -> Sequence[str]:
-            return await confine(command, writable=(directory, temporary, cache), readable=readable)
+            return await confine(command, writable=(directory, temporary, cache), readable=readable, local=needs.local)
 
         try:
             await build(recipe, directory, self._uv, environ, log, deadline, wrap)

@@ -53,7 +53,9 @@ class Interpreter:
 
     @property
     def readable(self) -> tuple[Path, ...]:
-        """What a program must be able to read to run with it, or with a virtualenv of it."""
+        """What a program must be able to read to run with it, or with a virtualenv of it, beyond what the system has in /usr."""
+        if self.prefix.is_relative_to("/usr") and self.path.is_relative_to("/usr"):
+            return ()
         parts = tuple(path for name in _PARTS if (path := self.prefix / name).is_dir())
         return parts if any(self.path.is_relative_to(part) for part in parts) else (*parts, self.path)
 
@@ -103,7 +105,7 @@ def _named(environ: Mapping[str, str], oldest: tuple[int, int]) -> dict[tuple[in
     patterns = [*_USUAL, *(f"{home}/{usual}" for usual in _USUAL_AT_HOME if home.startswith("/"))]
     patterns += [f"{pyenv}/versions/*/bin"] if pyenv.startswith("/") else []
     folders = [Path(folder) for pattern in patterns for folder in sorted(glob.glob(pattern), reverse=True)] + _path(environ)
-    there = {sys.version_info[:2]: [Path(sys.executable)]}
+    there = {sys.version_info[:2]: [Path(sys.executable)]} if sys.version_info[:2] >= oldest else {}
     for folder in dict.fromkeys(folders):
         for name in _listed(folder):
             match = _EXECUTABLE.match(name)

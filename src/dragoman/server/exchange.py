@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from dragoman.server.eager import Stepped
 from dragoman.server.service import log
-from dragoman.server.wire import CONTINUE, Message, Refusal, Scope, json_error, switch_head
+from dragoman.server.wire import CONTINUE, Message, Refusal, Scope, switch_head
 
 if TYPE_CHECKING:
     from dragoman.server.connection import Connection
@@ -235,11 +235,7 @@ class Exchange:
     def answer(self, refusal: Refusal) -> None:
         """Send an error in the server's own words. Only while no head has been sent."""
         path = refusal.path if self.scope is None else self.scope["path"]
-        try:
-            content_type, body = self._service.error_body(refusal.status, refusal.text, path)
-        except Exception:
-            log.exception("wording an error failed")
-            content_type, body = json_error(refusal.status, refusal.text, path)
+        content_type, body = self._service.words(refusal, path)
         self._status = refusal.status
         self._headers = ((b"content-type", content_type),)
         self.phase = HELD

@@ -17,8 +17,9 @@ variables that it sets stay set. A method `cancels(scope) -> bool` that answers 
 
 A method `streams(path) -> bool` that answers True has bodies sent there handed on as they come: the application starts with the head, each
 `receive` returns what there is, `max_body_bytes` is not applied, and about `stream_bytes` are held. There it may also answer a request for
-another protocol (WebSocket) by 101: from then on what `receive` returns and what `send` is given are the bytes of that protocol, until the
-application ends its answer or the client the connection. `more_body: False` is then the end of what the client sends.
+another protocol, which `scope["extensions"]["dragoman.upgrade"]` then names (b"websocket"), by 101: from then on what `receive` returns and
+what `send` is given are the bytes of that protocol, until the application ends its answer or the client its connection; `more_body: False`
+is the end of what the client sends.
 
 An application that raises ConnectionAbortedError cuts off an answer that it has begun, and is not logged as failed.
 

@@ -12,8 +12,13 @@ from dragoman.core.jobs import Limits
 from dragoman.server.access import is_local
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.board import Board
+from dragoman.serving.jobs.code import Code
+from dragoman.serving.jobs.data_sets import DataSets
+from dragoman.serving.jobs.data_unpacking import DataLimits
 from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.service import Allowed, Jobs
+from dragoman.serving.jobs.sweeping import Sweeping
+from dragoman.serving.jobs.trees import CodeLimits
 from dragoman.serving.jobs.watch import Watch
 from dragoman.serving.late_store import LateStore
 
@@ -46,26 +51,37 @@ def allowed(settings: Settings) -> Allowed:
 
 
 class JobsPart:
-    """`jobs` is None where the settings want none; then the rest does nothing."""
+    """`jobs`, `code` and `data_sets` are None where the settings want no jobs; then the rest does nothing."""
 
     def __init__(self, settings: Settings, store: LateStore, index: int) -> None:
         self.jobs: Jobs | None = None
+        self.code: Code | None = None
+        self.data_sets: DataSets | None = None
         self._settings = settings
         self._index = index
         if not wanted(settings):
             return
         self._runner: Runner | None = None
         self._waiting: asyncio.Task[None] | None = None
-        self._kept = Kept(store, Board(settings.data_path / FOLDER))
+        folder = settings.data_path.absolute() / FOLDER
+        board = Board(folder)
+        self._kept = Kept(store, board)
         self._watch = Watch(self._kept, alone=settings.alone)
         self.jobs = Jobs(self._kept, allowed(settings))
+        self.code = Code(store, folder / "files", board.make_place, CodeLimits(settings.max_code_files, settings.max_code))
+        most = settings.max_data_set
+        self.data_sets = DataSets(store, folder, board.make_place, roots=settings.data_root, limits=DataLimits(most, most))
+        self._sweeping = Sweeping(self.jobs, self.code, self.data_sets)
 
     async def start(self) -> None:
         """Show what the store has; the first worker also adopts, starts and ends jobs from now on."""
         if self.jobs is None:
             return
+        assert self.data_sets is not None
+        await self.data_sets.start()
         await self._watch.start()
         if self._index == 0:
+            self._sweeping.start()
             if self._kept.board.jobs():
                 await self._run()
             else:
@@ -78,8 +94,11 @@ class JobsPart:
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.gather(self._waiting, return_exceptions=True)
+        await self._sweeping.close()
         if self._runner is not None:
             await self._runner.close()
+        if self.data_sets is not None:
+            await self.data_sets.close()
         await self._watch.close()
         await self.jobs.close()
 
@@ -93,6 +112,7 @@ class JobsPart:
         from dragoman.server.jobs_running import running
         from dragoman.serving.jobs.runner import Runner
 
-        assert self.jobs is not None
-        self._runner = Runner(self._kept, running(self._settings, self.jobs), self._settings.max_jobs)
+        assert self.code is not None
+        assert self.data_sets is not None
+        self._runner = Runner(self._kept, running(self._settings, self.code, self.data_sets), self._settings.max_jobs)
         await self._runner.start()

@@ -1,11 +1,9 @@
 """What the runner starts jobs with: isolation, environments, code and data, put together from the settings. Called by server/jobs.py."""
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Job, Mount, Start
 from dragoman.engines.jobs import gate_line
 from dragoman.engines.jobs.isolation import Isolation, find
@@ -13,9 +11,10 @@ from dragoman.engines.jobs.launch import adopt, launch
 from dragoman.engines.jobs.started import Started, read_end
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.code import Code
+from dragoman.serving.jobs.data_sets import DataSets
 from dragoman.serving.jobs.environments import JobEnvironments, Prepared
 from dragoman.serving.jobs.run import Parts
-from dragoman.serving.jobs.service import Jobs
 
 ENVIRONMENTS = "environments"
 
@@ -36,18 +35,15 @@ class _Isolations:
             return self._found
 
 
-def running(settings: Settings, jobs: Jobs) -> Parts:
+def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
     """The parts of every start."""
     folder = settings.data_path.absolute() / "jobs"
     isolations = _Isolations(settings)
     environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks)
     accounts = Accounts(settings.data_path)
 
-    async def place(code: str, home: Path) -> None:
-        await asyncio.to_thread(shutil.copytree, folder / "code" / code, home, dirs_exist_ok=True)
-
     async def data(mount: Mount) -> Path:
-        raise ServingError(Kind.NOT_FOUND, f"there is no data set {mount.title or mount.data}", what="dataset")
+        return await data_sets.folder(mount.data)
 
     async def prepare(job: Job, home: Path, log: Callable[[str], None]) -> Prepared:
         owner = job.owner if accounts.exist else ""
@@ -63,4 +59,4 @@ def running(settings: Settings, jobs: Jobs) -> Parts:
     async def isolation(network: bool) -> str:
         return (await isolations.get()).sentence(network)
 
-    return Parts(place, data, prepare, launched, adopt, read_end, rest, isolation)
+    return Parts(code.place, data, prepare, launched, adopt, read_end, rest, isolation)

@@ -288,6 +288,8 @@ class Reader:
             "server": conn.server,
             "extensions": {"dragoman.disconnect": exchange, "dragoman.chunks": exchange.chunks},
         }
+        if tunnel:
+            exchange.scope["extensions"]["dragoman.upgrade"] = named[b"upgrade"]
         self.queue.append(exchange)
         self.incoming = None if tunnel and refusal is None else exchange  # the parser takes such a head for a whole request
         if refusal is not None:

@@ -215,6 +215,8 @@ class Worker:
             fetching=fetching,
             streams=self.streams.report,
             jobs=self._jobs.jobs,
+            code=self._jobs.code,
+            data_sets=self._jobs.data_sets,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,

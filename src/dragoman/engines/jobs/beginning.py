@@ -12,16 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-import dragoman.hosting.jobs
 from dragoman.core.jobs import Start
-from dragoman.engines.jobs import gate_line, processes
-from dragoman.engines.jobs.first import First, spawn
-from dragoman.engines.jobs.isolation import Isolation
-from dragoman.engines.jobs.orders import View, orders
+from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
+from dragoman.engines.jobs.allowed import Isolation
+from dragoman.engines.jobs.bubble import First
+from dragoman.engines.jobs.orders import SEARCHED, View, orders
 from dragoman.engines.jobs.started import END, START, Record
 
-INSIDE = Path(dragoman.hosting.jobs.__file__).parent
-"""What a job's first process runs."""
+_ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
+"""Of the first process; that of the program is in its orders."""
 
 
 def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record, socket.socket, Callable[[], int]]:
@@ -36,43 +35,36 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
         clear(folder / name)
         (folder / name).mkdir(mode=0o700)
     (folder / "bin" / "python").symlink_to(start.python)
-    view = _plain(start)
     with contextlib.ExitStack() as opened:
         gate = opened.enter_context(gate_line.listen(folder))
         log = _open(opened, folder / "log", os.O_WRONLY | os.O_APPEND)
-        with contextlib.suppress(FileNotFoundError):
-            (folder / END).unlink()
+        (folder / END).unlink(missing_ok=True)
         end = _open(opened, folder / END, os.O_WRONLY | os.O_EXCL)
-        theirs, ours = os.pipe()
-        said = open(ours, "wb", closefd=True)  # noqa: SIM115 # closed below, by the stack
-        opened.callback(os.close, theirs)
-        opened.callback(said.close)
+        reader, writer = os.pipe()
+        theirs = opened.enter_context(open(reader, "rb", 0))
+        ours = opened.enter_context(open(writer, "wb"))
         line = gate_line.connect(folder)
-        inherited = (theirs, gate.fileno(), log, end)
-        try:
-            child = spawn([str(start.python), "-I", "-S", str(INSIDE), str(theirs)], inherited, words)
-            first = First(child, child.pid)
-        except BaseException:
-            line.close()
-            raise
-        try:
-            record = Record(
-                start.job,
-                first.pid,
-                processes.born(first.pid),
-                processes.boot(),
-                time.time(),
-                isolation.sentence(start.network),
-                contained=False,
-            )
+        with contextlib.ExitStack() as failed:
+            failed.callback(line.close)
+            first, view = _first(start, isolation, theirs.fileno(), (gate.fileno(), log, end), words)
+            failed.callback(first.kill)
+            said, contained = isolation.sentence(start.network), bool(isolation.bwrap)
+            record = Record(start.job, first.pid, processes.born(first.pid), processes.boot(), time.time(), said, contained)
             _write(folder / START, json.dumps(asdict(record)).encode())
-            said.write(orders(start, view, record.isolation, gate=gate.fileno(), log=log, end=end))
-            said.flush()
-        except BaseException:
-            line.close()
-            first.kill()
-            raise
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, and has said why
+                ours.write(orders(start, view, said, gate=gate.fileno(), log=log, end=end))
+                ours.close()
+            failed.pop_all()
     return record, line, first.reap
+
+
+def _first(start: Start, isolation: Isolation, told: int, inherited: tuple[int, int, int], words: IO[bytes]) -> tuple[First, View]:
+    """The first process, which waits for its orders, and what its program will find."""
+    if isolation.bwrap:
+        described, view = sandbox.job(start, isolation, told)
+        return bubble.begin(described, (told, *inherited), words, _ENVIRON), view
+    child = bubble.spawn([str(start.python), "-I", "-S", str(sandbox.INSIDE), str(told)], (told, *inherited), words, _ENVIRON)
+    return First(child, child.pid), _plain(start)
 
 
 def clear(folder: Path) -> None:

@@ -1,44 +1,64 @@
-"""What keeps a job apart from the machine and from other jobs: found out once by really trying it, because no version number or setting tells.
+"""Tries what isolation this machine allows, with the very arguments that jobs get: no version number or setting tells. Called once, at start."""
 
-Made by server/jobs.py with `find`; used by launch.py, which starts jobs with it, and by environments, whose installers run in it, too.
-"""
-
-from dataclasses import dataclass
+import asyncio
+import os
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+from dragoman.core.errors import Kind, ServingError
+from dragoman.engines.jobs import bubble, sandbox
+from dragoman.engines.jobs.allowed import Isolation
 
-@dataclass(frozen=True, slots=True)
-class Isolation:
-    """What this machine allows. Without `bwrap` jobs have no namespaces at all, only the shim."""
+__all__ = ["Isolation", "find"]
 
-    bwrap: str = ""
-    """Its path: own files and processes."""
-    own_network: bool = False
-    """Whether a job may have a network of its own."""
-    uplink: str = ""
-    """Path of slirp4netns: a way out of that network."""
-    hidden: tuple[Path, ...] = ()
-    """Folders of the server, which no job sees even if they lie in folders that it does see."""
-    why: str = ""
-    """Why it is not more."""
-
-    def moves_port(self, network: bool) -> bool:
-        """Whether a job, with or without a way out, listens on another port than it thinks: it has the machine's network."""
-        return not (self.bwrap and self.own_network and (self.uplink or not network))
-
-    def sentence(self, network: bool = True) -> str:
-        """What is in force for a job, for its log."""
-        if not self.bwrap:
-            said = (
-                "no namespaces: the job runs as this server's user, port 5000 and the folders /input, /output are mapped by a start-up shim"
-            )
-        elif self.moves_port(network):
-            said = "own files and processes, the machine's network: port 5000 is moved by a start-up shim"
-        else:
-            said = f"own files, processes and network ({'with a way out' if network else 'without a way out'})"
-        return f"{said} ({self.why})" if self.why and self.moves_port(network) else said
+_SAY = "the job isolation is in force"
+_SHOWN = 200
 
 
-async def find(setting: str = "auto", hidden: tuple[Path, ...] = ()) -> Isolation:
-    """What is in force with `--job-isolation` auto, namespaces or shim. Raises UNSUPPORTED when namespaces are asked for and not to be had."""
-    return Isolation(hidden=hidden, why="" if setting == "shim" else "not tried")
+async def find(setting: str = "auto", hidden: tuple[Path, ...] = (), path: str | None = None) -> Isolation:
+    """What is in force with `--job-isolation` auto, namespaces or shim; programs are looked for on `path`, or that of this process.
+
+    Raises UNSUPPORTED when namespaces are asked for and not to be had.
+    """
+    if setting == "shim":
+        return Isolation(hidden=hidden, why="as it was set")
+    found = await asyncio.to_thread(_find, hidden, path)
+    if setting == "namespaces" and not found.bwrap:
+        raise ServingError(Kind.UNSUPPORTED, f"--job-isolation namespaces is not possible here: {found.why}")
+    return found
+
+
+def _find(hidden: tuple[Path, ...], path: str | None) -> Isolation:
+    bwrap, uplink = shutil.which("bwrap", path=path), shutil.which("slirp4netns", path=path)
+    if not bwrap:
+        return Isolation(hidden=hidden, why="bubblewrap is not installed")
+    files = Isolation(bwrap, hidden=hidden)
+    if wrong := _wrong(files, network=True):
+        return Isolation(hidden=hidden, why=f"bubblewrap: {wrong}")
+    alone = replace(files, own_network=True)
+    if wrong := _wrong(alone, network=False):
+        return replace(files, why=f"no network of its own: {wrong}")
+    if not uplink:
+        return replace(alone, why="slirp4netns is not installed")
+    whole = replace(alone, uplink=uplink)
+    if wrong := _wrong(whole, network=True):
+        return replace(alone, why=wrong)
+    return whole
+
+
+def _wrong(isolation: Isolation, *, network: bool) -> str:
+    """Why a command cannot be run so; "" when it can."""
+    with tempfile.TemporaryFile() as words:
+        described = sandbox.bubble_of(isolation, ("/bin/sh", "-c", f"echo {_SAY}"), network=network)
+        try:
+            bubble.begin(described, (), words, {"PATH": os.defpath}, waits=True).reap()
+            wrong = ""
+        except OSError as error:
+            wrong = str(error)
+        words.seek(0)
+        said = words.read().decode("utf-8", "replace").strip()
+    if said == _SAY and not wrong:
+        return ""
+    return (said.splitlines()[-1].removeprefix("bwrap: ") if said and said != _SAY else wrong or "it does not run commands")[:_SHOWN]

@@ -11,8 +11,8 @@ from pathlib import Path
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Start
 from dragoman.engines.jobs import gate_line, processes
+from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.beginning import begin
-from dragoman.engines.jobs.isolation import Isolation
 from dragoman.engines.jobs.started import Record, Started, read_end, read_record
 
 __all__ = ["Record", "Started", "adopt", "launch", "read_end"]

@@ -28,7 +28,7 @@ def start(argv: Sequence[str], cwd: str, environ: Mapping[str, str], limits: Lim
         try:
             _become(writer, argv, cwd, environ, limits, files)
         except OSError as wrong:
-            os.write(failing, b"%d %s" % (wrong.errno or 0, os.fsencode(wrong.filename or argv[0])))
+            os.write(failing, b"%d %s" % (wrong.errno or 0, os.fsencode(cwd if wrong.filename == cwd else argv[0])))
         finally:
             os._exit(_CANNOT)
     os.close(writer)

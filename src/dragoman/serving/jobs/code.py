@@ -18,9 +18,9 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.core.multipart import boundary_of
 from dragoman.serving.jobs import browsing, trees
 from dragoman.serving.jobs.browsing import Content, Download, Listing
-from dragoman.serving.jobs.data_records import new_id
 from dragoman.serving.jobs.files import Files
 from dragoman.serving.jobs.receiving import Receiving, too_large
+from dragoman.serving.jobs.records import new_id
 from dragoman.serving.jobs.trees import CodeLimits, File
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.paths import private_folder
@@ -70,10 +70,19 @@ Accept = Callable[[Mapping[str, Any]], Awaitable[Home]]
 
 
 class Code:
-    """`folder` is jobs/files of the data directory, `place` its name. Whatever takes an id raises NOT_FOUND (what="module") for an unknown one."""
+    """`folder` is jobs/files of the data directory, `place` answers that directory's name, and may block.
+
+    Whatever takes an id raises NOT_FOUND (what="module") for an unknown one, and UNAVAILABLE while the store is.
+    """
 
     def __init__(
-        self, store: LateStore, folder: Path, place: str = "", limits: CodeLimits | None = None, *, clock: Callable[[], float] = time.time
+        self,
+        store: LateStore,
+        folder: Path,
+        place: Callable[[], str] = str,
+        limits: CodeLimits | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._files = Files(folder)
@@ -185,6 +194,7 @@ class Code:
         await to_the_end(naming.__enter__, undo=lambda _: naming.__exit__(None, None, None))
         try:
             tree = await to_the_end(partial(self._move, receiving))
+            place = await to_the_end(self._place)
             files = receiving.tree.files
             module = Module(
                 new_id(),
@@ -196,9 +206,9 @@ class Code:
                 receiving.size,
                 self._clock(),
                 said,
-                self._place,
+                place,
             )
-            await store.edit_document(MODULE, module.id, lambda _: asdict(module), group=self._place)
+            await store.edit_document(MODULE, module.id, lambda _: asdict(module), group=place)
             return module
         finally:
             naming.__exit__(None, None, None)
@@ -208,8 +218,10 @@ class Code:
         return self._files.keep_text(trees.written(receiving.tree.files))
 
     async def _modules(self) -> list[Module]:
+        """Those whose files are in this place."""
         store = await self._store.get()
-        return [Module(**document) for document in await store.documents(MODULE, [self._place])]
+        place = await to_the_end(self._place)
+        return [Module(**document) for document in await store.documents(MODULE, [place])]
 
     def _tree(self, module: Module) -> dict[str, File]:
         return trees.read(self._files.read(module.tree))

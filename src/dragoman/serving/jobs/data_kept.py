@@ -17,7 +17,8 @@ class KeptData:
     """Raises UNAVAILABLE while the store is."""
 
     store: LateStore
-    place: str = ""
+    place: Callable[[], str] = str
+    """The name of the data directory; blocks."""
 
     async def data_set(self, identity: str) -> DataSet | None:
         store = await self.store.existing()

@@ -1,22 +1,13 @@
 """Records of data sets and their versions, and how they are written as documents of the store. Pure; called by data_sets.py."""
 
 import hashlib
-import re
-import secrets
-import string
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum, unique
 from typing import Any
 
-from dragoman.core.errors import invalid
-from dragoman.serving.settings import quoted
-
 DATA_SET, VERSION = "floyd_dataset", "floyd_data"
 """Kinds of documents. The group of a set is its owner, that of a version its set."""
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_LETTERS = string.ascii_letters + string.digits
 
 
 @unique
@@ -81,20 +72,8 @@ class DataVersion:
         return self.title or f"{self.owner}/datasets/{self.data_set}/{self.number}"
 
 
-def new_id() -> str:
-    """Nobody can guess it, and it is safe in paths, URLs and command lines; 131 bits."""
-    return "".join(secrets.choice(_LETTERS) for _ in range(22))
-
-
 def data_set_id(owner: str, name: str) -> str:
     return hashlib.sha256(f"{owner}/datasets/{name}".encode()).hexdigest()[:22]
-
-
-def check_name(name: str, what: str) -> str:
-    """The name of a data set or its owner. Raises INVALID_INPUT."""
-    if not _NAME.fullmatch(name):
-        raise invalid(f"{what} is {quoted(name)}, expected up to 64 letters, digits, '-', '_' and '.', not beginning with '-' or '.'", what)
-    return name
 
 
 def version_document(version: DataVersion) -> dict[str, Any]:

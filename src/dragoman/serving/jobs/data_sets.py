@@ -16,12 +16,14 @@ from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.serving.jobs import browsing
 from dragoman.serving.jobs.browsing import Content, Download, Listing
 from dragoman.serving.jobs.data_kept import KeptData, no_data
-from dragoman.serving.jobs.data_records import DataSet, DataState, DataVersion, check_name, data_set_id, new_id
+from dragoman.serving.jobs.data_records import DataSet, DataState, DataVersion, data_set_id
 from dragoman.serving.jobs.data_unpacking import DataLimits
 from dragoman.serving.jobs.data_uploads import EXPIRY_S, DataUploads
+from dragoman.serving.jobs.records import check_name, new_id
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.roots import Roots
 from dragoman.serving.settings import quoted
+from dragoman.serving.threads import to_the_end
 
 PARTS = {"output": "output", "home": "home", "files": "home"}
 """What may be named of a job, and its folder. Its code as it was uploaded is Code's."""
@@ -30,7 +32,7 @@ _VERSION_NAME = re.compile(r"([^/]+)/(?:datasets/)?([^/]+)(?:/([1-9][0-9]{0,8}))
 
 
 class DataSets:
-    """`folder` is the data directory's jobs/, `roots` what the operator opens with --data-root.
+    """`folder` is the data directory's jobs/, `place` answers that directory's name and may block, `roots` are the settings' --data-root.
 
     Whatever takes an id or a name raises NOT_FOUND (what="data") for an unknown one, UNAVAILABLE while the store is.
     """
@@ -39,7 +41,7 @@ class DataSets:
         self,
         store: LateStore,
         folder: Path,
-        place: str = "",
+        place: Callable[[], str] = str,
         *,
         roots: Sequence[str] = (),
         limits: DataLimits | None = None,
@@ -55,8 +57,11 @@ class DataSets:
         self.uploads = DataUploads(self._kept, folder, limits, expiry_s=expiry_s, clock=clock)
 
     async def start(self) -> None:
-        """Go on with what a server before left; called once, by the process that runs the jobs."""
-        self._roots.check()
+        """Raises INVALID_INPUT for a --data-root that is no folder."""
+        await asyncio.to_thread(self._roots.check)
+
+    async def sweep(self) -> None:
+        """Go on with what a server before left, and give up uploads that nothing came for. Called now and then by one process."""
         await self.uploads.sweep()
 
     async def close(self) -> None:
@@ -155,7 +160,6 @@ class DataSets:
             size=size,
             files=files,
             title=f"{job_name}/{part}",
-            place=self._place,
         )
 
     async def remove(self, version: DataVersion, mounted: Collection[str] = ()) -> None:
@@ -206,7 +210,7 @@ class DataSets:
             self._clock(),
             description=description,
             public=numbered.public,
-            place=self._place,
+            place=await to_the_end(self._place),
         )
 
     def _job_folder(self, job_id: str, part: str) -> Path:

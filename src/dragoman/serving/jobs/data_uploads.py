@@ -163,8 +163,9 @@ class DataUploads:
 
     async def sweep(self) -> None:
         """Go on with what a server before left, and give up uploads that nothing came for. Called at start, and now and then, by one process."""
+        place = await asyncio.to_thread(self._kept.place)
         for version in await self._kept.versions(None):
-            if version.place != self._kept.place or version.folder:
+            if version.place != place or version.folder:
                 continue
             self.settle(version)
             if version.state is DataState.WAITING and await asyncio.to_thread(self._last, version) + self._expiry_s < self._clock():

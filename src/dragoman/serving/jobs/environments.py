@@ -7,10 +7,11 @@ share one; installers run confined, since a package's own code may run then (Flo
 import asyncio
 import codecs
 import hashlib
+import os
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -18,6 +19,8 @@ from dragoman.core.jobs import Mode
 from dragoman.core.model import Environment
 from dragoman.engines.environment import Confine, Environments, Held
 from dragoman.engines.interpreters import Interpreter
+from dragoman.engines.jobs.allowed import Isolation
+from dragoman.engines.jobs.sandbox import sandboxed
 from dragoman.engines.requirements import Requirement, from_file
 from dragoman.serving.jobs.companions import companions_of
 from dragoman.serving.jobs.environment_names import Named, named, nearest
@@ -50,13 +53,23 @@ class Prepared:
         self._held.release()
 
 
+def confined_by(isolation: Isolation) -> Confine:
+    """Has installers run like jobs: apart from the machine, as far as it allows that."""
+
+    async def confine(command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path], local: bool) -> Sequence[str]:
+        network = replace(isolation, own_network=isolation.own_network and not local)
+        return await sandboxed(network, command, writable=writable, readable=readable)
+
+    return confine
+
+
 class JobEnvironments:
     """The virtualenvs of jobs, below one folder of the data directory."""
 
     def __init__(self, root: Path, *, uv: str | None = None, frameworks: bool = False, confine: Confine | None = None) -> None:
         """`frameworks`: whether the framework that an environment's name stands for is installed (`--env-frameworks`).
 
-        `confine` has installers run in the sandbox; without it they run as the server does. `uv` as Environments takes it.
+        `confine` has installers run in the sandbox: see `confined_by`. `uv` as Environments takes it.
         """
         self._root = root
         self._uv = uv
@@ -177,11 +190,12 @@ class JobEnvironments:
 
 async def _hold(environments: Environments, environment: Environment, interpreter: Interpreter, log: Log) -> Held:
     told = False
+    root = f"{environments.root}{os.sep}"
 
     def tell(line: str) -> None:
         nonlocal told
         told = True
-        log(line)
+        log(line.replace(root, ""))  # where the server keeps it is nothing to a job
 
     held = await environments.hold(environment, tell, interpreter=interpreter)
     if not told and (environment.packages or environment.requirements.strip()):
