@@ -69,8 +69,8 @@ def job(name: str = "ann/projects/shop/1", **changes: Any) -> Json:
     number = name.rpartition("/")[2]
     return {
         "id": f"job{number}", "name": name, "created": "2026-03-09T12:00:00", "description": "first", "state": "running", "duration": 61.7,
-        "log_id": f"log{number}", "instance_log_id": f"log{number}", "canvas": {"nodes": {"1": {"taskInstanceId": f"ti{number}", "type": "module_node"}}},
-        "service_url": None, "timeout_seconds": 604800, "instance_type": "c1", "mode": "command", "tensorboard_url": None, "output_id": None,
+        "log_id": f"log{number}", "instance_log_id": f"log{number}",
+        "canvas": {"nodes": {"1": {"taskInstanceId": f"ti{number}", "type": "module_node"}}}, "service_url": None, "timeout_seconds": 604800, "instance_type": "c1", "mode": "command", "tensorboard_url": None, "output_id": None,
         "latest_metrics": None, **changes,
     }  # fmt: skip
 
@@ -187,7 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
                 else:
                     self._json({"message": "no"}, 401)
             case "GET", [("projects" | "datasets") as kind, owner, name]:
-                self._json({"id": f"{kind}-{owner}-{name}", "name": name, "description": "", "public": False, "latest_experiment_name": None})
+                self._json(
+                    {"id": f"{kind}-{owner}-{name}", "name": name, "description": "", "public": False, "latest_experiment_name": None}
+                )
             case "POST", ["datasets", _]:
                 made = version("ann/datasets/pics/9")
                 state.data[made["name"]] = made
@@ -277,7 +279,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path in state.files.get(resource, {}):
             self._answer(200, state.files[resource][path], content_type="application/octet-stream")
         elif resource in state.files:
-            below = [name.removeprefix(f"{path}/" if path else "") for name in state.files[resource] if not path or name.startswith(f"{path}/")]
+            below = [
+                name.removeprefix(f"{path}/" if path else "") for name in state.files[resource] if not path or name.startswith(f"{path}/")
+            ]
             kinds = {name.partition("/")[0]: "directory" if "/" in name else "file" for name in below}
             self._json({"files": [{"name": n, "type": kind} for n, kind in kinds.items()], "skipped_files": 0, "total_files": len(kinds)})
         else:
@@ -285,7 +289,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self, asked: Asked, resource: str) -> None:
         state = self.server.state
-        shown = [each for each in state.logs[resource] if each is not None]
+        shown = state.logs[resource]
         seen = len([each for each in state.asked if each.path.endswith(f"/resources/{resource}")])
         content = b"".join(shown[:seen])
         if seen >= len(shown):

@@ -90,7 +90,10 @@ def test_names_that_no_project_has(text: str) -> None:
 
 def test_mounts() -> None:
     """A slash in front of the mount, and behind it, changes nothing."""
-    assert [(each.name, each.mount) for each in mounts(["a/datasets/x/1:input", "x:/model/"])] == [("a/datasets/x/1", "input"), ("x", "model")]
+    assert [(each.name, each.mount) for each in mounts(["a/datasets/x/1:input", "x:/model/"])] == [
+        ("a/datasets/x/1", "input"),
+        ("x", "model"),
+    ]
 
 
 @pytest.mark.parametrize("texts", [["x"], ["x:"], [":m"], ["x:a/b"], ["x:.."], ["x:m", "y:/m"], ["x:a b"], [f"x:{i}" for i in range(6)]])

@@ -9,7 +9,18 @@ import pytest
 from tests.fakes_floydhub import SUCCESS, State, job, version
 from tests.unit.jobs_cli.conftest import Run
 
-ODD = ("app.py", "sub/deeper/data.bin", "empty", 'quo"te.txt', "back\\slash", "per%22cent", "née/ü €.txt", "two  spaces", "a;b=c,d", "line\nend")
+ODD = (
+    "app.py",
+    "sub/deeper/data.bin",
+    "empty",
+    'quo"te.txt',
+    "back\\slash",
+    "per%22cent",
+    "née/ü €.txt",
+    "two  spaces",
+    "a;b=c,d",
+    "line\nend",
+)
 
 
 @pytest.fixture
@@ -103,7 +114,13 @@ def test_a_big_file_is_not_held(project: Path, server: State, command: Run) -> N
 
 @pytest.mark.parametrize(
     "words",
-    [("python train.py",), ("python", "train.py"), ("--env", "default", "python", "train.py"), ("python", "--cpu", "train.py"), ("--", "python", "train.py")],
+    [
+        ("python train.py",),
+        ("python", "train.py"),
+        ("--env", "default", "python", "train.py"),
+        ("python", "--cpu", "train.py"),
+        ("--", "python", "train.py"),
+    ],
 )
 def test_commands(project: Path, server: State, command: Run, words: tuple[str, ...]) -> None:
     """A CMD in one word or in many, before and behind options; it goes with the code."""
@@ -179,8 +196,16 @@ def test_a_command_where_none_can_be(project: Path, server: State, command: Run,
 
 @pytest.mark.parametrize(
     "words",
-    [("--env", "a", "--env", "b"), ("--data", "x"), ("--max-runtime", "0"), ("--max-runtime", "1.5"), ("--concurrency", "0"), ("--mode", "fly"), ("--idle-timeout", "x")],
-)  # fmt: skip
+    [
+        ("--env", "a", "--env", "b"),
+        ("--data", "x"),
+        ("--max-runtime", "0"),
+        ("--max-runtime", "1.5"),
+        ("--concurrency", "0"),
+        ("--mode", "fly"),
+        ("--idle-timeout", "x"),
+    ],
+)
 def test_wrong_options(project: Path, server: State, command: Run, words: tuple[str, ...]) -> None:
     """Exit code 2, before anything is asked."""
     before = len(server.asked)
@@ -242,7 +267,7 @@ def test_refusals_in_the_servers_words(project: Path, server: State, command: Ru
 def test_following(project: Path, server: State, command: Run, ranges: bool) -> None:
     """The log as it grows, each byte once, letters that are cut in two whole; the exit code of the job."""
     server.ranges = ranges
-    server.logs["log1"] = ["waiting, 2 ahead\n".encode(), "né".encode()[:2], "né".encode()[2:], b"\n", SUCCESS.encode()]
+    server.logs["log1"] = [b"waiting, 2 ahead\n", "né".encode()[:2], "né".encode()[2:], b"\n", SUCCESS.encode()]
     ran = command("run", "--follow", "python app.py")
     assert ran.code == 0
     assert ran.out.endswith(f"waiting, 2 ahead\nné\n{SUCCESS}")
