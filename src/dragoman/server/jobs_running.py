@@ -13,7 +13,7 @@ from dragoman.server.settings import Settings
 from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.data_sets import DataSets
-from dragoman.serving.jobs.environments import JobEnvironments, Prepared
+from dragoman.serving.jobs.environments import JobEnvironments, Prepared, confined_by
 from dragoman.serving.jobs.run import Parts
 
 ENVIRONMENTS = "environments"
@@ -39,7 +39,7 @@ def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
     """The parts of every start."""
     folder = settings.data_path.absolute() / "jobs"
     isolations = _Isolations(settings)
-    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks)
+    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks, confine=confined_by(isolations.get))
     accounts = Accounts(settings.data_path)
 
     async def data(mount: Mount) -> Path:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,12 +53,13 @@ class Prepared:
         self._held.release()
 
 
-def confined_by(isolation: Isolation) -> Confine:
-    """Has installers run like jobs: apart from the machine, as far as it allows that."""
+def confined_by(find: Callable[[], Awaitable[Isolation]]) -> Confine:
+    """Has installers run like jobs: apart from the machine, as far as it allows that, which `find` knows."""
 
     async def confine(command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path], local: bool) -> Sequence[str]:
-        network = replace(isolation, own_network=isolation.own_network and not local)
-        return await sandboxed(network, command, writable=writable, readable=readable)
+        isolation = await find()
+        reaching = replace(isolation, own_network=isolation.own_network and not local)
+        return await sandboxed(reaching, command, writable=writable, readable=readable)
 
     return confine
 
