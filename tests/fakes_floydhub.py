@@ -69,9 +69,9 @@ def job(name: str = "ann/projects/shop/1", **changes: Any) -> Json:
     number = name.rpartition("/")[2]
     return {
         "id": f"job{number}", "name": name, "created": "2026-03-09T12:00:00", "description": "first", "state": "running", "duration": 61.7,
-        "log_id": f"log{number}", "instance_log_id": f"log{number}",
-        "canvas": {"nodes": {"1": {"taskInstanceId": f"ti{number}", "type": "module_node"}}}, "service_url": None, "timeout_seconds": 604800, "instance_type": "c1", "mode": "command", "tensorboard_url": None, "output_id": None,
-        "latest_metrics": None, **changes,
+        "log_id": f"log{number}", "instance_log_id": f"log{number}", "timeout_seconds": 604800, "instance_type": "c1", "mode": "command",
+        "canvas": {"nodes": {"1": {"taskInstanceId": f"ti{number}", "type": "module_node"}}}, "service_url": None, "tensorboard_url": None,
+        "output_id": None, "latest_metrics": None, **changes,
     }  # fmt: skip
 
 
@@ -278,10 +278,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._tar(resource)
         elif path in state.files.get(resource, {}):
             self._answer(200, state.files[resource][path], content_type="application/octet-stream")
-        elif resource in state.files:
-            below = [
-                name.removeprefix(f"{path}/" if path else "") for name in state.files[resource] if not path or name.startswith(f"{path}/")
-            ]
+        elif below := [
+            name.removeprefix(f"{path}/" if path else "")
+            for name in state.files.get(resource, {})
+            if not path or name.startswith(f"{path}/")
+        ]:
             kinds = {name.partition("/")[0]: "directory" if "/" in name else "file" for name in below}
             self._json({"files": [{"name": n, "type": kind} for n, kind in kinds.items()], "skipped_files": 0, "total_files": len(kinds)})
         else:
