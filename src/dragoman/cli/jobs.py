@@ -38,7 +38,7 @@ from dragoman.core.errors import Kind, ServingError, invalid
 STOPPABLE = ("queued", "queue_scheduled", "running")
 JOB = "USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or its id"
 _COLUMNS = ("JOB NAME", "CREATED", "STATUS", "DURATION(s)", "INSTANCE", "DESCRIPTION", "METRICS")
-_DETAILS = (("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
+_DETAILS = (("Phase", "phase"), ("Environment", "env"), ("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
 """What our own server says of a job beyond FloydHub's fields, where it does."""
 
 
@@ -346,8 +346,11 @@ def archive_of(module: Json) -> str:
 def _output(options: argparse.Namespace) -> int:
     api = Api(options)
     job = job_of(api, options.job)
-    path = "/".join(part for part in ("output", *options.path.split("/")) if part)
-    where = f"/download/artifacts/files/{quote(str(job.get('id', '')))}?is_dir=true&path={quote(path, safe='')}"
+    if options.path:
+        identity, path = quote(str(job.get("id", ""))), quote(options.path.strip("/"), safe="")
+        where = f"/download/artifacts/files/{identity}?is_dir=true&part=output&path={path}"
+    else:
+        where = archive_of({"resource_id": job.get("output_id")})
     if options.print_url:
         print(f"{api.url}/api/v1{where}")
         return 0

@@ -222,12 +222,14 @@ def test_clone(project: Path, server: State, command: Run) -> None:
 
 def test_output(project: Path, server: State, command: Run) -> None:
     """What a job has written, or the address of it."""
-    server.files["files:job2:output"] = {"a.txt": b"a"}
-    server.files["files:job2:output/sub"] = {"b.txt": b"b"}
+    server.jobs["ann/projects/shop/2"]["output_id"] = "job2.output"
+    server.files["job2.output"] = {"a.txt": b"a"}
+    server.files["files:job2:sub"] = {"b.txt": b"b"}
     assert command("output", "2").code == 0
     assert (project / "a.txt").read_text() == "a"
     assert command("output", "2", "-p", "/sub").code == 0
     assert (project / "b.txt").read_text() == "b"
+    assert server.asked[-1].query["part"] == ["output"]
     assert command("output", "-u").out.startswith(
         f"{os.environ['DRAGOMAN_URL']}/api/v1/download/artifacts/files/job2?is_dir=true&path=output"
     )
