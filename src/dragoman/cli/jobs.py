@@ -38,7 +38,9 @@ from dragoman.core.errors import Kind, ServingError, invalid
 STOPPABLE = ("queued", "queue_scheduled", "running")
 JOB = "USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or its id"
 _COLUMNS = ("JOB NAME", "CREATED", "STATUS", "DURATION(s)", "INSTANCE", "DESCRIPTION", "METRICS")
-_DETAILS = (("Phase", "phase"), ("Environment", "env"), ("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
+_FINER = ("asleep", "stopping")
+"""What our own server says more exactly than FloydHub's words can."""
+_DETAILS = (("Environment", "env"), ("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
 """What our own server says of a job beyond FloydHub's fields, where it does."""
 
 
@@ -214,7 +216,7 @@ def _row(job: Json) -> list[str]:
     fields = [
         job.get("name"),
         created(job),
-        job.get("state"),
+        job.get("phase") if job.get("phase") in _FINER else job.get("state"),
         _seconds(job),
         job.get("instance_type"),
         job.get("description"),
