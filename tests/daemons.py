@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
+
+from dragoman.core.model import EMPTY
 
 START_S = 60.0
 _LIBC = ctypes.CDLL(None)
@@ -41,12 +44,25 @@ def answers(port: int) -> bool:
 class Daemon:
     """One program that is started again on the same port as often as a test wants. What it prints is kept in `log`."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, ready: Callable[[], bool], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        ready: Callable[[], bool],
+        environment: Mapping[str, str] = EMPTY,
+        *,
+        crash: signal.Signals = signal.SIGKILL,
+        options: Mapping[str, Any] = EMPTY,
+    ) -> None:
+        """`crash` is the signal that leaves nothing running, `options` go to Popen."""
         self._name = name
         self._command = command
         self._log = log
         self._ready = ready
         self._environment = dict(environment)
+        self._crash = crash
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -65,8 +81,8 @@ class Daemon:
         try:
             with self._log.open("ab") as log:
                 process = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent(),
-                    env={**os.environ, **self._environment},
+                    self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent(self._crash),
+                    env={**os.environ, **self._environment}, **self._options,
                 )  # fmt: skip
         except BaseException as error:
             started.set_exception(error)

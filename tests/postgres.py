@@ -12,9 +12,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
-import time
-from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +19,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tests.daemons import end_with_parent
+from tests.daemons import Daemon
 from tests.ports import free_port
 
 _VARIABLE = "DRAGOMAN_TESTS_POSTGRES"
-_START_S = 60.0
 _PREFIX = "dragoman-pg-"
 USER, PASSWORD = "dragoman", "se:cr@t/?#"
 QUOTED = "se%3Acr%40t%2F%3F%23"
@@ -41,7 +37,7 @@ _SETTINGS = {
 }
 
 
-class Server:
+class Server(Daemon):
     """A PostgreSQL server in a folder of its own."""
 
     def __init__(self) -> None:
@@ -61,49 +57,27 @@ class Server:
         made = subprocess.run(initdb, capture_output=True, text=True, cwd="/", **self._as_user())
         assert made.returncode == 0, made.stderr
         self.port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, "unix_socket_directories": self._folder}.items()]
+        super().__init__(
+            "PostgreSQL", [_program("postgres"), "-D", str(self._data), "-p", str(self.port), *options], self._folder / "log", self._connects,
+            crash=signal.SIGQUIT, options={"cwd": "/", **self._as_user()},
+        )  # fmt: skip
         self.start()
 
     @property
     def url(self) -> str:
         return f"postgresql://{USER}:{QUOTED}@127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Returns when it answers."""
-        started: Future[subprocess.Popen[bytes]] = Future()
-        threading.Thread(target=self._run, args=(started,), name="postgres", daemon=True).start()
-        self._process = started.result(_START_S)
-        deadline = time.monotonic() + _START_S
-        while True:
-            try:
-                psycopg.connect(f"{self.url}/postgres", connect_timeout=5).close()
-                return
-            except psycopg.OperationalError as error:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError(f"PostgreSQL did not start:\n{(self._folder / 'log').read_text()}") from error
-                time.sleep(0.02)
-
-    def _run(self, started: "Future[subprocess.Popen[bytes]]") -> None:
-        """In a thread that lives as long as the server does: when a thread ends, the kernel ends what it has started."""
-        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, "unix_socket_directories": self._folder}.items()]
+    def _connects(self) -> bool:
         try:
-            with (self._folder / "log").open("ab") as log:
-                process = subprocess.Popen(
-                    [_program("postgres"), "-D", str(self._data), "-p", str(self.port), *options],
-                    cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=end_with_parent(signal.SIGQUIT), **self._as_user(),
-                )  # fmt: skip
-        except BaseException as error:
-            started.set_exception(error)
-            raise
-        started.set_result(process)
-        process.wait()
+            psycopg.connect(f"{self.url}/postgres", connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT breaks off what runs and ends in order, SIGQUIT is like a crash."""
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(_START_S)
-            self._process = None
+        super().stop(how)
 
     def remove(self) -> None:
         self.stop(signal.SIGQUIT)

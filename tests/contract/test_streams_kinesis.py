@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,9 @@ from tests import brokers
 from tests.fakes_kinesis import FakeKinesis
 from tests.fakes_store import FakeStore
 from tests.stores import SHARED, Case, with_store
+from tests.streams_reading import Lost, run, some, values
 
 FAST = "poll=0.01"
-
-
-class Lost:
-    """A Reader that notes which lanes are lost."""
-
-    def __init__(self) -> None:
-        self.lanes: list[str] = []
-
-    async def release(self, lanes: Collection[Lane]) -> None:
-        raise AssertionError("nothing is released in good order")
-
-    def lost(self, lanes: Collection[Lane]) -> None:
-        self.lanes += [lane.native for lane in lanes]
 
 
 @pytest.fixture(autouse=True)
@@ -63,41 +51,11 @@ def connector(url: str, store: Store, stream: str = "in", query: str = FAST, cli
     return Kinesis(parse_stream(f"kinesis://{stream}?endpoint={url}&{query}"), Surroundings(client, late(store)))
 
 
-def run(made: Kinesis, test: Callable[[Kinesis, Lost], Awaitable[None]]) -> None:
-    """Run a test with an open connector."""
-
-    async def opened() -> None:
-        reader = Lost()
-        try:
-            await made.open(reader)
-            await test(made, reader)
-        finally:
-            await made.close()
-
-    asyncio.run(asyncio.wait_for(opened(), brokers.DEADLINE_S))
-
-
-async def some(made: Kinesis, count: int) -> list[Message]:
-    """So many messages, whatever passes meanwhile."""
-    found: list[Message] = []
-    while len(found) < count:
-        try:
-            found += await made.fetch(count - len(found), ())
-        except ServingError as error:
-            if error.kind is not Kind.UNAVAILABLE:
-                raise
-    return found
-
-
 async def answered(made: Kinesis, count: int) -> list[int]:
     """Fetch so many, commit all of them; their values."""
     messages = await some(made, count)
     await made.commit({message.lane: message for message in messages})
     return values(messages)
-
-
-def values(messages: Sequence[Message]) -> list[int]:
-    return [int(message.value) for message in messages]
 
 
 # --- over moto ---
@@ -197,7 +155,7 @@ def test_children_are_read_after_their_parents(fake: FakeKinesis) -> None:
         fake.merge("in", "shardId-000000000001", "shardId-000000000002")
         fake.put("in", 4, key="a")
         assert await answered(made, 1) == [4]
-        assert sorted(reader.lanes) == [f"shardId-00000000000{index}" for index in range(3)]
+        assert sorted(lane.native for lane in reader.lanes) == [f"shardId-00000000000{index}" for index in range(3)]
 
     run(connector(fake.url, FakeStore()), check)
 
@@ -211,7 +169,7 @@ def test_a_restart_between_parent_and_child_misses_nothing(fake: FakeKinesis) ->
 
     async def first(made: Kinesis, reader: Lost) -> None:
         assert await answered(made, 1) == [1]
-        assert reader.lanes == ["shardId-000000000000"]
+        assert [lane.native for lane in reader.lanes] == ["shardId-000000000000"]
 
     async def second(made: Kinesis, reader: Lost) -> None:
         del reader
@@ -359,7 +317,7 @@ def test_who_lost_the_stream_commits_nothing(fake: FakeKinesis) -> None:
         await store.edit_document(KIND, key, taken)
         with pytest.raises(ServingError, match="another server"):
             await made.commit({message.lane: message})
-        assert reader.lanes == [message.lane.native]
+        assert [lane.native for lane in reader.lanes] == [message.lane.native]
         found = checkpoint(await store.document(KIND, key))
         assert found is not None
         assert not found.places
@@ -472,10 +430,10 @@ class Failing(FakeStore):
 
     away = False
 
-    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
         if self.away:
             raise ServingError(Kind.UNAVAILABLE, "the database is away")
-        return await super().edit_document(kind, key, edit, group=group)
+        return await super().edit_document(kind, key, edit, group=group, rings=rings)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Mapping
 
 import pytest
 
@@ -13,20 +13,8 @@ from dragoman.streams.addresses import parse_stream
 from dragoman.streams.mqtt import Mqtt, matches
 from tests import brokers
 from tests.ports import free_port
+from tests.streams_reading import Lost, run, some, values
 from tests.tcp_line import Line
-
-
-class Lost:
-    """A Reader that notes which lanes are lost."""
-
-    def __init__(self) -> None:
-        self.lanes: list[Lane] = []
-
-    async def release(self, lanes: Collection[Lane]) -> None:
-        raise AssertionError("MQTT has nothing to release")
-
-    def lost(self, lanes: Collection[Lane]) -> None:
-        self.lanes += lanes
 
 
 def connector(
@@ -36,41 +24,10 @@ def connector(
     return Mqtt(parse_stream(f"{scheme}://{where}/{topic}?group={topic[:12].strip('$/')}&{query}"), Surroundings("tests", None, environ))
 
 
-def run(made: Mqtt, test: Callable[[Mqtt, Lost], Awaitable[None]]) -> None:
-    """Run a test with an open connector."""
-
-    async def opened() -> None:
-        reader = Lost()
-        try:
-            await made.open(reader)
-            await test(made, reader)
-        finally:
-            await made.close()
-
-    asyncio.run(asyncio.wait_for(opened(), brokers.DEADLINE_S))
-
-
-async def some(made: Mqtt, count: int) -> list[Message]:
-    """So many messages, over as many connections as it takes."""
-    found: list[Message] = []
-    while len(found) < count:
-        try:
-            found += await made.fetch(count - len(found), ())
-        except ServingError as error:
-            if error.kind is not Kind.UNAVAILABLE:
-                raise
-            await asyncio.sleep(0.02)
-    return found
-
-
 async def some_without_end(made: Mqtt) -> None:
     """Wait for messages that must not come, until it fails."""
     while True:
         assert not await made.fetch(1, ())
-
-
-def values(messages: Sequence[Message]) -> list[int]:
-    return [int(message.value) for message in messages]
 
 
 def missed(topic: str, *messages: int) -> None:

@@ -60,7 +60,7 @@ THIRD_PARTY = {
     "store": {"sqlalchemy", "alembic"},
     "compat": set(),
     "serving": {"numpy", "orjson"},
-    "dialects": {"numpy", "orjson", "simdjson"},
+    "dialects": {"numpy", "orjson", "simdjson", "httptools"},
     "streams": {"orjson"},
     "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},
@@ -112,6 +112,10 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+    "server/jobs.py": {
+        "dragoman.server.jobs_running": "what starts jobs takes milliseconds to import, and most servers never have one",
+        "dragoman.serving.jobs.runner": "the same",
+    },
     "store/sql.py": {
         "dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store",
         "dragoman.store.sqlite": "the same",

@@ -26,19 +26,7 @@ def infer(gateway: Gateway, entry: Entry, request: InferRequest) -> Awaitable[In
 
 
 async def _infer_rows(gateway: Gateway, entry: Entry, request: InferRequest) -> InferResponse:
-    assert isinstance(request.inputs, Rows)
-    answered = await gateway.infer_rows(
-        entry,
-        request.inputs.items,
-        operation=request.operation,
-        parameters=request.parameters,
-        request_id=request.id,
-        deadline=request.deadline,
-        priority=request.priority,
-        caller=request.caller,
-        dialect=request.dialect,
-    )
-    return InferResponse(Rows(answered), Timings())
+    return InferResponse(Rows(await gateway.infer_each(entry, request)), Timings())
 
 
 def only_row(outputs: Rows, model: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -151,6 +151,21 @@ class Gateway:
         admit_rows(rows, self._max_inputs, entry.name)
         if operation != "predict" and operation not in entry.servable.operations:
             raise unknown_operation(entry, operation)
+
+    def infer_each(self, entry: Entry, request: InferRequest) -> Awaitable[list[Value]]:
+        """The rows of a request one by one, as `infer_rows` has it, so that the model's own batcher puts them into batches."""
+        assert isinstance(request.inputs, Rows)
+        return self.infer_rows(
+            entry,
+            request.inputs.items,
+            operation=request.operation,
+            parameters=request.parameters,
+            request_id=request.id,
+            deadline=request.deadline,
+            priority=request.priority,
+            caller=request.caller,
+            dialect=request.dialect,
+        )
 
     async def infer_rows(
         self,

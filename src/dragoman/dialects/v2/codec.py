@@ -33,10 +33,10 @@ from dragoman.core.tensors import (
     Tensors,
 )
 from dragoman.dialects import Answer
-from dragoman.dialects.json import JsonSyntaxError, NotJsonError, NumbersError, array_of, fragment, loads
+from dragoman.dialects.json import NotJsonError, NumbersError, array_of, fragment
 from dragoman.dialects.v2.assembly import MAX_RANK, NAMES, answered, default_signature, picked, request_of, steered, unknown_datatype
 from dragoman.dialects.v2.binary import LENGTH_HEADER, Tail, array_from, header_length, raw_bytes, raw_input
-from dragoman.dialects.v2.parameters import kind, tensor_parameters, text
+from dragoman.dialects.v2.parameters import kind, parsed, tensor_parameters, text
 from dragoman.dialects.v2.plan import ALL_BINARY, AS_JSON, PLAIN, Plan, read_outputs
 from dragoman.serving.gateway import Entry
 
@@ -46,14 +46,8 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 
 def parse(document: bytes | memoryview, model: str) -> dict[str, Any]:
-    """The JSON object that a body is. Raises INVALID_INPUT."""
-    try:
-        parsed = loads(document)
-    except JsonSyntaxError as error:
-        raise invalid(f"the request to model '{model}' is not valid JSON: {error}", "body") from None
-    if type(parsed) is not dict:
-        raise invalid(f"the request to model '{model}' must be a JSON object, not {kind(parsed)}", "body")
-    return parsed
+    """The JSON object that a request to a model is. Raises INVALID_INPUT."""
+    return parsed(document, f"the request to model '{model}'")
 
 
 def request_id(document: dict[str, Any], model: str) -> str:

@@ -20,7 +20,8 @@ from dragoman.dialects.compression import inflated
 from dragoman.dialects.json import NumberList
 from dragoman.dialects.v2.answers import error_body
 from dragoman.dialects.v2.assembly import NAMES, find
-from dragoman.dialects.v2.mlrun_message import Answered, answer, parsed, unknown_operation
+from dragoman.dialects.v2.mlrun_message import Answered, answer, unknown_operation
+from dragoman.dialects.v2.parameters import parsed
 from dragoman.dialects.v2.routes import Endpoint
 from dragoman.serving.data_urls import inputs_at
 from dragoman.serving.gateway import Entry, Gateway

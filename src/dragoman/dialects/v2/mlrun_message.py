@@ -21,12 +21,11 @@ from dragoman.core.model import InferRequest
 from dragoman.core.tensors import Blob, Reply, Rows, Signature, Value
 from dragoman.core.values import jsonable
 from dragoman.dialects import rows
-from dragoman.dialects.json import JsonSyntaxError, loads
 from dragoman.dialects.refusals import words
 from dragoman.dialects.v2.answers import status_of
 from dragoman.dialects.v2.assembly import default_signature, find
 from dragoman.dialects.v2.mlrun_values import is_file, plain_inputs, written_outputs
-from dragoman.dialects.v2.parameters import kind, text
+from dragoman.dialects.v2.parameters import kind, parsed, text
 from dragoman.serving.fanout import signature_of
 from dragoman.serving.gateway import Entry, Gateway
 from dragoman.serving.root_model import default_entry
@@ -93,7 +92,7 @@ async def answer(
     wins over the argument; without either it is infer. `id` is what the transport calls it, for a body without one; else it gets a fresh name.
     Raises ServingError for every refusal, with the status that user code named, if it did; never anything else for a bad message.
     """
-    document = parsed(body) if isinstance(body, bytes) else body
+    document = parsed(body, "the request") if isinstance(body, bytes) else body
     wanted = _text(document, "operation") or operation or "infer"
     name = model or _text(document, "model")
     given = document["id"] if "id" in document else id if id is not None else os.urandom(16).hex()
@@ -133,17 +132,6 @@ async def outcome(gateway: Gateway, body: bytes | dict[str, Any], **options: Any
         except ServingError:  # nested without end
             given = None
         return Answered({"id": given, "error": words(error)}, given, status=error.status or status_of(error), error=error)
-
-
-def parsed(body: bytes, called: str = "the request") -> dict[str, Any]:
-    """The JSON object that a body is, with NumberList for long lists. Raises INVALID_INPUT (what="body") for anything else."""
-    try:
-        document = loads(body)
-    except JsonSyntaxError as error:
-        raise invalid(f"{called} is not valid JSON: {error}", "body") from None
-    if type(document) is not dict:
-        raise invalid(f"{called} must be a JSON object, not {kind(document)}", "body")
-    return document
 
 
 def unknown_operation(entry: Entry, operation: str) -> ServingError:

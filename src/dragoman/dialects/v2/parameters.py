@@ -1,4 +1,6 @@
-"""Request parameters: which steer the server (time-out, priority, binary output) and which go to the model. Called by codec and generate.
+"""Reading a request's JSON, and its parameters: which steer the server (time-out, priority, binary output), which go to the model.
+
+Called by the codecs of both protocols of this folder, and by generate.
 
 Values are strings, numbers and booleans. Null counts as not given, because clients made from data classes send their empty fields so.
 """
@@ -11,6 +13,7 @@ from typing import Any
 
 from dragoman.core.errors import invalid
 from dragoman.core.model import EMPTY
+from dragoman.dialects.json import JsonSyntaxError, loads
 
 _SHARED_MEMORY = frozenset({"shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"})
 
@@ -92,6 +95,17 @@ def tensor_parameters(given: object, where: str) -> dict[str, Any]:
 
 
 _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
+
+
+def parsed(document: bytes | memoryview, called: str) -> dict[str, Any]:
+    """The JSON object that a body is, with NumberList for long lists. Raises INVALID_INPUT (what="body") for anything else."""
+    try:
+        found = loads(document)
+    except JsonSyntaxError as error:
+        raise invalid(f"{called} is not valid JSON: {error}", "body") from None
+    if type(found) is not dict:
+        raise invalid(f"{called} must be a JSON object, not {kind(found)}", "body")
+    return found
 
 
 def kind(value: object) -> str:

@@ -22,6 +22,7 @@ The gate. One JSON object per line each way; at most one question is open on a c
     {"ask": "hold"}    the same at once, and again whenever `ready` changes; at the end {"answer": "ended", ...} with those of `End`.
                        While one who holds is connected, the job has somebody who looks after it; else it ends after `orphan_s`.
     {"ask": "stop", "grace_s": S, "how": HOW, "reason": TEXT}   {"answer": "stopping"}; HOW and TEXT are those of the ending.
+                       With HOW "idle" {"answer": "busy"}, and nothing is stopped, while there are requests.
 
 Permits are granted in order, `concurrency` at a time.
 """

@@ -90,18 +90,7 @@ async def _plain(
     part.operation, part.signature = operation, name
     chosen = predictions_of(signature, column) if column else None
     if signature.form is Form.ROWS:
-        assert isinstance(part.inputs, Rows)
-        rows = await gateway.infer_rows(
-            entry,
-            part.inputs.items,
-            operation=part.operation,
-            parameters=part.parameters,
-            request_id=part.id,
-            deadline=part.deadline,
-            priority=part.priority,
-            caller=part.caller,
-            dialect=part.dialect,
-        )
+        rows = await gateway.infer_each(entry, part)
         if chosen is not None:
             rows = [row.get(chosen.name, row) if isinstance(row, dict) else row for row in rows]
         return plain_outputs(Rows(rows), signature, entry.name)
