@@ -184,6 +184,14 @@ def processes_with(marker: str) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """0 when there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 @contextmanager
 def permit(folder: Path) -> Iterator[socket.socket]:
     """A connection to the program of the job in this folder, when it accepts any."""

@@ -10,6 +10,9 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Limits, Mode, Mount, Phase
+from dragoman.server.exposition import Exposition
+from dragoman.server.job_metrics import add_jobs
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.records import job_document, read_job
 from dragoman.serving.jobs.service import Allowed, Changes, Submission
 from tests.fakes_jobs import World, limits
@@ -209,6 +212,31 @@ def test_a_job_that_has_ended_can_be_deleted(tmp_path: Path) -> None:
         assert (await refused(world.jobs.delete(job))).kind is Kind.NOT_FOUND
         assert (await refused(world.jobs.stop(job))).kind is Kind.NOT_FOUND
         assert (await world.submit()).number == 2
+
+    run(World(tmp_path), test)
+
+
+def test_seconds_and_calls_are_counted_for_ever(tmp_path: Path) -> None:
+    """Also those of jobs that were deleted: what is counted never gets less."""
+
+    async def test(world: World) -> None:
+        assert await world.jobs.metering() == Metering()
+        job, other = await world.submit(), await world.submit()
+        for each in (job, other):
+            await world.kept.edit(each.id, lambda now: replace(now.to(Phase.FAILED), ran_s=10.0, calls=4))
+        counted = await world.jobs.metering()
+        assert (counted.seconds, counted.calls, counted.phases) == (20.0, 8, {Phase.FAILED: 2})
+        await world.jobs.delete(job)
+        counted = await world.jobs.metering()
+        assert (counted.seconds, counted.calls, counted.phases) == (20.0, 8, {Phase.FAILED: 1})
+        running = await world.kept.edit((await world.submit()).id, lambda now: replace(now, phase=Phase.RUNNING, since=world.now - 5.0))
+        assert (await world.jobs.metering()).seconds == 25.0
+        assert await world.jobs.seen(running) is None
+        page = Exposition()
+        add_jobs(page, await world.jobs.metering())
+        text = page.text().decode()
+        assert 'dragoman_jobs{phase="running"} 1' in text
+        assert "dragoman_job_running_seconds_total 25" in text
 
     run(World(tmp_path), test)
 

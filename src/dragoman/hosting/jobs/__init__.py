@@ -87,8 +87,10 @@ class Orders:
 
 
 def orders_from(text: bytes) -> Orders:
-    """Raises ValueError or TypeError for what are no orders; names that are not known are left out, so that both ends may grow."""
-    found: dict[str, Any] = json.loads(text)
+    """Raises ValueError, TypeError or KeyError for what are no orders; names that are not known are left out, so that both ends may grow."""
+    found: Any = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("orders are an object")
     known = {f.name for f in fields(Orders)}
     limits = {f.name for f in fields(Limits)}
     orders = {name: value for name, value in found.items() if name in known}
