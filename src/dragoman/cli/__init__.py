@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dragoman import __version__
 from dragoman.cli import (
+    accounts,
     convert,
     data_sets,
     deployments,
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     data_sets.add_to(commands)
     streams.add_to(commands)
     keys.add_to(commands)
+    accounts.add_to(commands)
     tracking.add_to(commands)
     env.add_to(commands)
     convert.add_to(commands)

@@ -121,6 +121,11 @@ class Request:
             chunk = self._taken(await self._receive())
         return chunk
 
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, to its end. Raises like `body`."""
+        while piece := await self.read():
+            yield piece
+
     def _taken(self, message: MutableMapping[str, Any]) -> bytes:
         if message["type"] == "http.disconnect":
             raise ServingError(Kind.CANCELLED, "the client closed the connection before its request was complete")

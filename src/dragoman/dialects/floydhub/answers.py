@@ -31,6 +31,8 @@ STATUS: Mapping[Kind, int] = {
 check_table(STATUS)
 
 _REFINED: Mapping[tuple[Kind, str], int] = {
+    (Kind.CONFLICT, "busy"): 423,
+    (Kind.NOT_FOUND, "expired"): 410,
     (Kind.UNSUPPORTED, "method"): 405,
     (Kind.UNSUPPORTED, "media"): 415,
     (Kind.UNSUPPORTED, "encoding"): 415,

@@ -101,7 +101,7 @@ def _nothing(board: Board, place: Place) -> Answer:
         ended = [] if job is None or job.mode is Mode.COMMAND else [job]
     else:
         of = (place.owner, place.project, Mode.SERVE)
-        ended = [job for job in board.jobs() if (job.owner, job.project, job.mode) == of]
+        ended = [job for job in board.jobs() if (job.owner, job.project, job.mode) == of and job.phase in ENDED]
     if ended:
         return _over(max(ended, key=lambda job: job.number))
     what = f"endpoint {place.endpoint[:100]}" if place.endpoint else f"job of {place.owner[:100]}/projects/{place.project[:100]}"

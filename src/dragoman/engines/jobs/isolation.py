@@ -22,6 +22,7 @@ async def find(setting: str = "auto", hidden: tuple[Path, ...] = (), path: str |
 
     Raises UNSUPPORTED when namespaces are asked for and not to be had.
     """
+    hidden = tuple(folder.absolute() for folder in hidden)
     if setting == "shim":
         return Isolation(hidden=hidden, why="as it was set")
     found = await asyncio.to_thread(_find, hidden, path)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Start
@@ -44,7 +45,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
                 await loop.run_in_executor(None, reap)
             raise
         except OSError as error:
-            raise _failed(start, error.strerror or str(error)) from error
+            raise _failed(start, _said(words) or error.strerror or str(error)) from error
         started = Started(start.folder, record, line, reap)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -58,8 +59,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
         else:
             reason = "its first process ended at once"
         await _end(started)
-        words.seek(0)
-        raise _failed(start, words.read().decode("utf-8", "replace").strip()[-_SHOWN:] or reason)
+        raise _failed(start, _said(words) or reason)
 
 
 async def adopt(folder: Path) -> Started | None:
@@ -105,6 +105,11 @@ async def _end(started: Started) -> None:
     except asyncio.CancelledError:
         await burial
         raise
+
+
+def _said(words: IO[bytes]) -> str:
+    words.seek(0)
+    return words.read().decode("utf-8", "replace").strip()[-_SHOWN:]
 
 
 def _failed(start: Start, reason: str) -> ServingError:

@@ -15,7 +15,7 @@ from dragoman.core.jobs import PORT, Start
 from dragoman.engines.jobs import bubble
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import Bubble
-from dragoman.engines.jobs.orders import View
+from dragoman.engines.jobs.orders import View, places
 
 INSIDE = Path(dragoman.hosting.jobs.__file__).parent
 """What a job's first process runs."""
@@ -46,7 +46,6 @@ _RESOLVER = "nameserver 10.0.2.3\n"
 _TMP, _VAR_TMP, _SHM = "/tmp", "/var/tmp", "/dev/shm"  # noqa: S108 # a job's own
 _SHARED_MEMORY = 1 << 30
 _RUN = 16 << 20
-_TAKEN = frozenset(("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home"))
 _FIRST_FOLDER = "/run/dragoman/jobs"
 """hosting/jobs must keep the last part of its name."""
 
@@ -59,9 +58,7 @@ def job(start: Start, isolation: Isolation, orders: int) -> tuple[Bubble, View]:
                 (folder / "output", "/floyd/output")]  # fmt: skip
     readable = [(path, str(path)) for path in start.readable] + [(INSIDE, _FIRST_FOLDER)]
     for name, path in start.mounts.items():
-        readable.append((path, f"/floyd/input/{name}"))
-        if name not in _TAKEN and not name.startswith("lib"):
-            readable.append((path, f"/{name}"))
+        readable += [(path, at) for at in places(name)]
     arguments = [*_walls(isolation, own, start.limits.memory), "--clearenv", "--as-pid-1", *_mounts(readable, writable)]
     arguments += ["--symlink", str(start.python), "/floyd/bin/python", "--chdir", "/floyd/home"]
     command = (str(start.python), "-I", "-S", _FIRST_FOLDER, str(orders))
