@@ -422,7 +422,7 @@ def test_an_unknown_id(place: Place) -> None:
     """Also where nothing was ever stored."""
     for look in (place.code.module("m"), place.code.place("m", place.folder / "home"), place.code.browse("m"), place.code.download("m")):
         with pytest.raises(ServingError) as caught:
-            run(look)  # type: ignore[arg-type] # each answers something else
+            run(look)
         assert (caught.value.kind, caught.value.what) == (Kind.NOT_FOUND, "module")
 
 

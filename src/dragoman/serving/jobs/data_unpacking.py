@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, BinaryIO, Self
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.jobs.browsing import DEEPEST
@@ -24,6 +24,7 @@ _PIECE = 1 << 20
 _LARGEST_HEADER = 1 << 16
 _LARGEST_END = 16 << 20
 """Bytes behind the last file: tape blocks are filled up with zeros."""
+_Content = BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 _HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
@@ -160,7 +161,7 @@ class _Unpacked:
         return self._folder.joinpath(*parts)
 
 
-def _opened(archive: Path) -> IO[bytes]:
+def _opened(archive: Path) -> _Content:
     """The content of an archive that may be compressed. Reading raises for a part of one, and at its end where it is damaged."""
     with open(archive, "rb") as file:
         begins = file.read(6)
@@ -171,7 +172,7 @@ def _opened(archive: Path) -> IO[bytes]:
     return lzma.open(archive) if begins == b"\xfd7zXZ\0" else open(archive, "rb")
 
 
-def _drain(content: IO[bytes]) -> None:
+def _drain(content: _Content) -> None:
     """Read what is behind the last member: the checksum comes at the very end."""
     left = _LARGEST_END
     while piece := content.read(_PIECE):
