@@ -92,8 +92,8 @@ class JobsPart:
         """What all jobs have used, for the metrics page."""
         return None if self.jobs is None else await self.jobs.metering()
 
-    async def close(self) -> None:
-        """End every process of every job; what is desired of them stays, for the next server."""
+    async def close(self, *, abandoned: bool = False) -> None:
+        """End every process of every job; what is desired of them stays, for the next server. With `abandoned` they run on until it comes."""
         if self.jobs is None:
             return
         if self._waiting is not None:
@@ -101,7 +101,7 @@ class JobsPart:
             await asyncio.gather(self._waiting, return_exceptions=True)
         await self._sweeping.close()
         if self._runner is not None:
-            await self._runner.close()
+            await self._runner.close(abandoned=abandoned)
         if self.data_sets is not None:
             await self.data_sets.close()
         await self._watch.close()

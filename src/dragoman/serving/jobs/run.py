@@ -38,6 +38,7 @@ class Started(Protocol):
     async def ended(self) -> End: ...
     async def stop(self, grace_s: float, how: str = "stopped", reason: str = "") -> End: ...
     def kill(self) -> None: ...
+    async def release(self) -> None: ...
 
 
 class Prepared(Protocol):
@@ -84,6 +85,7 @@ class Run:
         self._beginning: asyncio.Task[None] | None = None
         self._prepared: Prepared | None = None
         self._leaving = False
+        self._released = False
         self._ending: asyncio.Task[End] | None = None
         self._began = parts.clock()
 
@@ -119,6 +121,14 @@ class Run:
         """The server ends: end its processes, leave what is wanted of it."""
         self._leaving = True
         self.stop()
+
+    async def let_go(self) -> bool:
+        """The server ends, and what runs is left running; False when nothing does."""
+        if self._started is None:
+            return False
+        self._released = True
+        await self._started.release()
+        return True
 
     # --- the start ---
 
@@ -193,7 +203,8 @@ class Run:
         try:
             end = await started.ended()
         except asyncio.CancelledError:
-            started.kill()
+            if not self._released:
+                started.kill()
             raise
         finally:
             if watching is not None:
@@ -231,6 +242,8 @@ class Run:
         end = replace(end, at=end.at or self._parts.clock())
         job = await self._edit(lambda job: job if job.phase in ENDED else after(job, end, watched=watched))
         self._last_words(job)
+        if job is not None and job.phase is Phase.QUEUED and not self._leaving:
+            self._say(job.reason)
         return job
 
     async def close(self) -> None:

@@ -43,14 +43,15 @@ class Runner:
         await asyncio.gather(*(self._take_over(job) for job in left))
         self._task = asyncio.get_running_loop().create_task(self._go_on())
 
-    async def close(self) -> None:
-        """End every process of every job; what is wanted of them stays."""
+    async def close(self, *, abandoned: bool = False) -> None:
+        """End every process of every job; what is wanted of them stays. With `abandoned` what runs is left to the next server."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         tasks = [task for _, task in self._runs.values()]
         for run, _ in self._runs.values():
-            run.leave()
+            if not (abandoned and await run.let_go()):
+                run.leave()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=_LEAVE_S)
             for run, task in self._runs.values():
