@@ -59,7 +59,7 @@ def test_each_sees_their_own(url: str, keys: dict[str, str], tmp_path: Path) -> 
     app = project(tmp_path / "app", app_py=WEB)
     alice(app, "init", "private")
     done = alice(app, "run", "--mode", "serve")
-    assert answering(done.endpoint).status_code == 200
+    assert answering(done.endpoint).status_code == 200, alice(app, "logs", done.job).out
     key = {"Authorization": f"apikey {keys['alice']}"}
     job = httpx.get(f"{url}/api/v1/experiments/{done.job}", headers=key).json()
     task = httpx.get(f"{url}/api/v1/taskinstances/{job['id']}", headers=key).json()
