@@ -203,6 +203,7 @@ def inside(
     home.mkdir(exist_ok=True)
     if code is not None:
         (home / "app.py").write_text(code)
+    (folder / "gate").unlink(missing_ok=True)
     place = os.open(folder, os.O_PATH)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"/proc/self/fd/{place}/gate")

@@ -46,30 +46,7 @@ def job_names(text: str, here: Here) -> list[str]:
 
     "" is the newest job of this folder's project, 3 its third, x the newest one of project x, x/3 and user/x/3 and user/projects/x/3 are whole.
     """
-    parts = [part for part in text.split("/") if part]
-    owner, project, number = here.owner or here.user, here.name, ""
-    match parts:
-        case []:
-            pass
-        case [one] if one.isdecimal():
-            number = one
-        case [project]:
-            owner = here.user
-        case [project, number] if number.isdecimal():
-            owner = here.user
-        case [owner, project] | [owner, "projects", project]:
-            pass
-        case [owner, project, number] | [owner, "projects", project, number] if number.isdecimal():
-            pass
-        case _:
-            raise invalid(f"'{text}' is no job: expected USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or an id")
-    if not project:
-        raise invalid(
-            "this folder has no project (run `dragoman init NAME`), so a job is named as NAME/NUMBER or USER/projects/NAME/NUMBER"
-        )
-    _checked(text, owner, project)
-    full = "/".join(filter(None, (owner, "projects", project, number)))
-    return [full, *parts] if len(parts) == 1 and not number else [full]
+    return _names(text, "projects", here, "job", "this folder has no project (run `dragoman init NAME`)")
 
 
 def data_names(text: str, here: Here) -> list[str]:
@@ -79,32 +56,24 @@ def data_names(text: str, here: Here) -> list[str]:
     if len(parts) > 1 and parts[-1] in _OUTPUTS:
         *parts, tail = parts
     if tail or "projects" in parts[1:2]:
-        (name, *_) = job_names("/".join(parts), Here(here.user))
-        return [f"{name}/{tail}" if tail else name]
-    owner, name, number = here.owner or here.user, here.name, ""
-    match parts:
-        case []:
-            pass
-        case [one] if one.isdecimal():
-            number = one
-        case [name]:
-            owner = here.user
-        case [name, number] if number.isdecimal():
-            owner = here.user
-        case [owner, name] | [owner, "datasets", name]:
-            pass
-        case [owner, name, number] | [owner, "datasets", name, number] if number.isdecimal():
-            pass
-        case _:
-            raise invalid(
-                f"'{text}' is no data: expected USER/datasets/NAME/NUMBER, NAME/NUMBER, USER/projects/NAME/NUMBER/output or an id"
-            )
-    if not name:
-        raise invalid(
-            "this folder has no data set (run `dragoman data init NAME`), so data is named as NAME/NUMBER or USER/datasets/NAME/NUMBER"
-        )
-    _checked(text, owner, name)
-    full = "/".join(filter(None, (owner, "datasets", name, number)))
+        return ["/".join(filter(None, (job_names("/".join(parts), Here(here.user))[0], tail)))]
+    return _names(text, "datasets", here, "data", "this folder has no data set (run `dragoman data init NAME`)")
+
+
+def _names(text: str, kind: str, here: Here, what: str, missing: str) -> list[str]:
+    """`kind`: projects or datasets; `what` they are for people, `missing`: what to say where the folder's own name would be meant."""
+    parts = [part for part in text.split("/") if part]
+    *rest, number = parts if parts and parts[-1].isdecimal() else [*parts, ""]
+    if len(rest) == 3 and rest[1] == kind:
+        del rest[1]
+    if len(rest) > 2:
+        raise invalid(f"'{text}' is no {what}: expected USER/{kind}/NAME/NUMBER, NAME/NUMBER, NUMBER or an id")
+    if not rest and not here.name:
+        raise invalid(f"{missing}, so name it as NAME/NUMBER or USER/{kind}/NAME/NUMBER")
+    owner, name = (here.owner or here.user, here.name) if not rest else rest if len(rest) == 2 else (here.user, rest[0])
+    if not all(re.fullmatch(_PART, part) and part not in (".", "..") for part in (owner, name)):
+        raise invalid(f"'{text}' is no name of a {what}: it is made of letters, digits, '-', '_' and '.'")
+    full = "/".join(filter(None, (owner, kind, name, number)))
     return [full, *parts] if len(parts) == 1 and not number else [full]
 
 
@@ -122,8 +91,3 @@ def mounts(texts: list[str]) -> list[Wanted]:
             raise invalid(f"--data names the mount '{match[1]}' twice")
         wanted.append(Wanted(name, match[1]))
     return wanted
-
-
-def _checked(text: str, *parts: str) -> None:
-    if not all(re.fullmatch(_PART, part) and part not in (".", "..") for part in parts):
-        raise invalid(f"'{text}' is no name: it is made of letters, digits, '-', '_' and '.'")

@@ -56,7 +56,7 @@ def _file_name(name: str) -> str:
     path = f"./{name}"
     if _PLAIN.issuperset(path.encode()):
         return f'filename="{path}"'
-    return f"filename*=utf-8''{quote(path, safe='/')}"
+    return f"filename*=utf-8''{quote(path, safe='')}"
 
 
 def _content(file: Found, bar: Progress) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.data_sets import DataSets
 from dragoman.serving.jobs.data_unpacking import DataLimits
 from dragoman.serving.jobs.kept import Kept
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.service import Allowed, Jobs
 from dragoman.serving.jobs.sweeping import Sweeping
 from dragoman.serving.jobs.trees import CodeLimits
@@ -86,6 +87,10 @@ class JobsPart:
                 await self._run()
             else:
                 self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
+
+    async def metering(self) -> Metering | None:
+        """What all jobs have used, for the metrics page."""
+        return None if self.jobs is None else await self.jobs.metering()
 
     async def close(self) -> None:
         """End every process of every job; what is desired of them stays, for the next server."""

@@ -197,8 +197,9 @@ class Worker:
         )
         self._jobs = JobsPart(settings, self.store, index)
         self.telemetry = Telemetry(
-            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
-        )
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path,
+            self.streams.report, self._jobs.metering,
+        )  # fmt: skip
         accounts = Accounts(settings.data_path)
         self.services = Services(
             gateway=self.gateway,

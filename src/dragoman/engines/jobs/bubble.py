@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
@@ -118,10 +119,8 @@ def begin(
 
 def _reach_out(stack: contextlib.ExitStack, uplink: str, pid: int, leaving: int) -> "subprocess.Popen[bytes]":
     """Start the helper in the network of this process; returns when it is there. It ends when `leaving` has no other end any more."""
-    try:
-        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-    except FileNotFoundError:
-        raise OSError("bubblewrap has ended") from None
+    _await_loopback(pid)
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     stack.callback(os.close, network)
     owner = fcntl.ioctl(network, _OWNER_OF)
     stack.callback(os.close, owner)
@@ -140,6 +139,20 @@ def _reach_out(stack: contextlib.ExitStack, uplink: str, pid: int, leaving: int)
     words.seek(0)
     said = words.read().decode("utf-8", "replace").strip().splitlines()
     raise OSError("slirp4netns has not made a network" + (f": {said[-1]}" if said else ""))
+
+
+def _await_loopback(pid: int) -> None:
+    """Wait until bubblewrap has done with the network: a helper that sets it up at the same time makes it fail, one time in twenty (0.8)."""
+    end = time.monotonic() + _READY_S
+    while time.monotonic() < end:
+        try:
+            with open(f"/proc/{pid}/net/fib_trie") as file:
+                if "127.0.0.1" in file.read():
+                    return
+        except OSError:
+            break
+        time.sleep(0.002)
+    raise OSError("bubblewrap has not made a network")
 
 
 def _first_in(told: IO[bytes]) -> int:

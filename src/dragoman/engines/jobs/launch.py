@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Start
@@ -28,9 +29,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
     Makes home/, output/ and tmp/ in the folder of the start where they are not there; tmp/ is emptied. Raises UNAVAILABLE with the reason when that
     cannot be done, or the job cannot be kept off the network as it asks for; nothing is left then, nor when this is cancelled.
     """
-    if not start.network and isolation.moves_port(network=False):
-        reason = f"this machine does not allow jobs networks of their own ({isolation.why or 'no namespaces'})"
-        raise ServingError(Kind.UNAVAILABLE, f"job '{start.job}' is to have no network: {reason}", what="job")
+    isolation.check(start.network, f"job '{start.job}'")
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryFile() as words:
         beginning = asyncio.ensure_future(asyncio.to_thread(begin, start, isolation, words))
@@ -44,7 +43,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
                 await loop.run_in_executor(None, reap)
             raise
         except OSError as error:
-            raise _failed(start, error.strerror or str(error)) from error
+            raise _failed(start, _said(words) or error.strerror or str(error)) from error
         started = Started(start.folder, record, line, reap)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -58,8 +57,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
         else:
             reason = "its first process ended at once"
         await _end(started)
-        words.seek(0)
-        raise _failed(start, words.read().decode("utf-8", "replace").strip()[-_SHOWN:] or reason)
+        raise _failed(start, _said(words) or reason)
 
 
 async def adopt(folder: Path) -> Started | None:
@@ -105,6 +103,11 @@ async def _end(started: Started) -> None:
     except asyncio.CancelledError:
         await burial
         raise
+
+
+def _said(words: IO[bytes]) -> str:
+    words.seek(0)
+    return words.read().decode("utf-8", "replace").strip()[-_SHOWN:]
 
 
 def _failed(start: Start, reason: str) -> ServingError:

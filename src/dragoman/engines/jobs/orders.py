@@ -11,6 +11,9 @@ from dragoman.engines.jobs.processes import JOB
 from dragoman.hosting.jobs import Limits, Orders
 
 SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+PROGRAMS = ("python", "python3")
+"""What a job's interpreter is called, whatever its own name is."""
+_TAKEN = frozenset(("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +23,17 @@ class View:
     home: str
     tmp: str
     programs: str
-    """A folder with a link `python` to its interpreter."""
+    """A folder with links of these names to its interpreter."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """What the shim maps: path that the program uses -> the real one."""
     port: int = PORT
     """0: the shim chooses one."""
+
+
+def places(name: str) -> tuple[str, ...]:
+    """Where a data set of this name is found. At the top only if it hides nothing of the system."""
+    below = f"/floyd/input/{name}"
+    return (below,) if name in _TAKEN or name.startswith("lib") else (f"/{name}", below)
 
 
 def environment(start: Start, view: View) -> dict[str, str]:

@@ -141,7 +141,11 @@ class Started:
     def _lost(self, code: int | None) -> End:
         now = time.time()
         reason = "the first process of the job was killed, and all others with it: by somebody on this machine, or because memory ran out"
-        return End("lost", -9 if code is None else code, reason, max(self._last.ran_s, now - self.record.at), self._last.calls, now)
+        if code is None:
+            code = -9  # of somebody else's child nobody tells
+        elif code > 128:
+            code = 128 - code  # as bubblewrap tells of a signal
+        return End("lost", code, reason, max(self._last.ran_s, now - self.record.at), self._last.calls, now)
 
 
 def read_end(folder: Path) -> End | None:

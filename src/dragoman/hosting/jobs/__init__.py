@@ -22,6 +22,7 @@ The gate. One JSON object per line each way; at most one question is open on a c
     {"ask": "hold"}    the same at once, and again whenever `ready` changes; at the end {"answer": "ended", ...} with those of `End`.
                        While one who holds is connected, the job has somebody who looks after it; else it ends after `orphan_s`.
     {"ask": "stop", "grace_s": S, "how": HOW, "reason": TEXT}   {"answer": "stopping"}; HOW and TEXT are those of the ending.
+                       With HOW "idle" {"answer": "busy"}, and nothing is stopped, while there are requests.
 
 Permits are granted in order, `concurrency` at a time.
 """
@@ -86,8 +87,10 @@ class Orders:
 
 
 def orders_from(text: bytes) -> Orders:
-    """Raises ValueError or TypeError for what are no orders; names that are not known are left out, so that both ends may grow."""
-    found: dict[str, Any] = json.loads(text)
+    """Raises ValueError, TypeError or KeyError for what are no orders; names that are not known are left out, so that both ends may grow."""
+    found: Any = json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("orders are an object")
     known = {f.name for f in fields(Orders)}
     limits = {f.name for f in fields(Limits)}
     orders = {name: value for name, value in found.items() if name in known}

@@ -169,6 +169,8 @@ class Gate:
             caller.holds = True
             self.unheld_since = None
             self._say(caller, {"answer": "seen", **self.seen()})
+        elif ask == "stop" and how == "idle" and (self._busy or self._queue):
+            self._say(caller, {"answer": "busy"})
         elif ask == "stop":
             self._say(caller, {"answer": "stopping"})
             self._stop(grace_s, how, reason)

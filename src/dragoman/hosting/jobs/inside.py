@@ -113,7 +113,7 @@ class Inside:
             self._listening.stop()
             self._gate.shut("no", reason or "the job is ending", "ending")
             self._kill_at = time.monotonic() + grace_s
-            processes.signal_all(signal.SIGTERM)
+            processes.signal_all(signal.SIGTERM if grace_s > 0 else signal.SIGKILL)
             self._wait_for_none(self._kill_at + _KILL_S)
         self._kill_at = min(self._kill_at, time.monotonic() + grace_s)
 

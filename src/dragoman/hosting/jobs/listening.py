@@ -11,7 +11,6 @@ from typing import Callable
 
 from dragoman.hosting.jobs.loop import READ, Loop
 
-_PROBE_S = 5.0
 _LISTENS = "0A"
 _DEEP = "/expose/0000000000000000"
 """No endpoint is called so."""
@@ -20,12 +19,15 @@ _DEEP = "/expose/0000000000000000"
 class Listening:
     """Asks until the program accepts, then how it wants its paths; `accepted(address, keeps_prefix)` is called once per `ask`."""
 
-    def __init__(self, loop: Loop, port: int, mine: Callable[[], bool], accepted: Callable[[tuple[str, int], bool], None]) -> None:
-        """`mine`: whether it is really the program that listens there, where others could."""
+    def __init__(
+        self, loop: Loop, port: int, mine: Callable[[], bool], accepted: Callable[[tuple[str, int], bool], None], probe_s: float = 5.0
+    ) -> None:
+        """`mine`: whether it is really the program that listens there, where others could. `probe_s`: how long an answer may take."""
         self._loop = loop
         self._addresses = (("127.0.0.1", port), ("::1", port))
         self._mine = mine
         self._accepted = accepted
+        self._probe_s = probe_s
         self._wait_s = 0.0
         self.prefix: bool | None = None
         """Set: known without asking. Kept from one `ask` to the next."""
@@ -61,7 +63,7 @@ class Listening:
                 self._later(which, asking)
 
         try:
-            self._loop.connect(address, _PROBE_S, reached)
+            self._loop.connect(address, self._probe_s, reached)
         except OSError:  # no IPv6
             self._later(which, asking)
 
@@ -84,7 +86,7 @@ class Listening:
             else:
                 self._options(sock, _DEEP, lambda status: self._decide(address, keeps=status != 404))
 
-        self._loop.connect(address, _PROBE_S, reached)
+        self._loop.connect(address, self._probe_s, reached)
 
     def _decide(self, address: tuple[str, int], keeps: bool) -> None:
         self.prefix = keeps
@@ -123,7 +125,7 @@ class Listening:
                 if b"\r\n" in head or len(head) > 1024:
                     tell(_status(head))
 
-        timer = self._loop.after(_PROBE_S, over)
+        timer = self._loop.after(self._probe_s, over)
         self._loop.watch(sock, READ, receive)
         try:
             sock.send(b"OPTIONS %s HTTP/1.1\r\nHost: localhost:5000\r\nConnection: close\r\n\r\n" % path.encode(), socket.MSG_NOSIGNAL)

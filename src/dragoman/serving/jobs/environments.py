@@ -31,6 +31,8 @@ OLDEST = (3, 8)
 """The oldest Python that what runs inside of a job can do with."""
 
 _NOTEBOOKS = ("notebook", "jupyterlab")
+_WITH_NOTEBOOK = {*_NOTEBOOKS, "jupyter"}
+_OWNERS = "of"
 _LARGEST = 1 << 20
 _SHOWN = 60
 
@@ -94,14 +96,11 @@ class JobEnvironments:
         imports = await asyncio.to_thread(imports_of, home, starts)
         if imports.old:
             log(f"{imports.old} is Python 2: only Python 3 is available here, so the program will fail there")
-        _tell_declared(declared, log)
         names = {requirement.name for requirement in declared}
+        if mode is Mode.JUPYTER and not self._frameworks and not names & _WITH_NOTEBOOK:
+            raise _no_notebook()
         packages = self._added(environment, interpreter, names, imports, mode, log)
-        if mode is Mode.JUPYTER and not names & {*_NOTEBOOKS, "jupyter"} and not packages:
-            raise ServingError(
-                Kind.UNAVAILABLE,
-                f"jupyter is not installed: name notebook or jupyterlab in {REQUIREMENTS} (with --env-frameworks the server installs it itself)",
-            )
+        _tell_declared(declared, packages, log)
         beside = companions_of(declared, map(_name, packages))
         held = await self._held(environments, packages, beside, text, interpreter, log)
         try:
@@ -112,15 +111,23 @@ class JobEnvironments:
             _tell_missing(imports, site, log)
             notebook = next((module for module in _NOTEBOOKS if site.has(module)), "")
             if mode is Mode.JUPYTER and not notebook:
-                raise ServingError(Kind.UNAVAILABLE, f"jupyter is not installed: name notebook or jupyterlab in {REQUIREMENTS}")
+                raise _no_notebook()
             return Prepared(held.python, (folder, *interpreter.readable), notebook, held)
         except BaseException:
             held.release()
             raise
 
+    async def collect(self, older_than_s: float) -> list[str]:
+        """Remove virtualenvs that no job has used for that long; returns their hashes."""
+        roots = [self._root, *await asyncio.to_thread(lambda: sorted((self._root / _OWNERS).glob("*")))]
+        removed = [await asyncio.to_thread(self._at(root).collect, older_than_s) for root in roots if root.is_dir()]
+        return [key for keys in removed for key in keys]
+
     def _of(self, owner: str) -> Environments:
         """Those of one owner. With another's code in between, a cache of downloads could have been tampered with."""
-        root = self._root / "of" / hashlib.sha256(owner.encode()).hexdigest()[:20] if owner else self._root
+        return self._at(self._root / _OWNERS / hashlib.sha256(owner.encode()).hexdigest()[:20] if owner else self._root)
+
+    def _at(self, root: Path) -> Environments:
         return Environments(root, self._uv, always=(), confine=self._confine)
 
     async def _interpreter(self, environments: Environments, environment: Named, log: Log) -> Interpreter:
@@ -152,7 +159,7 @@ class JobEnvironments:
                 wanted += self._framework(framework, "0", interpreter, declared, log)
             elif not framework and package and not any(_name(line) == package for line in wanted):
                 wanted.append(package)
-        if mode is Mode.JUPYTER and not declared & {*_NOTEBOOKS, "jupyter"}:
+        if mode is Mode.JUPYTER and not declared & _WITH_NOTEBOOK:
             wanted.append(_NOTEBOOKS[0])
         added = tuple(line for line in wanted if _name(line) not in declared)
         if added:
@@ -226,7 +233,10 @@ class _Site:
 
 def _declared(home: Path) -> str:
     """The text of floyd_requirements.txt, "" without one. Some editors write UTF-16, which pip reads, too."""
-    content = bytes_of(home / REQUIREMENTS, _LARGEST)
+    path = home / REQUIREMENTS
+    content = bytes_of(path, _LARGEST)
+    if not content and os.path.lexists(path) and (path.is_symlink() or not path.is_file() or path.stat().st_size):
+        raise invalid(f"{REQUIREMENTS} must be a file of at most {_LARGEST} bytes")
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -234,11 +244,18 @@ def _declared(home: Path) -> str:
         raise invalid(f"{REQUIREMENTS} is neither UTF-8 nor UTF-16 text") from None
 
 
-def _tell_declared(declared: tuple[Requirement, ...], log: Log) -> None:
+def _no_notebook() -> ServingError:
+    return ServingError(
+        Kind.UNAVAILABLE,
+        f"jupyter is not installed: name notebook or jupyterlab in {REQUIREMENTS}; a server with --env-frameworks installs it itself",
+    )
+
+
+def _tell_declared(declared: tuple[Requirement, ...], added: tuple[str, ...], log: Log) -> None:
     if declared:
         lines = [requirement.line for requirement in declared]
         log(f"{REQUIREMENTS}: {', '.join(lines[:_SHOWN])}" + (" and more" if len(lines) > _SHOWN else ""))
-    else:
+    elif not added:
         log(f"{REQUIREMENTS} names nothing: the program has the standard library only")
 
 

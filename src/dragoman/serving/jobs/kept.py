@@ -52,9 +52,14 @@ class Kept:
         return job
 
     async def remove(self, job: Job) -> bool:
+        """What it has used is added to its project's account, once."""
         store = await self.store.get()
         gone = await store.remove_document(JOB, job.id, rings=True)
         self.board.drop(job.id)
+        if gone:
+            await self._edit_project(
+                job.project_id, lambda now: replace(now, deleted_s=now.deleted_s + job.ran_s, deleted_calls=now.deleted_calls + job.calls)
+            )
         return gone
 
     async def project(self, identity: str) -> Project | None:
@@ -76,15 +81,17 @@ class Kept:
 
     async def next_number(self, identity: str) -> Project:
         """The project with its next number taken, in one transaction: no two jobs get the same. Raises NOT_FOUND."""
+        return await self._edit_project(identity, lambda now: replace(now, last=now.last + 1))
+
+    async def _edit_project(self, identity: str, change: Callable[[Project], Project]) -> Project:
         store = await self.store.get()
 
-        def numbered(document: object) -> dict[str, object]:
+        def edited(document: object) -> dict[str, object]:
             if not isinstance(document, dict):
                 raise no_project(identity)
-            project = read_project(document)
-            return project_document(replace(project, last=project.last + 1))
+            return project_document(change(read_project(document)))
 
-        return read_project(await store.edit_document(PROJECT, identity, numbered))
+        return read_project(await store.edit_document(PROJECT, identity, edited))
 
 
 def no_job(name: str) -> ServingError:

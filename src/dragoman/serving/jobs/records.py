@@ -34,6 +34,9 @@ class Project:
     """The highest number that a job of it got."""
     description: str = ""
     public: bool = False
+    deleted_s: float = 0.0
+    """Seconds of running of the jobs that were deleted: who counts them counts all."""
+    deleted_calls: int = 0
 
     @property
     def full_name(self) -> str:

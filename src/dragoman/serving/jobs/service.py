@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.jobs import ENDED, Job, Limits, Mode, Mount, Phase
-from dragoman.serving.jobs import log
+from dragoman.core.jobs import ENDED, Job, Limits, Mode, Mount, Phase, Seen
+from dragoman.serving.jobs import log, metering
 from dragoman.serving.jobs.board import Board
 from dragoman.serving.jobs.kept import Kept, no_job, no_project
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.records import Project, check_name, new_id, project_id
 from dragoman.serving.paths import private_folder
 from dragoman.serving.settings import quoted
@@ -140,6 +141,14 @@ class Jobs:
     def duration_s(self, job: Job) -> float:
         """Seconds of running so far; they stand still while it does not run (requirement F24)."""
         return job.duration_s(self._clock())
+
+    async def seen(self, job: Job) -> Seen | None:
+        """How a RUNNING job is now: whether it is ready, its queue, its memory. None when its gate does not answer."""
+        return await metering.seen(self.folder(job))
+
+    async def metering(self) -> Metering:
+        """What all jobs of this place have used."""
+        return await metering.metering(self._kept, self._clock())
 
     # --- changes ---
 

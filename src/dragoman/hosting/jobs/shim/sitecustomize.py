@@ -34,7 +34,9 @@ def _move_port(port: int) -> None:
         """Where it is: on the loopback, where only the gate comes in. `foreign`: unless it is the port of another machine."""
         if sock.family not in families or not isinstance(address, tuple) or len(address) < 2 or address[1] != SHOWN:
             return address
-        host = address[0].decode("ascii", "replace") if isinstance(address[0], (bytes, bytearray)) else str(address[0])
+        host = address[0].decode("ascii", "replace") if isinstance(address[0], (bytes, bytearray)) else address[0]
+        if not isinstance(host, str):
+            return address
         if foreign and host not in _HERE and not host.startswith("127."):
             return address
         return ("127.0.0.1" if sock.family == socket.AF_INET else "::1", port, *address[2:])
@@ -96,7 +98,7 @@ def _map_paths(places: dict[str, str]) -> None:
         text = os.fsdecode(given)
         if not text.startswith("/"):
             return path
-        text = os.path.normpath(text)
+        text = "/" + os.path.normpath(text).lstrip("/")
         for name, real in longest_first:
             if text == name or text.startswith(name + "/"):
                 found = real + text[len(name) :]
