@@ -20,7 +20,7 @@ from dragoman.server.settings import Settings
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 JOBS = PAGE.with_name("jobs.md")
 MIGRATING = PAGE.with_name("migrating.md")
-_OF_JOBS = ("run", "restart", "login", "logout", "init", "info", "logs", "stop", "delete", "clone", "output", "data")
+_OF_JOBS = ("run", "restart", "login", "logout", "init", "info", "logs", "stop", "delete", "clone", "output", "data", "accounts")
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 

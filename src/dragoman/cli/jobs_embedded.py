@@ -55,8 +55,8 @@ class Embedded:
         try:
             return 0 if following.to_the_end().get("state") == "success" else 1
         except KeyboardInterrupt:
+            _end(api, job)  # first: a terminal that is gone takes no words
             print("\nEnding the job ...", file=sys.stderr, flush=True)
-            _end(api, job)
             following.to_the_end()
             return _INTERRUPTED
         except BaseException:

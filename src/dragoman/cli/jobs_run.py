@@ -50,7 +50,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     running.add_argument("--no-network", action="store_true", help="let it reach nothing; its endpoint works")
     running.add_argument("--data-dir", metavar="DIR", help="where a server that is started here keeps things: see dragoman serve")
-    running.add_argument("-p", "--port", metavar="PORT", type=int, help="where that listens (default: 3000, or any that is free)")
+    running.add_argument(
+        "-p",
+        "--port",
+        metavar="PORT",
+        type=_port,
+        help="where that listens, if no server is there yet (default: 3000, or any that is free)",
+    )
     running.set_defaults(run=_run)
     again = commands.add_parser("restart", help="run the code of a job again, as a new job")
     again.add_argument("job", metavar="JOB", help=JOB)
@@ -83,6 +89,12 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port from 1 to 65535")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to 1024")
@@ -96,11 +108,14 @@ def _run(options: argparse.Namespace) -> int:
         return _UNKNOWN
     wanted = mounts(options.data)
     _one_environment(options)
+    elsewhere = named(options)
+    if options.port and not elsewhere:
+        options.url = f"http://127.0.0.1:{options.port}"
     api = Api(options)
     try:
         api.ask("GET", "/cli_version")
     except NoServerError:
-        if named(options) or (api.login is not None and api.login.server):
+        if elsewhere or (api.login is not None and api.login.server and not options.port):
             raise
         return _alone(options, wanted)
     job = _submitted(api, options, wanted)
