@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -84,6 +85,11 @@ def until(what: Callable[[], _T]) -> _T:
         assert time.monotonic() < limit, "it did not come true in time"
         time.sleep(0.01)
     return found
+
+
+def unstamped(log: str) -> str:
+    """With a mark instead of the time before lines that are not the program's."""
+    return re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", "@", log, flags=re.MULTILINE)
 
 
 class Line:

@@ -192,9 +192,7 @@ class Inside:
             self.end(0, "exit", "")
         elif not self._is_second_era and defines_app(os.path.join(self._orders.cwd, file)):
             self._is_second_era = True
-            self._log.say(
-                f"{file} has ended without listening on port {PORT}, and defines `app`: that is served now, as a WSGI application."
-            )
+            self._log.say(f"{file} has ended without listening on port {PORT}, and defines `app`: that is served now.")
             self._leave_output()
             self._launch(serving(self._orders.python, file))
         else:

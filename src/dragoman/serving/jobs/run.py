@@ -16,6 +16,8 @@ from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import ENDED, PORT, End, Job, Mode, Mount, Phase, Seen, Start, Step, after, plan_job
+from dragoman.engines.jobs.orders import places
+from dragoman.engines.jobs.sandbox import devices
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Edit, Kept
 
@@ -168,7 +170,7 @@ class Run:
             mode=job.mode,
             argv=_argv(job, prepared.notebook),
             python=prepared.python,
-            readable=prepared.readable,
+            readable=(*prepared.readable, *(devices() if job.instance.startswith("g") else ())),
             mounts=mounts,
             limits=job.limits,
             ran_s=job.ran_s,
@@ -181,7 +183,7 @@ class Run:
         self._say(f"isolation: {await self._parts.isolation(job.network)}")
         self._say("the project is in /floyd/home, the working directory; what is to be kept goes there or below /output")
         for mount in job.mounts:
-            self._say(f"data: {mount.title or mount.data} is at /{mount.name} and /floyd/input/{mount.name}, read-only")
+            self._say(f"data: {mount.title or mount.data} is at {' and '.join(places(mount.name))}, read-only")
         if job.mode is not Mode.COMMAND:
             self._say(f"endpoint: /expose/{job.endpoint}, port {PORT} of the program")
         self._say(f"running: {job.command if job.mode is Mode.COMMAND else ' '.join(argv)}")
