@@ -83,10 +83,7 @@ class JobsPart:
         await self._watch.start()
         if self._index == 0:
             self._sweeping.start()
-            if self._kept.board.jobs():
-                await self._run()
-            else:
-                self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
+            self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
 
     async def metering(self) -> Metering | None:
         """What all jobs have used, for the metrics page."""
@@ -111,7 +108,10 @@ class JobsPart:
         board = self._kept.board
         while not board.jobs():
             await board.changes.after(board.changes.count)
-        await self._run()
+        try:
+            await self._run()
+        except Exception:
+            log.exception("jobs cannot be run on this server")
 
     async def _run(self) -> None:
         from dragoman.server.jobs_running import running

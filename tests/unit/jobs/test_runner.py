@@ -439,6 +439,27 @@ def test_a_stop_that_was_wanted_while_there_was_no_server_is_made(tmp_path: Path
     asyncio.run(body())
 
 
+def test_one_server_at_a_time_runs_the_jobs_of_a_data_directory(tmp_path: Path) -> None:
+    """Another one on the same database waits until that has ended, and then does."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        first, second = world.runner(), world.runner()
+        await first.start()
+        waiting = asyncio.create_task(second.start())
+        job = await world.submit()
+        started = await world.running(job)
+        assert not waiting.done()
+        await first.close()
+        await asyncio.wait_for(waiting, 30.0)
+        while world.starts[job.id] is started:
+            await asyncio.sleep(0.01)
+        await world.until(job, Phase.RUNNING)
+        await second.close()
+
+    asyncio.run(body())
+
+
 def test_a_store_that_is_away_for_a_while_loses_no_end(tmp_path: Path) -> None:
     """What became of a job is written when the store is there again."""
 
