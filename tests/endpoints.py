@@ -253,7 +253,7 @@ class Site:
         await self.server.start([listener])
         self._ready.set()
         await self._stop.wait()
-        await self.server.drain(1.0)
+        await self.server.drain(WAIT_S)
 
     def do(self, action: Callable[[], Any]) -> Any:
         """On the server's loop."""
@@ -320,9 +320,14 @@ class Site:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), WAIT_S)
 
+    def end(self) -> None:
+        """Drain the server, and wait for it."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(WAIT_S)
+
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_S)
+        self.end()
         for close in reversed(self._closing):
             close()
 

@@ -35,8 +35,6 @@ class Driver:
 
     async def answer(self, asked: dict[str, Any]) -> Any:
         match asked.pop("do"):
-            case "isolation":
-                return {**asdict(self._isolation), "hidden": [str(path) for path in self._isolation.hidden]}
             case "launch":
                 started = await launch(start_in(asked), self._isolation)
             case "cancelled launch":
@@ -61,7 +59,7 @@ class Driver:
                 return self._jobs[asked["folder"]].kill()
             case "sandboxed":
                 paths = {name: [Path(path) for path in asked.get(name, ())] for name in ("readable", "writable")}
-                return await sandbox.sandboxed(self._isolation, asked["command"], **paths, network=asked.get("network", True))  # type: ignore[arg-type] # mypy joins the two
+                return await sandbox.sandboxed(self._isolation, asked["command"], **paths, network=asked.get("network", True))
             case other:
                 raise AssertionError(other)
         self._jobs[str(started.folder)] = started

@@ -200,7 +200,8 @@ def permit(folder: Path) -> Iterator[socket.socket]:
         line.settimeout(_DEADLINE_S)
         with line:
             line.sendall(b'{"ask": "permit"}\n')
-            text, passed = b"", []
+            text = b""
+            passed: list[int] = []
             while not text.endswith(b"\n"):
                 more, descriptors, _, _ = socket.recv_fds(line, 4096, 1)
                 assert more, "the gate has gone"

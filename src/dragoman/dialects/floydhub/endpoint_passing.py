@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dragoman.dialects import Answer, Request
-from dragoman.dialects.floydhub.endpoint_gate import Permit
 from dragoman.dialects.floydhub.endpoint_headers import Place, asked, replied, wanted_upgrade
 from dragoman.dialects.floydhub.endpoint_reply import BadReply, Reply
+from dragoman.serving.jobs.permits import Permit
 
 _SHORT = 256 << 10
 """Bytes of a request body up to which it is read before its turn comes."""
