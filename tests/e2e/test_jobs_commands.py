@@ -165,6 +165,33 @@ def test_a_command_that_fails(person: Person) -> None:
     assert "tensorflow-1.8" in person.run("run", "--env", "fortran", "x", code=3)
 
 
+def test_following_is_ended_not_the_job(person: Person) -> None:
+    """By Ctrl-C, and by a reader who has seen enough; neither is a traceback."""
+    process = person.start("run", "--mode", "serve", "--follow")
+    assert process.stdout is not None
+    try:
+        printed = ""
+        while "running: python app.py" not in printed:
+            printed += process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "The job goes on" in rest
+    assert "Traceback" not in rest
+    reader = person.start("logs", "-f", "1")
+    assert reader.stdout is not None
+    try:
+        assert reader.stdout.readline() == "Launching job ...\n"
+        reader.stdout.close()
+        assert answered(endpoint(printed)) == b"hello"  # which prints a line that nobody reads
+        assert reader.wait(DEADLINE_S) == 1
+    finally:
+        reader.kill()
+    person.run("stop", "1")
+
+
 def test_the_client_of_floydhub(person: Person, tmp_path: Path) -> None:
     """It is sent to our server, data sets too, and both work in one folder."""
     person.environment = {**person.environment, "DRAGOMAN_FLOYD": str(python_of("floyd").parents[1])}

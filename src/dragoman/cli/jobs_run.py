@@ -118,9 +118,10 @@ def _run(options: argparse.Namespace) -> int:
         if elsewhere or (api.login is not None and api.login.server and not options.port):
             raise
         return _alone(options, wanted)
-    job = _submitted(api, options, wanted)
-    if isinstance(job, int):
-        return job
+    made = _submitted(api, options, wanted)
+    if made is None:
+        return _UNKNOWN
+    job = _shown(api, made, wanted)
     return _followed(api, job) if options.follow else _hinted(job)
 
 
@@ -129,10 +130,10 @@ def _alone(options: argparse.Namespace, wanted: list[Wanted]) -> int:
     with Embedded(options) as server:
         options.url = server.url
         api = Api(options)
-        job = _submitted(api, options, wanted)
-        if isinstance(job, int):
-            return job
-        return server.until_it_ends(api, str(job.get("id", "")))
+        made = _submitted(api, options, wanted)
+        if made is None:
+            return _UNKNOWN
+        return server.until_it_ends(api, str(made.get("id", "")), lambda: _shown(api, made, wanted))
 
 
 def _followed(api: Api, job: Json) -> int:
@@ -162,8 +163,8 @@ def _one_environment(options: argparse.Namespace) -> None:
         raise invalid(f"--env is given {len(options.env)} times ({', '.join(options.env)}), expected one environment")
 
 
-def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> Json | int:
-    """The new job, or the exit code where the server cannot be asked for it."""
+def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> Json | None:
+    """What the server says of the new job; None where it has no such environment."""
     it = needed_project()
     owner = it.owner or api.user
     family = str(api.ask("GET", f"/projects/{quote(owner)}/{quote(it.name)}").get("id", ""))
@@ -172,7 +173,7 @@ def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> J
     instance = MACHINES[options.machine] if options.machine else None
     env = options.env[0] if options.env else None
     if env is not None and not _known(api, env, instance):
-        return _UNKNOWN
+        return None
     data = [_mounted(api, each, owner) for each in wanted]
     files = code_files(Path())
     if not files:
@@ -197,11 +198,10 @@ def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> J
         "inputs": [{"name": each.mount, "type": "dir"} for each in wanted],
     }  # fmt: skip
     code = send_code(api, files, json.dumps(about).encode())
-    made = api.ask("POST", "/experiments/run_module/", {
+    return api.ask("POST", "/experiments/run_module/", {
         **shared, "module_id": code, "data_ids": data, "max_runtime": options.max_runtime, "full_command": _typed(options),
         **_more(options),
     })  # fmt: skip
-    return _shown(api, made, wanted)
 
 
 def _more(options: argparse.Namespace) -> Json:
