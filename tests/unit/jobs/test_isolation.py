@@ -15,7 +15,7 @@ from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.beginning import clear
 from dragoman.engines.jobs.isolation import OPTIONAL, find
 from dragoman.engines.jobs.orders import View, environment, orders, places
-from dragoman.engines.jobs.sandbox import bubble_of, job
+from dragoman.engines.jobs.sandbox import bubble_of, devices, job
 from dragoman.engines.jobs.started import read_end, read_record
 from dragoman.hosting.jobs import orders_from
 
@@ -208,3 +208,8 @@ def test_a_process_is_known_by_its_birth() -> None:
     processes.kill(os.getpid(), 0)
     asyncio.run(processes.gone(os.getpid(), own + 1))
     assert processes.boot()
+
+
+def test_a_gpu_is_seen_by_whoever_asks(tmp_path: Path) -> None:
+    """The devices of GPUs are those that are there, as paths that a start may name."""
+    assert all(path.parent == Path("/dev") and path.exists() for path in devices())
