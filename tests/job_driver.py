@@ -18,6 +18,7 @@ from dragoman.engines.jobs import sandbox
 from dragoman.engines.jobs.isolation import Isolation, find
 from dragoman.engines.jobs.launch import adopt, launch
 from dragoman.engines.jobs.started import Started
+from dragoman.server.loop import new_event_loop
 
 KINDS: dict[str, Callable[[Isolation], Isolation]] = {
     "whole": lambda found: found,
@@ -49,12 +50,12 @@ class Driver:
                 started = adopted
             case "seen":
                 return asdict(await self._jobs[asked["folder"]].seen())
-            case "changed":
-                return asdict(await self._jobs[asked["folder"]].changed())
             case "ended":
                 return asdict(await self._jobs[asked["folder"]].ended())
             case "stop":
                 return asdict(await self._jobs[asked["folder"]].stop(asked["grace_s"]))
+            case "release":
+                return await self._jobs.pop(asked["folder"]).release()
             case "kill":
                 return self._jobs[asked["folder"]].kill()
             case "sandboxed":
@@ -92,4 +93,5 @@ async def main(kind: str, user: int, python: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # that of servers
+        runner.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

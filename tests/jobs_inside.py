@@ -202,9 +202,10 @@ def inside(
     mode: str = "serve",
     environ: Mapping[str, str] | None = None,
     limits: Mapping[str, float] | None = None,
+    before: Sequence[str] = (),
     **orders: Any,
 ) -> Iterator[Inside]:
-    """Starts app.py with this text, or `argv` in command mode."""
+    """Starts app.py with this text, or `argv` in command mode. `before`: a program that starts the first process."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     if code is not None:
@@ -231,7 +232,7 @@ def inside(
         **descriptors,
         **orders,
     }
-    command = [*(NAMESPACES if kind == "first" else ()), python, "-I", "-S", str(FOLDER), str(theirs)]
+    command = [*before, *(NAMESPACES if kind == "first" else ()), python, "-I", "-S", str(FOLDER), str(theirs)]
     process = subprocess.Popen(command, pass_fds=(theirs, *descriptors.values()), stdin=subprocess.DEVNULL, cwd="/")
     for number in (theirs, log, end):
         os.close(number)

@@ -89,6 +89,44 @@ def test_a_killed_server_is_followed_by_one_that_takes_over(tmp_path: Path, work
         assert job.log().rstrip().endswith("[shutdown] Task execution cancelled")
 
 
+def test_a_worker_that_dies_takes_no_job_with_it(tmp_path: Path) -> None:
+    """The one that looks after them, above all: its successor goes on. Requests go by the others meanwhile, and wake what sleeps."""
+    with serving(tmp_path, "--workers", "2") as server:
+        job = Hub(server.url).run(FILES)
+        first = job.ask("/").json()
+        lock = tmp_path / "dragoman" / "jobs" / "runner.lock"
+        before = _holder(lock)
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        until(lambda: _holder(lock) not in (None, before), "nobody looks after the jobs")
+        until(lambda: _answers(server.url), "the server does not answer")
+        back = Hub(server.url).job(job.id)
+        assert back.ask("/").json() == first
+        sleepy = Hub(server.url).run(FILES, idle_timeout=0.5)
+        sleepy.ask("/")
+        until(lambda: "it goes to sleep" in sleepy.log(), sleepy.log)
+        assert {sleepy.ask("/").status_code for _ in range(4)} == {200}
+        back.stop()
+        back.until("shutdown")
+        _gone(tmp_path, back)
+
+
+def _holder(lock: Path) -> int | None:
+    """The process that has this file open."""
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with contextlib.suppress(OSError):
+            if any(os.readlink(f"/proc/{pid}/fd/{name}") == str(lock) for name in os.listdir(f"/proc/{pid}/fd")):
+                return pid
+    return None
+
+
+def _answers(url: str) -> bool:
+    """A connection that the dead worker had taken is lost; the next one is not."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/api/v1/env").status_code == 200
+    return False
+
+
 def test_a_server_that_ends_ends_every_process_and_brings_jobs_back(tmp_path: Path) -> None:
     """Under their number and endpoint, with their files; one that waited in line, too. What had ended stays ended."""
     with serving(tmp_path, "--max-jobs", "2") as server:

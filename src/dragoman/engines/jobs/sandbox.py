@@ -20,7 +20,7 @@ from dragoman.engines.jobs.orders import PROGRAMS, View, places
 INSIDE = Path(dragoman.hosting.jobs.__file__).parent
 """What a job's first process runs."""
 
-_MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SETTINGS = (
     "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf", "pki/tls/certs", "pki/ca-trust/extracted",
     "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "alternatives", "mime.types", "fonts",
@@ -96,7 +96,10 @@ def bubble_of(
     """A command that sees nothing but these paths and the system's, and ends with the one who starts it."""
     own = not isolation.moves_port(network)
     arguments = [*_walls(isolation, own, 0), "--die-with-parent"]
-    arguments += ["--tmpfs", _TMP, *_mounts([(path, str(path)) for path in readable], [(path, str(path)) for path in writable])]
+    arguments += [
+        *_bounded(isolation, _SHARED_MEMORY, _TMP),
+        *_mounts([(path, str(path)) for path in readable], [(path, str(path)) for path in writable]),
+    ]
     uplink = isolation.uplink if own and network else ""
     return Bubble(isolation.bwrap, tuple(arguments), tuple(command), _files(uplink, network), uplink)
 
