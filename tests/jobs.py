@@ -63,7 +63,7 @@ def settings() -> tuple[Setting, ...]:
     kinds = ["whole"] * bool(found.uplink) + ["uplinkless"] * found.own_network + ["files"] * bool(found.bwrap) + ["shim"]
     others = []
     if os.geteuid() == 0 and (nobody := _nobody()) and python_of(nobody):
-        others = [Setting(kind, nobody) for kind in ("uplinkless", "files", "shim") if kind in kinds]
+        others = [Setting(kind, nobody) for kind in ("uplinkless", "shim") if kind in kinds]
     return (*(Setting(kind) for kind in kinds), *others)
 
 
@@ -200,7 +200,8 @@ def permit(folder: Path) -> Iterator[socket.socket]:
         line.settimeout(_DEADLINE_S)
         with line:
             line.sendall(b'{"ask": "permit"}\n')
-            text, passed = b"", []
+            text = b""
+            passed: list[int] = []
             while not text.endswith(b"\n"):
                 more, descriptors, _, _ = socket.recv_fds(line, 4096, 1)
                 assert more, "the gate has gone"

@@ -243,6 +243,19 @@ def test_a_killed_server_is_followed(setting: Setting) -> None:
             second.close()
 
 
+def test_one_that_was_let_go(some_server: Server, root: Path) -> None:
+    """A server may leave a job to the next one without ending itself."""
+    first = Server(some_server.setting)
+    try:
+        folder = serving(first, root, "let-go")
+        first.ask("release", folder=folder)
+        assert get(folder) == b"let-go"
+        some_server.ask("adopt", folder=folder)
+        assert some_server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
+    finally:
+        first.close()
+
+
 def test_what_ended_meanwhile(some_server: Server, root: Path) -> None:
     """There is nothing to take over of a job that has ended; how, it has left on disk."""
     first = Server(some_server.setting)

@@ -11,6 +11,8 @@ from dragoman.engines.jobs.processes import JOB
 from dragoman.hosting.jobs import Limits, Orders
 
 SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+PROGRAMS = ("python", "python3")
+"""What a job's interpreter is called, whatever its own name is."""
 _TAKEN = frozenset(("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home"))
 
 
@@ -21,7 +23,7 @@ class View:
     home: str
     tmp: str
     programs: str
-    """A folder with a link `python` to its interpreter."""
+    """A folder with links of these names to its interpreter."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """What the shim maps: path that the program uses -> the real one."""
     port: int = PORT
