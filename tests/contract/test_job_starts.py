@@ -113,7 +113,7 @@ def test_jobs_listen_on_one_port(server: Server, root: Path) -> None:
 
 def test_jobs_have_data_of_their_own(server: Server, root: Path) -> None:
     """Two jobs at once that mount different data under one name, and write one file of /output, each see their own (F17, F19)."""
-    program = "import os, time\nprint(open('/input/file.txt').read(), flush=True)\nopen('/output/file.txt', 'a').write(open('/input/file.txt').read())\n"
+    program = "import os, time\nsaid = open('/input/file.txt').read()\nprint(said, flush=True)\nopen('/output/file.txt', 'a').write(said)\n"
     folders = []
     for name in ("one", "two"):
         data = root / f"data-{name}"
