@@ -103,8 +103,8 @@ class Program:
 
     def __init__(self, answering: Answering) -> None:
         self.answering = answering
-        self.now = self.most = self.served = 0
-        """Connections open at this moment, the most at one, and all that were."""
+        self.now = 0
+        """Connections open at this moment."""
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -128,8 +128,6 @@ class Program:
                 return
             with self._lock:
                 self.now += 1
-                self.served += 1
-                self.most = max(self.most, self.now)
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
     def _serve(self, conn: socket.socket) -> None:
