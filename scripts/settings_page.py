@@ -1,8 +1,8 @@
-"""Write the tables of docs/settings.md and docs/migrating.md from the settings and the commands themselves; the text around them is left alone.
+"""Write the tables of docs/settings.md, jobs.md and migrating.md from the settings and the commands themselves; the text around them stays.
 
     python scripts/settings_page.py
 
-A test runs `page` and `migrating` and fails when a file is not what they return.
+A test runs `page`, `jobs` and `migrating` and fails when a file is not what they return.
 """
 
 import argparse
@@ -18,13 +18,20 @@ from dragoman.server.configuration import flag_of
 from dragoman.server.settings import Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+JOBS = PAGE.with_name("jobs.md")
 MIGRATING = PAGE.with_name("migrating.md")
+_OF_JOBS = ("run", "restart", "login", "logout", "init", "info", "logs", "stop", "delete", "clone", "output", "data")
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
 def page(text: str) -> str:
     """The page with its tables renewed: what stands between `<!-- NAME -->` and `<!-- end -->`."""
     return _filled(text, [("settings", settings_table()), *commands()])
+
+
+def jobs(text: str) -> str:
+    """The page about the commands for jobs and data sets."""
+    return _filled(text, [(name, _arguments(command)) for name, command in subcommands(parser()) if name.split()[0] in _OF_JOBS])
 
 
 def migrating(text: str) -> str:
@@ -87,8 +94,8 @@ def _sentence(text: str) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """One table per command: its arguments and flags. Those of `serve` are the settings; Tungsten's and Gradient's words have pages of their own."""
-    elsewhere = ("serve", "tungsten", "deployments", *FOREIGN)
+    """One table per command: its arguments and flags. Those of `serve` are the settings; jobs, Tungsten and Gradient have their own pages."""
+    elsewhere = ("serve", "tungsten", "deployments", "floyd", *_OF_JOBS, *FOREIGN)
     return [(name, _arguments(command)) for name, command in subcommands(parser()) if name.split()[0] not in elsewhere]
 
 
@@ -106,7 +113,7 @@ def subcommands(command: argparse.ArgumentParser, prefix: str = "") -> list[tupl
 def _arguments(command: argparse.ArgumentParser) -> str:
     rows = ["| Argument | Meaning |", "|---|---|"]
     for action in command._actions:  # noqa: SLF001
-        if isinstance(action, argparse._HelpAction):  # noqa: SLF001
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:  # noqa: SLF001
             continue
         value = str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
         name = (_names(action.option_strings) + (f" {value}" if action.nargs != 0 else "") if action.option_strings else value).replace(
@@ -125,4 +132,5 @@ def _names(strings: Sequence[str]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")
+    JOBS.write_text(jobs(JOBS.read_text("utf-8")), "utf-8")
     MIGRATING.write_text(migrating(MIGRATING.read_text("utf-8")), "utf-8")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the system packages that tests (curl, postgresql, mosquitto) or benchmarks (wrk) use, where they are missing and this user may install them.
+# Install the system packages that tests (curl, postgresql, mosquitto, bubblewrap, slirp4netns) or benchmarks (wrk) use, where they are missing and this user may install them.
 set -eu
 
 there() {
@@ -8,11 +8,12 @@ there() {
   postgresql) command -v postgres || ls /usr/lib/postgresql/*/bin/postgres ;;
   mosquitto) command -v mosquitto || ls /usr/sbin/mosquitto ;;
   mosquitto-clients) command -v mosquitto_pub ;;
+  bubblewrap) command -v bwrap ;;
   *) command -v "$1" ;;
   esac >/dev/null 2>&1
 }
 
-for package in curl postgresql mosquitto mosquitto-clients "$@"; do
+for package in curl postgresql mosquitto mosquitto-clients bubblewrap slirp4netns "$@"; do
   there "$package" && continue
   if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package"; } >/dev/null

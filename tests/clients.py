@@ -35,6 +35,19 @@ _IMPORTS = {
         "websocket",
         "dateutil.parser",
     ),
+    # Not floyd itself, which looks at the current folder when it is imported.
+    "floyd": (
+        "requests",
+        "requests_toolbelt",
+        "click",
+        "clint.textui",
+        "marshmallow",
+        "tabulate",
+        "yaml",
+        "pytz",
+        "pathlib2",
+        "pkg_resources",
+    ),
     "submarine": ("submarine.client", "submarine.client.api.serve_client"),
 }
 """What a client's scripts import, which takes seconds: it is done once per test process, and each script runs in a fork of that."""

@@ -32,16 +32,26 @@ class FakeStore(FakeRegistry):
         found: Mapping[str, Any] | None = json.loads(body)
         return found
 
-    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
+    async def documents(self, kind: str, groups: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
         self._check()
-        return [json.loads(body) for (found, _), (group, body) in self._documents.items() if found == kind and group in groups]
+        wanted = [each for (found, _), each in self._documents.items() if found == kind]
+        return [json.loads(body) for group, body in wanted if groups is None or group in groups]
 
-    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
         self._check()
         edited = dict(edit(await self.document(kind, key)))
         known, _ = self._documents.get((kind, key), (group, ""))
         self._documents[kind, key] = (known, json.dumps(edited))
+        if rings:
+            self._ring()
         return edited
+
+    async def remove_document(self, kind: str, key: str, *, rings: bool = False) -> bool:
+        self._check()
+        gone = self._documents.pop((kind, key), None) is not None
+        if gone and rings:
+            self._ring()
+        return gone
 
     # --- predictions ---
 

@@ -95,3 +95,43 @@ def test_edits_of_several_stores_come_one_after_the_other(case: Case, tmp_path: 
         assert await stores[0].document("run", "1") == {"n": 10 * len(stores)}
 
     with_stores(case, tmp_path, 3, body)
+
+
+@every_store
+def test_documents_of_all_groups_are_listed_and_removed(case: Case, tmp_path: Path) -> None:
+    """Without groups all of the kind are meant; what was removed is gone, can be made again, and comes last then."""
+
+    async def body(store: Store) -> None:
+        for key, group in (("b", "x"), ("a", "y")):
+            await store.edit_document("run", key, lambda _, name=key: {"key": name}, group=group)  # type: ignore[misc] # a default in a lambda
+        await store.edit_document("model", "b", lambda _: {"key": "other"})
+        assert [each["key"] for each in await store.documents("run")] == ["b", "a"]
+        assert await store.remove_document("run", "b") is True
+        assert await store.remove_document("run", "b") is False
+        assert await store.document("run", "b") is None
+        assert await store.document("model", "b") == {"key": "other"}
+        await store.edit_document("run", "b", lambda _: {"key": "b"}, group="y")
+        assert [each["key"] for each in await store.documents("run")] == ["a", "b"]
+
+    with_store(case, tmp_path, body)
+
+
+@every_store
+def test_an_edit_rings_where_it_is_asked_to(case: Case, tmp_path: Path) -> None:
+    """Whoever waits hears of a change and of a removal, and not of an edit that is nobody else's business."""
+
+    async def body(store: Store) -> None:
+        bell = await store.bell()
+        try:
+            for change in (
+                lambda: store.edit_document("job", "1", lambda _: {"n": 1}, rings=True),
+                lambda: store.remove_document("job", "1", rings=True),
+            ):
+                waiting = asyncio.create_task(bell.rung(60.0))
+                await asyncio.sleep(0)
+                await change()
+                await asyncio.wait_for(waiting, 30.0)
+        finally:
+            await bell.close()
+
+    with_store(case, tmp_path, body)

@@ -430,10 +430,10 @@ class Failing(FakeStore):
 
     away = False
 
-    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
         if self.away:
             raise ServingError(Kind.UNAVAILABLE, "the database is away")
-        return await super().edit_document(kind, key, edit, group=group)
+        return await super().edit_document(kind, key, edit, group=group, rings=rings)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ DIALECT_PAGES = {
     "seldon": "seldon.md",
     "submarine": "submarine.md",
     "gradient": "gradient.md",
+    "floydhub": "floydhub.md",
+    "floydhub_endpoint": "floydhub.md",
     "console": "../python.md",
 }
 RUNTIME_PAGES = {
@@ -92,6 +94,11 @@ def test_the_tables_of_settings_are_those_of_the_code() -> None:
     assert script.page(text("settings.md")) == text("settings.md"), "run `python scripts/settings_page.py`"
     for spec in fields(Settings)[1:]:
         assert f"`{flag_of(spec.name)}" in text("settings.md") or f", `{flag_of(spec.name)}" in text("settings.md"), spec.name
+
+
+def test_the_tables_of_the_commands_for_jobs_are_those_of_the_code() -> None:
+    """docs/jobs.md is what `python scripts/settings_page.py` makes of it."""
+    assert settings_page().jobs(text("jobs.md")) == text("jobs.md"), "run `python scripts/settings_page.py`"
 
 
 def test_the_tables_of_other_servers_flags_are_those_of_the_code() -> None:

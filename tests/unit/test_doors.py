@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.doors import DOOR, Doors, door, lock_of
+from dragoman.serving.doors import DOOR, Doors, door
 from dragoman.serving.gateway import OPENED, Gateway
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
+from dragoman.serving.passwords import lock_of
 from dragoman.serving.registry import Registry
 from dragoman.store import Wish
 from tests.fakes_store import FakeStore

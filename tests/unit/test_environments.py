@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,40 @@ def test_numpy_is_always_there(environments: Environments, uv: FakeUv) -> None:
             "--require-hashes\nnumpy @ https://f.example/n.whl#sha256=a\n",
         )
         assert any("--prerelease allow" in call for call in uv.calls)
+
+    run(test)
+
+
+def test_what_is_always_there(uv: FakeUv, root: Path) -> None:
+    """Is up to whoever has the environments; other choices are other environments, and nothing to install is nothing to do."""
+
+    async def test() -> None:
+        bare = await Environments(root, uv.path, always=()).python_for(Environment())
+        assert len(uv.calls) == 1
+        assert await Environments(root, uv.path, always=()).python_for(Environment("", (), "--pre\n")) != bare
+        assert len(uv.calls) == 2, "options alone install nothing"
+        assert await Environments(root, uv.path).python_for(Environment()) != bare
+        assert uv.read("packages.list") == "numpy\n"
+        await Environments(root, uv.path, always=("six", "attrs")).python_for(Environment(packages=("six==1",)))
+        assert uv.read("packages.list") == "six==1\nattrs\n"
+
+    run(test)
+
+
+def test_an_interpreter_of_ones_own_choice(environments: Environments, uv: FakeUv) -> None:
+    """Is taken, however old it is, and makes an environment of its own."""
+
+    async def test() -> None:
+        chosen = await environments.nearest((3, 8), (3, 8))
+        assert chosen.minor >= (3, 8)
+        old = replace(chosen, version="3.8.0", prefix=Path("/nowhere"))
+        pythons = [await environments.python_for(SIX)]
+        for interpreter in (chosen, old, chosen):
+            with await environments.hold(SIX, interpreter=interpreter) as held:
+                pythons.append(held.python)
+        assert pythons[1] == pythons[3] != pythons[2]
+        assert pythons[1].readlink() == chosen.path
+        assert "3.8.0" in {e.python for e in environments.installed()}
 
     run(test)
 

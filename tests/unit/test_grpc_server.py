@@ -27,7 +27,8 @@ from dragoman.server.listeners import reserved
 from dragoman.server.logs import AccessLog
 from dragoman.server.loop import new_event_loop
 from dragoman.server.settings import Settings
-from dragoman.serving.doors import door, lock_of
+from dragoman.serving.doors import door
+from dragoman.serving.passwords import lock_of
 from tests.unit.test_doors import ONE, World
 
 health_pb2: Any = importlib.import_module("grpc_health.v1.health_pb2")

@@ -60,7 +60,7 @@ THIRD_PARTY = {
     "store": {"sqlalchemy", "alembic"},
     "compat": set(),
     "serving": {"numpy", "orjson"},
-    "dialects": {"numpy", "orjson", "simdjson"},
+    "dialects": {"numpy", "orjson", "simdjson", "httptools"},
     "streams": {"orjson"},
     "console": {"numpy", "orjson"},
     "server": {"orjson", "httptools", "uvloop"},
@@ -75,6 +75,12 @@ LATE = {
         for module, packages in {"graphs": ("tensorflow", "tf2onnx", "onnx"), "program": ("tensorflow", "tf2onnx")}.items()
     },
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
+    "hosting/jobs/__main__.py": {"dragoman.hosting.jobs.inside": "what lies above its folder is made empty first"},
+    "hosting/jobs/wsgi.py": {"werkzeug": "where the job has it", "uvicorn": "the same"},
+    "hosting/jobs/shim/sitecustomize.py": {
+        "socket": "every Python process of a job runs this, and most with a shim for files alone need none",
+        "_socket": "the same",
+    },
     "hosting/host.py": {"ctypes": "to ask Linux for a signal; not every Python has it, and none needs it elsewhere"},
     "serving/fetch.py": {
         "dragoman.serving.fetch_http": "an HTTP client takes longer to import than the rest, and most servers never fetch",
@@ -106,6 +112,10 @@ LATE = {
     "runtimes/boosters.py": {"xgboost": "an extra", "lightgbm": "an extra"},
     "runtimes/torch.py": {"torch": "an extra; seconds to import"},
     "runtimes/torch_archive.py": {"torch": "an extra; seconds to import"},
+    "server/jobs.py": {
+        "dragoman.server.jobs_running": "what starts jobs takes milliseconds to import, and most servers never have one",
+        "dragoman.serving.jobs.runner": "the same",
+    },
     "store/sql.py": {
         "dragoman.store.sqlstore": "SQLAlchemy takes 0.15 s to import, and many servers open no store",
         "dragoman.store.sqlite": "the same",

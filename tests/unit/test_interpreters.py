@@ -13,7 +13,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Environment
 from dragoman.engines.environment import Environments
-from dragoman.engines.interpreters import Interpreter, find, own
+from dragoman.engines.interpreters import Interpreter, find, nearest, own
 from tests.fake_uv import FakeUv, alive, until
 from tests.servables import run
 
@@ -149,3 +149,82 @@ def test_looking_is_bounded(tmp_path: Path) -> None:
         assert not alive(int(file.read_text()))
 
     run(test)
+
+
+# --- the nearest, for jobs ---
+
+
+def installed(folder: Path, version: str, *, pip: bool = True, prefix: Path | None = None) -> Path:
+    """A program that says of itself that it belongs to an installation."""
+    path = pretend(folder, version)
+    facts: dict[str, object] = {"version": version, "implementation": "cpython", "platform": "here", "abi": "x"}
+    facts |= {"real": str(path), "prefix": str(prefix or folder.parent), "pip": pip}
+    path.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps(facts)}'\n")
+    return path
+
+
+def near(wanted: tuple[int, int], variables: Mapping[str, str], *, oldest: tuple[int, int] = (3, 90), pip: bool = False) -> Interpreter:
+    results = []
+
+    async def test() -> None:
+        results.append(await nearest(wanted, oldest, variables, pip=pip))
+
+    run(test)
+    return results[0]
+
+
+def test_the_nearest(tmp_path: Path) -> None:
+    """Its own, else the one with the least distance; the older of two; never one that is too old."""
+    for version in ("3.89.0", "3.92.0", "3.94.1", "3.98.2"):
+        installed(tmp_path / "bin", version)
+    variables = environ(tmp_path / "bin")
+    assert [near((3, minor), variables).version for minor in (94, 96, 97, 99)] == ["3.94.1", "3.94.1", "3.98.2", "3.98.2"]
+    assert near((2, 7), variables).version == "3.92.0"
+    assert near((3, 5), variables).version == "3.92.0"
+
+
+def test_the_servers_own_may_be_the_nearest() -> None:
+    """Then it is the installation that its virtualenv was made with, with all that is needed to run it."""
+    interpreter = near(sys.version_info[:2], {}, oldest=(3, 8))
+    assert interpreter.minor == sys.version_info[:2]
+    assert interpreter.prefix == Path(sys.base_prefix)
+    assert interpreter.path.resolve() == interpreter.path
+    assert any(interpreter.path.is_relative_to(path) for path in interpreter.readable)
+    assert any(Path(os.__file__).is_relative_to(path) for path in interpreter.readable)
+    assert interpreter.prefix not in interpreter.readable
+
+
+def test_where_version_managers_put_them(tmp_path: Path) -> None:
+    """Also when they are not on the path; a shim on the path is not what is taken."""
+    versions = tmp_path / ".pyenv" / "versions"
+    for version in ("3.94.1", "3.96.0"):
+        (versions / version).mkdir(parents=True)
+        installed(versions / version / "bin", version)
+    broken(tmp_path / "shims", "python3.94", f"exec {versions}/3.94.1/bin/python3.94")
+    found = near((3, 94), {"HOME": str(tmp_path), **environ(tmp_path / "shims")})
+    assert (found.path, found.prefix) == (versions / "3.94.1" / "bin" / "python3.94", versions / "3.94.1")
+    (versions / "3.94.1" / "lib").mkdir()
+    assert found.readable == (versions / "3.94.1" / "bin", versions / "3.94.1" / "lib")
+    assert near((3, 94), environ(tmp_path / "shims")).path == found.path, "where the shim leads"
+    assert near((3, 95), {"HOME": "relative", "PYENV_ROOT": str(tmp_path / ".pyenv")}).version == "3.94.1"
+
+
+def test_a_program_beside_its_installation(tmp_path: Path) -> None:
+    """Is readable as well."""
+    path = installed(tmp_path / "bin", "3.94.1", prefix=tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "lib").mkdir(parents=True)
+    assert near((3, 94), environ(tmp_path / "bin")).readable == (tmp_path / "elsewhere" / "lib", path)
+
+
+def test_the_nearest_must_run_and_be_able_to_install(tmp_path: Path) -> None:
+    """Programs that are none are passed over, and those without pip where pip is needed; without any there is a clear answer."""
+    broken(tmp_path / "a", "python3.94", "exit 127")
+    installed(tmp_path / "b", "3.95.0", pip=False)
+    installed(tmp_path / "c", "3.96.0")
+    pretend(tmp_path / "d", "3.93.0")  # says nothing about where it is
+    variables = environ(tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "d")
+    assert near((3, 94), variables).version == "3.95.0"
+    assert near((3, 94), variables, pip=True).version == "3.96.0"
+    with pytest.raises(ServingError, match=r"there is no Python from 3\.90 on here") as caught:
+        near((3, 94), environ(tmp_path / "a"))
+    assert caught.value.kind is Kind.UNAVAILABLE

@@ -5,7 +5,26 @@ import sys
 from collections.abc import Sequence
 
 from dragoman import __version__
-from dragoman.cli import client, convert, deployments, env, keys, listing, predict, registry, serve, store, streams, tracking, tungsten
+from dragoman.cli import (
+    accounts,
+    convert,
+    data_sets,
+    deployments,
+    env,
+    floyd,
+    jobs,
+    jobs_run,
+    keys,
+    listing,
+    predict,
+    registry,
+    serve,
+    status,
+    store,
+    streams,
+    tracking,
+    tungsten,
+)
 from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
@@ -21,6 +40,7 @@ examples:
   dragoman models                                what is stored, and what of it runs
   dragoman register iris s3://bucket/iris --deploy   add a version to a running server's registry, and serve it
   dragoman predict iris '[[5.1, 3.5, 1.4, 0.2]]' call it
+  dragoman init shop; dragoman run --mode serve  run this folder's app.py as a service with an endpoint
 """
 
 
@@ -37,16 +57,21 @@ def parser() -> argparse.ArgumentParser:
     serve.add_to(commands)
     store.add_to(commands)
     listing.add_to(commands)
-    client.add_to(commands)
+    status.add_to(commands)
     registry.add_to(commands)
     deployments.add_to(commands)
     predict.add_to(commands)
+    jobs_run.add_to(commands)
+    jobs.add_to(commands)
+    data_sets.add_to(commands)
     streams.add_to(commands)
     keys.add_to(commands)
+    accounts.add_to(commands)
     tracking.add_to(commands)
     env.add_to(commands)
     convert.add_to(commands)
     commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
+    commands.add_parser("floyd", help="FloydHub's own client, against this server: dragoman floyd --help", add_help=False)
     for each in FOREIGN.values():
         commands.add_parser(each.name, help=each.help, add_help=False)
     return root
@@ -55,17 +80,26 @@ def parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What a command line says.
 
-    Targets of `serve` and the INPUT of `predict` may stand before, between and after flags, which argparse alone does not take.
+    Targets of `serve`, the CMD of `run` and the INPUT of `predict` may stand before, between and after flags, which argparse alone does not
+    take. A CMD behind -- may hold flags of its own.
     """
     root = parser()
-    options, rest = root.parse_known_args(arguments)
+    words, behind = list(sys.argv[1:] if arguments is None else arguments), []
+    if words[:1] in (["run"], ["restart"]) and "--" in words:
+        cut = words.index("--")
+        words, behind = words[:cut], words[cut + 1 :]
+    options, rest = root.parse_known_args(words)
     if rest and not any(text.startswith("-") for text in rest):
         if options.command == "serve":
             options.targets, rest = [*options.targets, *rest], []
+        elif options.command in ("run", "restart"):
+            options.words, rest = [*options.words, *rest], []
         elif options.command == "predict" and options.input is None:
             options.input, *rest = rest
     if rest:
         root.error(f"unrecognized arguments: {' '.join(rest)}")
+    if behind:
+        options.words = [*options.words, *behind]
     return options
 
 
@@ -75,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if words[:1] == ["tungsten"]:
             sys.exit(tungsten.main(words[1:]))
+        if words[:1] == ["floyd"]:
+            sys.exit(floyd.main(words[1:]))
         if words[:1] and words[0] in FOREIGN:
             sys.exit(FOREIGN[words[0]].main(words[1:]))
         options = parse(words)

@@ -1,34 +1,23 @@
-"""`dragoman status`, and how every command asks a running server: over HTTP like any other client; nothing of the server is loaded."""
+"""How every command asks a running server: over HTTP like any other client; nothing of the server is loaded."""
 
 import argparse
 import http.client
 import json
 import os
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
 
 USUAL = "http://127.0.0.1:3000"
 _TIMEOUT_S = 300.0
-_LOOK_S = 0.5
-CLEAR = "\x1b[2J\x1b[H"
 
 
 class NoServerError(ServingError):
     """Nothing answers at the address."""
-
-
-def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    status = commands.add_parser("status", help="say whether a running server is ready; exit code 1 when it is not")
-    add_output(status)
-    status.add_argument("--watch", action="store_true", help="go on: print again whenever something has changed, until Ctrl-C")
-    add_server(status)
-    status.set_defaults(run=_status)
 
 
 def add_server(command: argparse.ArgumentParser) -> None:
@@ -53,50 +42,6 @@ def url_of(options: argparse.Namespace) -> str:
     return str(options.url or os.environ.get("DRAGOMAN_URL") or USUAL)
 
 
-def _status(options: argparse.Namespace) -> int:
-    if options.watch:
-        return _watch(options)
-    answer = _asked(options)
-    _print_status(options, answer)
-    return 0 if answer["ready"] else 1
-
-
-def _watch(options: argparse.Namespace) -> int:
-    """Print the status whenever it has changed. A server that has gone is a change, too: it is waited for."""
-    before: object = None
-    while True:
-        try:
-            now: object = _asked(options)
-        except NoServerError as error:
-            now = error.message
-        if now != before:
-            if options.output == "table":
-                print(f"{CLEAR if sys.stdout.isatty() else ''}{time.strftime('%H:%M:%S')}")
-            if isinstance(now, dict):
-                _print_status(options, now)
-            else:
-                print(json.dumps({"error": now}) if options.output == "json" else now)
-            sys.stdout.flush()
-        before = now
-        time.sleep(_LOOK_S)
-
-
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    answer = call(options, "GET", "/dragoman/v1/status")
-    if not {"name", "version", "ready", "draining", "models"} <= answer.keys():
-        raise foreign(options)
-    return answer
-
-
-def _print_status(options: argparse.Namespace, answer: dict[str, Any]) -> None:
-    if options.output == "json":
-        print(json.dumps(answer, indent=None if options.watch else 2))
-    else:
-        state = "draining" if answer["draining"] else "ready" if answer["ready"] else "not ready"
-        print(f"{answer['name']} {answer['version']} at {url_of(options)} is {state}")
-        versions_table(answer["models"])
-
-
 def call(options: argparse.Namespace, method: str, path: str, body: object = None) -> dict[str, Any]:
     """One request; the server's own words, as UNAVAILABLE, when it refuses."""
     return accepted(options, *exchange(options, method, path, body))
@@ -113,13 +58,18 @@ def accepted(options: argparse.Namespace, status: int, answer: Any) -> dict[str,
     return answer
 
 
-def exchange(options: argparse.Namespace, method: str, path: str, body: object = None) -> tuple[int, Any]:
-    """One request: the status and the JSON of the answer, or its text for a refusal that is none. Raises NoServerError without a server."""
+def exchange(
+    options: argparse.Namespace, method: str, path: str, body: object = None, extra: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    """One request: the status and the JSON of the answer, or its text for a refusal that is none. Raises NoServerError without a server.
+
+    `extra`: headers besides, or in the place of, those that every request has.
+    """
     base = url_of(options)
     url = base.rstrip("/") + path
     if not url.startswith(("http://", "https://")):
         raise invalid(f"--url is {base}, expected http://... or https://...")
-    headers = {"Accept": "application/json", **({"Authorization": f"Bearer {options.key}"} if options.key else {})}
+    headers = {"Accept": "application/json", **({"Authorization": f"Bearer {options.key}"} if options.key else {}), **(extra or {})}
     payload = None if body is None else json.dumps(body).encode()
     if payload is not None:
         headers["Content-Type"] = "application/json"
@@ -159,8 +109,8 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns under a heading, aligned, without trailing blanks."""
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, ruled: bool = False) -> None:
+    """Columns under a heading, aligned, without trailing blanks; `ruled`: with a line of dashes below the heading."""
     widths = [max(len(line[i]) for line in [heading, *rows]) for i in range(len(heading))]
-    for line in [heading, *rows]:
+    for line in [heading, *([["-" * width for width in widths]] if ruled else []), *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -15,7 +15,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add = actions.add_parser("add", help="make a key and print it; only its hash is stored")
     add.add_argument("name", help="who or what will use it")
     add.add_argument(
-        "--scope", action="append", choices=("infer", "admin"), help="what it may do (default: infer); admin includes infer, repeatable"
+        "--scope",
+        action="append",
+        choices=("infer", "jobs", "admin"),
+        help="what it may do (default: infer); admin includes the others, repeatable",
     )
     add.set_defaults(run=_add)
     listing = actions.add_parser("list", help="list names and scopes")

@@ -193,7 +193,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How one start ended: what end.json says. `how`: exit, timeout, stopped, memory, processes, start_timeout, orphaned, lost."""
+    """How one start ended: what end.json says.
+
+    `how`: exit, timeout, memory, processes, start_timeout, orphaned, lost; or why it was ended: stopped (wanted), idle, server (that one ended).
+    """
 
     how: str
     code: int = 0
@@ -203,3 +206,67 @@ class End:
     ran_s: float = 0.0
     calls: int = 0
     at: float = 0.0
+
+
+@unique
+class Step(Enum):
+    """What is to be done for one job now."""
+
+    NOTHING = "nothing"
+    START = "start"
+    STOP = "stop"
+    """End its processes: it was asked for."""
+    SLEEP = "sleep"
+    """End its processes until the next request."""
+    CLOSE = "close"
+    """It was to end, and nothing of it runs."""
+    AGAIN = "again"
+    """It should run and nothing of it does: back into the line."""
+
+
+def plan_job(job: Job, *, live: bool, free: bool = False, seen: Seen | None = None) -> Step:
+    """The one place that decides. `live`: a start of it is under way or runs, in the hands of this server; `free`: one more may run."""
+    if job.phase in ENDED:
+        return Step.NOTHING
+    if job.stop:
+        return Step.STOP if live else Step.CLOSE
+    if live:
+        return Step.SLEEP if seen is not None and sleeps(job, seen) else Step.NOTHING
+    if job.phase is Phase.QUEUED:
+        return Step.START if free else Step.NOTHING
+    return Step.NOTHING if job.phase is Phase.ASLEEP else Step.AGAIN
+
+
+def sleeps(job: Job, seen: Seen) -> bool:
+    """Whether it has been without a request for so long that it is put to sleep."""
+    quiet = seen.ready and not seen.busy and not seen.waiting
+    return job.mode is Mode.SERVE and job.phase is Phase.RUNNING and quiet and seen.idle_s >= job.limits.idle_s
+
+
+def after(job: Job, end: End, *, watched: bool = True) -> Job:
+    """The job once a start of it is over. `watched`: this server saw it end, it was not found so.
+
+    What was asked to stop is stopped, however it ended. One whose server left it, or that was lost with its machine, goes back into the line.
+    """
+    over = replace(job, ran_s=job.ran_s + end.ran_s, calls=job.calls + end.calls, since=0.0)
+    if job.stop or job.phase is Phase.STOPPING:
+        stopping = over if over.phase is Phase.STOPPING else over.to(Phase.STOPPING)
+        return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=end.at)
+    if end.how == "idle":
+        return over.to(Phase.ASLEEP, "no request came for a while; the next one wakes it")
+    if end.how in _LEFT or (end.how == "lost" and not watched):
+        return over.to(Phase.QUEUED, "its server ended; it is started again")
+    phase = (
+        Phase.TIMEOUT if end.how == "timeout" else Phase.SUCCESS if end.how == "exit" and end.code == 0 and not end.reason else Phase.FAILED
+    )
+    return replace(over.to(phase, end.reason or ("" if phase is Phase.SUCCESS else _reason(end))), ended=end.at)
+
+
+_LEFT = frozenset({"server", "orphaned", "stopped"})
+"""Ends that nobody wanted who may want one."""
+
+
+def _reason(end: End) -> str:
+    if end.how != "exit":
+        return end.how.replace("_", " ")
+    return f"the program ended with exit code {end.code}" if end.code >= 0 else f"the program was ended by signal {-end.code}"

@@ -28,6 +28,8 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "submarine": "dragoman.dialects.submarine.rest:Submarine",
         "seldon": "dragoman.dialects.seldon.rest:Seldon",
         "gradient": "dragoman.dialects.gradient.rest:Gradient",
+        "floydhub": "dragoman.dialects.floydhub.rest:FloydHub",
+        "floydhub_endpoint": "dragoman.dialects.floydhub.endpoint:Endpoint",
         "console": "dragoman.console.routes:Console",
     },
     "services": {

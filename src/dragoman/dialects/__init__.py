@@ -16,6 +16,10 @@ from dragoman.serving.deployments import Deployments
 from dragoman.serving.fetch_policy import FetchPolicy
 from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.service import GradientDeployments
+from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.code import Code
+from dragoman.serving.jobs.data_sets import DataSets
+from dragoman.serving.jobs.service import Jobs
 from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.operations import Operations
@@ -47,6 +51,8 @@ class Access(Enum):
     PUBLIC = "public"
     """Health, metadata, statistics: anyone who can connect."""
     INFER = "infer"
+    JOBS = "jobs"
+    """People's own jobs, data and code: with accounts, or keys in force, only for those who have one."""
     ADMIN = "admin"
     """Whatever changes the server's state."""
 
@@ -115,6 +121,11 @@ class Request:
             chunk = self._taken(await self._receive())
         return chunk
 
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, to its end. Raises like `body`."""
+        while piece := await self.read():
+            yield piece
+
     def _taken(self, message: MutableMapping[str, Any]) -> bytes:
         if message["type"] == "http.disconnect":
             raise ServingError(Kind.CANCELLED, "the client closed the connection before its request was complete")
@@ -181,6 +192,12 @@ class Services:
     """What requests may make the server read, for data_urls.py and fetch.py."""
     streams: Callable[[], list[dict[str, Any]]] = list
     """How the streams of all workers are: one row each."""
+    jobs: Jobs | None = None
+    """None where this server runs no jobs, as are `code` and `data_sets`."""
+    code: Code | None = None
+    data_sets: DataSets | None = None
+    accounts: Accounts = field(default_factory=Accounts)
+    """The people whose jobs run here, where they are told apart."""
     predictions: Predictions = field(kw_only=True)
     uploads: Uploads = field(kw_only=True)
     catalog: Catalog = field(kw_only=True)

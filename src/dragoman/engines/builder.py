@@ -11,7 +11,7 @@ import os
 import re
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from dragoman.engines.interpreters import Interpreter
 from dragoman.engines.requirements import Requirement
 
 Log = Callable[[str], None]
+Wrap = Callable[[Sequence[str]], Awaitable[Sequence[str]]]
+"""Makes a command one that runs confined."""
 
 _TAIL_LINES = 60
 _SHOWN_LINES = 6
@@ -48,6 +50,8 @@ class Recipe:
     packages: tuple[Requirement, ...]
     options: tuple[str, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    always: tuple[str, ...] = ("numpy",)
+    """Packages that are installed, too, unless they are named."""
 
     @property
     def lines(self) -> list[str]:
@@ -61,8 +65,15 @@ def environment_for_builders(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "NO_COLOR": "1", "TERM": "dumb", "UV_NO_PROGRESS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, str], log: Log, deadline: float) -> None:
-    """Make the virtualenv `directory`, which does not exist yet; `uv` is empty for venv and pip. `deadline` is on the loop's clock.
+async def as_it_is(command: Sequence[str]) -> Sequence[str]:
+    """The Wrap of a command that may do whatever the server may."""
+    return command
+
+
+async def build(
+    recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, str], log: Log, deadline: float, wrap: Wrap = as_it_is
+) -> None:
+    """Make the virtualenv `directory`, which does not exist yet or is empty; `uv` is empty for venv and pip. `deadline` is on the loop's clock.
 
     Raises UNAVAILABLE with the reason and the last lines of output. Cancelled or failed, it leaves no process, but the directory as it is.
     """
@@ -83,7 +94,7 @@ async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, 
             for number, command in enumerate(commands):
                 if number == 1:
                     _write(directory, lists)
-                code = await run(command, directory.parent, environ, log, tail)
+                code = await run(await wrap(command), directory.parent, environ, log, tail)
                 if code:
                     raise failure(recipe, list(tail), f"the installer ended with exit code {code}")
     except TimeoutError as exc:
@@ -95,17 +106,17 @@ async def build(recipe: Recipe, directory: Path, uv: str, environ: Mapping[str, 
 def _lists(recipe: Recipe, *, pip: bool) -> dict[str, str]:
     """Name -> content of the requirement files, in the order in which they are installed.
 
-    Where one requirement has hashes all need them, as pip has it, so the packages of the model file come after the requirements file. numpy,
-    which a model process needs, comes with the packages unless it is named.
+    Where one requirement has hashes all need them, as pip has it, so the packages of the model file come after the requirements file, and
+    what is always there comes with the packages.
     """
     named = {r.name for r in (*recipe.packages, *recipe.requirements)}
-    packages = [r.text for r in recipe.packages] + ([] if "numpy" in named else ["numpy"])
+    packages = [r.text for r in recipe.packages] + [name for name in recipe.always if name not in named]
     requirements = [r.text for r in recipe.requirements]
     indexes = [o for o in recipe.options if o != "--require-hashes" and (pip or o != "--pre")]
     if requirements and ("--require-hashes" in recipe.options or any(r.hashes for r in recipe.requirements)):
         lists = {"requirements": [*indexes, "--require-hashes", *requirements], "packages": [*indexes, *packages] if packages else []}
     else:
-        lists = {"packages": [*indexes, *requirements, *packages]}
+        lists = {"packages": [*indexes, *requirements, *packages] if requirements or packages else []}
     return {name: "\n".join(lines) + "\n" for name, lines in lists.items() if lines}
 
 

@@ -1,7 +1,7 @@
-"""Virtualenvs of models: built once per content, shared by all models and server processes that want the same, removed when nobody does.
+"""Virtualenvs of models and jobs: built once per content, shared by all that want the same, removed when nobody does.
 
-The process engine holds one while a model process runs; `dragoman env` lists, builds and removes them. A virtualenv sees its own packages and
-the standard library, never the server's packages.
+The process engine holds one while a model process runs, the runner of jobs while a job does; `dragoman env` lists, builds and removes
+those of models. A virtualenv sees its own packages and the standard library, never the server's packages.
 """
 
 import asyncio
@@ -13,14 +13,15 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.model import Environment
 from dragoman.engines import interpreters
 from dragoman.engines.builder import Log, Recipe, build, described, environment_for_builders
+from dragoman.engines.installer_files import needs_of
 from dragoman.engines.locks import FileLock
 from dragoman.engines.requirements import OLDEST, from_file, from_model, minor_of
 from dragoman.engines.shelf import Installed, Shelf
@@ -32,6 +33,17 @@ FOLDER = "environments"
 
 _FORMAT = 1
 """Part of every hash: raised when environments are built in another way, so that old ones are not taken for new ones."""
+
+
+class Confine(Protocol):
+    """Makes a command one that sees no more of the machine than its programs, these folders and files, and the network around it.
+
+    `local`: it must also reach programs on this machine.
+    """
+
+    async def __call__(
+        self, command: Sequence[str], *, writable: Sequence[Path], readable: Sequence[Path], local: bool
+    ) -> Sequence[str]: ...
 
 
 class Held:
@@ -61,28 +73,47 @@ class Environments:
     """The environments under one root, which several processes may use at the same time.
 
     `uv` is the path of uv, "" for venv and pip, None for whatever there is: uv beside this interpreter, on the path, or else pip.
+    `always` is in each of them, unless another release of it is asked for: what a model process needs. With `confine` the installers, and
+    code of packages that they run, are confined to the new virtualenv and to a cache of downloads that is below the root.
     """
 
-    def __init__(self, root: Path, uv: str | None = None, *, build_timeout_s: float = 1800.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        uv: str | None = None,
+        *,
+        build_timeout_s: float = 1800.0,
+        always: tuple[str, ...] = ("numpy",),
+        confine: Confine | None = None,
+    ) -> None:
         self._shelf = Shelf(root.absolute())  # builders run elsewhere
         self._environ = environment_for_builders(os.environ)
         self._uv = _find_uv(self._environ.get("PATH")) if uv is None else uv
         self._build_timeout_s = build_timeout_s
+        self._always = always
+        self._confine = confine
         self._interpreters: dict[str, interpreters.Interpreter] = {}
+
+    @property
+    def root(self) -> Path:
+        return self._shelf.root
 
     async def python_for(self, environment: Environment, log: Log = lambda _: None) -> Path:
         """The interpreter of the ready virtualenv; see `hold`, which also keeps it."""
         with await self.hold(environment, log) as held:
             return held.python
 
-    async def hold(self, environment: Environment, log: Log = lambda _: None) -> Held:
+    async def hold(
+        self, environment: Environment, log: Log = lambda _: None, *, interpreter: interpreters.Interpreter | None = None
+    ) -> Held:
         """The virtualenv of this content, built if there is none, and kept until the answer is released.
 
+        `interpreter` is taken as it is, in place of the one that the environment names, which can run a model process.
         `log` gets the lines of progress. Whoever waits for the build of another process gets its result, the error included; a builder
         that was killed or cancelled leaves nothing in the way. INVALID_INPUT: a requirement that is not allowed. UNAVAILABLE: the build
         failed; the message names the requirement if that can be told, `trace` has the end of the output.
         """
-        recipe = await self._recipe(environment)
+        recipe = await self._recipe(environment, interpreter)
         key = _key(recipe)
         try:
             self._shelf.prepare()
@@ -128,10 +159,15 @@ class Environments:
                 raise ServingError(Kind.CONFLICT, f"the environment {key} is in use")
             self._shelf.erase(key)
 
-    async def _recipe(self, environment: Environment) -> Recipe:
+    async def nearest(self, wanted: tuple[int, int], oldest: tuple[int, int]) -> interpreters.Interpreter:
+        """The Python here whose version is next to the wanted one, and that environments can be made with; see `interpreters.nearest`."""
+        return await interpreters.nearest(wanted, oldest, self._environ, pip=not self._uv)
+
+    async def _recipe(self, environment: Environment, interpreter: interpreters.Interpreter | None) -> Recipe:
         packages = from_model(environment.packages)
         options, requirements = from_file(environment.requirements)
-        return Recipe(await self._interpreter(environment.python), packages, options, requirements)
+        python = interpreter or await self._interpreter(environment.python)
+        return Recipe(python, packages, options, requirements, self._always)
 
     async def _interpreter(self, python: str) -> interpreters.Interpreter:
         """The Python to build with: the server's own for "" and for versions that are too old to run a model process."""
@@ -172,7 +208,10 @@ class Environments:
         directory = self._shelf.new_directory(key)
         deadline = asyncio.get_running_loop().time() + self._build_timeout_s
         try:
-            await build(recipe, directory, self._uv, self._environ, log, deadline)
+            if self._confine is None:
+                await build(recipe, directory, self._uv, self._environ, log, deadline)
+            else:
+                await self._build_confined(self._confine, recipe, directory, log, deadline)
             facts = {"python": recipe.interpreter.version, "packages": recipe.lines, "created": time.time()}
             self._shelf.complete(key, directory, facts)
         except BaseException as exc:
@@ -182,6 +221,30 @@ class Environments:
             raise
         log(f"the environment {key} is ready after {time.monotonic() - started:.1f} s")
         return directory / "bin" / "python"
+
+    async def _build_confined(self, confine: Confine, recipe: Recipe, directory: Path, log: Log, deadline: float) -> None:
+        temporary, cache = directory.with_name(f"{directory.name}.tmp"), self._shelf.root / "cache"
+        for folder in (directory, temporary, cache):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        links = {"UV_LINK_MODE": "copy"}  # hard links from the cache are not possible between two mounts
+        environ = {
+            **self._environ,
+            **links,
+            "TMPDIR": str(temporary),
+            "UV_CACHE_DIR": str(cache / "uv"),
+            "PIP_CACHE_DIR": str(cache / "pip"),
+        }
+        tools = [Path(self._uv)] if self._uv else []
+        needs = await asyncio.to_thread(needs_of, self._environ)
+        readable = (*tools, *recipe.interpreter.readable, *needs.readable)
+
+        async def wrap(command: Sequence[str]) -> Sequence[str]:
+            return await confine(command, writable=(directory, temporary, cache), readable=readable, local=needs.local)
+
+        try:
+            await build(recipe, directory, self._uv, environ, log, deadline, wrap)
+        finally:
+            await _in_thread(shutil.rmtree, temporary, True)
 
 
 def _find_uv(path: str | None) -> str:
@@ -195,10 +258,11 @@ def _key(recipe: Recipe) -> str:
     python = recipe.interpreter
     content = [
         _FORMAT,
-        [python.version, python.implementation, python.platform, python.abi],
+        [python.version, python.implementation, python.platform, python.abi, str(python.prefix)],
         [r.text for r in recipe.packages],
         recipe.options,
         [r.text for r in recipe.requirements],
+        recipe.always,
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
 

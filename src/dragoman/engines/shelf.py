@@ -1,8 +1,8 @@
 """Virtualenvs on the disk: which are complete, who uses them, and how they go. Used by environment.py only; it builds nothing.
 
 Under the root: `HASH.json` names the directory that is complete (written last, so what has none is not), `HASH-xxxxxxxx/` is a virtualenv
-(they cannot be moved, so each build has a place of its own), `HASH.failed` is why the last build failed, and `locks/HASH.build` and
-`locks/HASH.use` keep builders, users and removers apart.
+(they cannot be moved, so each build has a place of its own; with `.tmp` what its builder writes besides), `HASH.failed` is why the last build
+failed, and `locks/HASH.build` and `locks/HASH.use` keep builders, users and removers apart.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 
 from dragoman.engines.locks import FileLock
 
-_ENTRY = re.compile(r"([0-9a-f]{20})(?:-[0-9a-f]{8}|\.json|\.failed)\Z")
+_ENTRY = re.compile(r"([0-9a-f]{20})(?:-[0-9a-f]{8}(?:\.tmp)?|\.json|\.failed)\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,31 +55,36 @@ class Rules:
 
     def needs_key(self, access: Access) -> bool:
         """Whether a call without a key is refused."""
-        return self.keys_in_force and (access is Access.ADMIN or (access is Access.INFER and self.auth is Auth.REQUIRE_KEY))
+        return self.keys_in_force and (access in (Access.ADMIN, Access.JOBS) or (access is Access.INFER and self.auth is Auth.REQUIRE_KEY))
 
 
-def refusal(rules: Rules, access: Access, method: str, headers: Headers, token: str | None, key: Key | None) -> ServingError | None:
+def refusal(
+    rules: Rules, access: Access, method: str, headers: Headers, token: str | None, key: Key | None, *, accounts: bool = False
+) -> ServingError | None:
     """Why a call is refused, or None when it is allowed. `token` is what the request carried, `key` what it proved to be.
+
+    With `accounts`, people's jobs are for those who have a key or an account, on loopback too.
 
     UNAUTHENTICATED: a key is missing or wrong. FORBIDDEN: the key does not reach that far, or the call may come from a foreign web page.
     """
     # A browser asks with OPTIONS, and without any key, whether a page may call at all; nothing runs and nothing is told.
     if access is Access.PUBLIC or (access is Access.INFER and method == "OPTIONS"):
         return None
-    if rules.keys_in_force and key is None:
+    in_force = rules.keys_in_force or (accounts and access is Access.JOBS)
+    if in_force and key is None:
         if token is not None:
             return ServingError(
                 Kind.UNAUTHENTICATED, f"the API key of this request is not valid here; {_HOW}, or leave it out if none is needed"
             )
-        if rules.needs_key(access):
+        if access is Access.JOBS or rules.needs_key(access):
             return ServingError(Kind.UNAUTHENTICATED, f"this call needs an API key with the scope {access.value}: {_HOW}")
-    if rules.keys_in_force and key is not None and not key.allows(access):
+    if in_force and key is not None and not key.allows(access):
         text = f"this call needs an API key with the scope {access.value}; the key {key.name} has {_words(key)}"
         return ServingError(Kind.FORBIDDEN, text)
-    if access is not Access.ADMIN:
+    if access is Access.INFER:
         return None
     listed = list(headers)
-    if key is not None and key.allows(Access.ADMIN) and explicit_token(listed) is not None:
+    if key is not None and key.allows(access) and explicit_token(listed) is not None:
         # No page can know the key, and no browser adds such a header on its own. This is also how calls through a proxy get in.
         return None
     return _foreign(rules, listed)

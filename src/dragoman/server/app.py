@@ -23,7 +23,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _EAGER_ENDINGS = ("/infer", ":predict", "/predict", "/predictions", "/invocations", "/infer_dict", "/predict_dict")
 """Paths whose handlers never look at the current task, so that the HTTP server may run their first step without one."""
 
-_REGISTRIES = ("/api/v1/", "/api/2.0/")
+_ADMITTED = (Access.ADMIN, Access.JOBS)
+
+_REGISTRIES = ("/api/v1/", "/api/2.0/", "//api/v1/", "/expose/")
 """Below them paths end in names that people gave, to models and files: such an ending says nothing there."""
 
 _POLLED = len("/predictions/") + 32
@@ -63,9 +65,16 @@ class App:
     def cancels(scope: Scope) -> bool:
         """Whether a client that hangs up ends its request: inference and long polls do, whatever changes the server goes on."""
         path: str = scope["path"]
+        if prefixes.endpoint(path):
+            return True
         return (path.endswith(_CANCELLED_ENDINGS) and not path.startswith(_REGISTRIES)) or (
             scope.get("method") == "GET" and b"wait=" in scope.get("query_string", b"") and not path.endswith("/cancel")
         )
+
+    @staticmethod
+    def streams(path: str) -> bool:
+        """Whether what is sent there is passed on as it comes, whatever its size: to a job's own program."""
+        return prefixes.endpoint(path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,13 +87,17 @@ class App:
         try:
             if astray is not None:
                 raise astray
-            if request.method == "OPTIONS" and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None:
+            if (
+                request.method == "OPTIONS"
+                and not prefixes.endpoint(request.path)
+                and (preflight := self._guard.preflight(request, lambda: dialect.route(request))) is not None
+            ):
                 answer = preflight
             else:
                 route = dialect.route(request)
                 if self._guard.locked:
                     await self._guard.open(scope["headers"])
-                if self._guard.active or route.access is Access.ADMIN:
+                if self._guard.active or route.access in _ADMITTED:
                     self._guard.admit(request, route.access)
                 answer = await route.handler(request, *route.args)
             # A stream that fails before its first item is still an ordinary error: nothing has been sent.

@@ -229,7 +229,9 @@ class Connection(asyncio.Protocol):
             exchange = reader.queue[0]
             if exchange.complete:
                 self.deadline = inf
-            elif not (exchange.refusal or exchange.expecting or exchange.buffered >= self.service.limits.buffer_bytes):
+            elif not (
+                exchange.refusal or exchange.expecting or exchange.streaming or exchange.buffered >= self.service.limits.buffer_bytes
+            ):
                 break
             reader.queue.popleft()
             self._current = exchange
@@ -264,7 +266,12 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def wind_down(self, *, fresh: bool) -> None:
-        """Close if nothing is going on: a connection that has served, or with `fresh` also one that never sent anything."""
+        """Close if nothing is going on: a connection that has served, or with `fresh` also one that never sent anything.
+
+        Other protocols than HTTP have no end to wait for.
+        """
+        if self._current is not None and self._current.tunnel and fresh:
+            self.abandon(self._current)
         if self._current is None and self._reader.between and not self._held and (fresh or self._served) and not self._leaving:
             self._close()
 
@@ -283,13 +290,16 @@ class Connection(asyncio.Protocol):
 
     def _await_body(self) -> None:
         """Set the time for the next piece of a body, or stop reading until the application has taken what there is."""
-        incoming = self._reader.incoming
-        if incoming is not None and incoming.buffered >= self.service.limits.buffer_bytes:
+        incoming, limits = self._reader.incoming, self.service.limits
+        if incoming is None:
+            self.deadline = self.service.now + limits.body_timeout_s
+            return
+        full = incoming.buffered >= (limits.stream_bytes if incoming.streaming else limits.buffer_bytes)
+        if full:
             self._pause_reading()
-            self.deadline = inf
+        if full or incoming.streaming:
             incoming.wake()
-        else:
-            self.deadline = self.service.now + self.service.limits.body_timeout_s
+        self.deadline = inf if full or incoming.tunnel else self.service.now + limits.body_timeout_s
 
     def _pause_reading(self) -> None:
         if self._reading and not self._leaving:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from dragoman.server.eager import Stepped
 from dragoman.server.service import log
-from dragoman.server.wire import CONTINUE, Message, Refusal, Scope, json_error
+from dragoman.server.wire import CONTINUE, Message, Refusal, Scope, switch_head
 
 if TYPE_CHECKING:
     from dragoman.server.connection import Connection
@@ -66,6 +66,8 @@ class Exchange:
         "phase",
         "refusal",
         "scope",
+        "streaming",
+        "tunnel",
     )
 
     def __init__(self, conn: "Connection", method: str, version: str, keep_alive: bool, left: int, expecting: bool) -> None:
@@ -84,6 +86,8 @@ class Exchange:
         self.gone = False  # nothing can be written any more, whereas a client that is not `connected` may still read
         self.complete = False
         self.discarding = False
+        self.streaming = False  # begun with its head, and its body handed on as it comes
+        self.tunnel = False  # the client wants another protocol: what follows the head is "body" to the end of the connection
         self.phase = WAITING
         self.buffered = 0
         self._taken = 0
@@ -130,7 +134,14 @@ class Exchange:
                 waiter.set_result(None)
 
     def disconnect(self, *, gone: bool) -> None:
-        """Tell the application that the client has hung up; `gone` when moreover nothing can be written to it."""
+        """Tell the application that the client has hung up; `gone` when moreover nothing can be written to it.
+
+        In another protocol a client that has closed its sending side has just come to its end.
+        """
+        if self.tunnel and self.phase == SENT and not gone:
+            self.complete = True
+            self.wake()
+            return
         self.gone = self.gone or gone
         self.wake()
         if not self.connected:
@@ -177,7 +188,7 @@ class Exchange:
                 self._conn.transport.write(CONTINUE)
         while self.phase != DONE and not self.gone:
             chunks = self._chunks
-            if chunks is not None and (self.complete or self.buffered >= self._service.limits.buffer_bytes):
+            if chunks is not None and (self.complete or self.buffered >= (1 if self.streaming else self._service.limits.buffer_bytes)):
                 body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 self._taken += self.buffered
                 self.buffered = 0
@@ -224,11 +235,7 @@ class Exchange:
     def answer(self, refusal: Refusal) -> None:
         """Send an error in the server's own words. Only while no head has been sent."""
         path = refusal.path if self.scope is None else self.scope["path"]
-        try:
-            content_type, body = self._service.error_body(refusal.status, refusal.text, path)
-        except Exception:
-            log.exception("wording an error failed")
-            content_type, body = json_error(refusal.status, refusal.text, path)
+        content_type, body = self._service.words(refusal, path)
         self._status = refusal.status
         self._headers = ((b"content-type", content_type),)
         self.phase = HELD
@@ -271,6 +278,9 @@ class Exchange:
         """Build the head, decide how the body is framed and whether the connection goes on."""
         service = self._service
         status = self._status
+        if status == 101 and self.tunnel:
+            self._owed, self.keep_alive = UNTIL_CLOSE, False
+            return switch_head(self._headers)
         lines: list[bytes | memoryview] = [service.prefixes.get(status) or service.prefix(status)]
         known = service.lines
         keep = self.keep_alive
@@ -371,6 +381,7 @@ class Exchange:
         if exc is None and (self.phase == DONE or self.gone):
             return
         silent = not self.connected and (exc is None or isinstance(exc, ConnectionError | CancelledError))
+        silent = silent or (self.phase == SENT and isinstance(exc, ConnectionAbortedError))
         if not silent:
             where = f"{self._method} {scope['path']!r}" if scope is not None else self._method
             what = "the application ended without completing its answer" if exc is None else "the application failed"

@@ -14,16 +14,18 @@ from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_k
 from dragoman.server.settings import Settings
 from dragoman.serving.doors import Doors
 from dragoman.serving.gateway import OPENED
+from dragoman.serving.jobs.accounts import Accounts
 
 _ACCESS = "dragoman.access"
 """Where `admit` leaves the access of the route in the scope for `decorate`, which also sees answers to errors."""
 
 
 class Guard:
-    """`active`: whether inference has to be admitted at all; calls that change the server always are."""
+    """`active`: whether inference has to be admitted at all; calls that change the server, and those of people's jobs, always are."""
 
-    def __init__(self, settings: Settings, doors: Doors | None = None) -> None:
+    def __init__(self, settings: Settings, doors: Doors | None = None, accounts: Accounts | None = None) -> None:
         self._doors = doors
+        self._accounts = accounts or Accounts()
         self._rules = Rules.of(_outermost(settings), no_auth=settings.no_auth, require_key=settings.require_key)
         self._ring = KeyRing.load(key_file(settings)) if settings.api_key_file else KeyRing(key_file(settings))
         self._cors = settings.cors
@@ -45,7 +47,10 @@ class Guard:
         # Credentials that open a deployment are no API key.
         token = explicit_token(headers) if OPENED.get() else tokens_from(headers)
         key = self._ring.verify(token) if token is not None else None
-        error = refusal(self._rules, access, method, headers, token, key)
+        accounts = access is Access.JOBS and self._accounts.exist
+        if accounts and key is None and token is not None and (name := self._accounts.verify(token)) is not None:
+            key = Key(name, "", frozenset({Access.JOBS}))
+        error = refusal(self._rules, access, method, headers, token, key, accounts=accounts)
         if error is not None:
             raise error
         return key

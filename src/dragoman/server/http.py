@@ -15,6 +15,14 @@ An application with a method `eager(scope) -> bool` that answers True is run wit
 is what makes short requests cheap. Meanwhile `asyncio.current_task()` is None (so no `asyncio.timeout` and no task groups), and context
 variables that it sets stay set. A method `cancels(scope) -> bool` that answers True has the request cancelled when its client hangs up.
 
+A method `streams(path) -> bool` that answers True has bodies sent there handed on as they come: the application starts with the head, each
+`receive` returns what there is, `max_body_bytes` is not applied, and about `stream_bytes` are held. There it may also answer a request for
+another protocol, which `scope["extensions"]["dragoman.upgrade"]` then names (b"websocket"), by 101: from then on what `receive` returns and
+what `send` is given are the bytes of that protocol, until the application ends its answer or the client its connection; `more_body: False`
+is the end of what the client sends.
+
+An application that raises ConnectionAbortedError cuts off an answer that it has begun, and is not logged as failed.
+
 `send` takes bytes, bytearray or any contiguous buffer as body; the buffer must not change afterwards. It raises ClientGone (a
 ConnectionError) when the client has hung up; after a hang-up the application may end by any ConnectionError or by CancelledError without
 being logged as failed.

@@ -24,7 +24,7 @@ from dragoman.dialects import Access
 
 log = logging.getLogger("dragoman.keys")
 
-_SCOPES = {"infer": Access.INFER, "admin": Access.ADMIN}
+_SCOPES = {"infer": Access.INFER, "jobs": Access.JOBS, "admin": Access.ADMIN}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")
@@ -44,7 +44,7 @@ class Key:
     scopes: frozenset[Access]
 
     def allows(self, access: Access) -> bool:
-        """Whether the key opens a route. Who may change the server may also use it, so `admin` includes `infer`."""
+        """Whether the key opens a route. Who may change the server may also use it, so `admin` includes the others."""
         return access is Access.PUBLIC or access in self.scopes or Access.ADMIN in self.scopes
 
 
@@ -224,7 +224,7 @@ def _key(where: str, table: Any) -> Key:
     if not isinstance(digest, str) or not _HASH.match(digest.lower()):
         raise invalid(f"{where} ({name}): sha256 must be 64 hexadecimal digits")
     if not isinstance(scopes, list) or not scopes or not all(isinstance(scope, str) and scope in _SCOPES for scope in scopes):
-        raise invalid(f'{where} ({name}): scopes must be a list of "infer", "admin" or both')
+        raise invalid(f'{where} ({name}): scopes must be a list of "infer", "jobs" or "admin"')
     return Key(name, digest.lower(), frozenset(_SCOPES[scope] for scope in scopes))
 
 
@@ -233,7 +233,7 @@ def _add(path: Path, name: str, scopes: Collection[Access], *, only_first: bool)
     if not _NAME.match(name):
         raise invalid(f"key name {name!r}: expected 1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit")
     if not words or len(words) != len(set(scopes)):
-        raise invalid(f"key {name}: expected the scopes infer, admin or both")
+        raise invalid(f"key {name}: expected one or more of the scopes infer, jobs and admin")
     token = f"dg_{secrets.token_urlsafe(32)}"
     with _locked(path) as descriptor:
         content = _whole(descriptor)

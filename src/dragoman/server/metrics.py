@@ -10,8 +10,10 @@ from typing import Any, TypeAlias
 
 from dragoman.core.errors import Kind
 from dragoman.server.exposition import Exposition, summed
+from dragoman.server.job_metrics import add_jobs
 from dragoman.server.vitals import Memory
 from dragoman.serving.counters import BOUNDS_NS, ROUND_NS, TFSERVING_NS, Tally
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.totals import Reading, Runs, Total
 
 _ROUND_AT = [BOUNDS_NS.index(bound) for bound in ROUND_NS]
@@ -69,12 +71,15 @@ def exposition(
     memory: Memory | None = None,
     unfinished: Unfinished | None = None,
     streams: Iterable[Mapping[str, Any]] = (),
+    jobs: Metering | None = None,
 ) -> bytes:
     """The whole page; what is None is not known and has no rows. Pure."""
     page = Exposition()
     _ours(page, reading, version)
     _predictions(page, reading, unfinished)
     _streams(page, list(streams))
+    if jobs is not None:
+        add_jobs(page, jobs)
     _tritons(page, reading, utilization, memory)
     _tfservings(page, reading)
     return page.text()

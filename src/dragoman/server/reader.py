@@ -3,6 +3,7 @@
 `connection.py` owns one per connection, gives it bytes while no complete request waits, and runs what it puts into `queue`.
 """
 
+import sys
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import httptools
 from dragoman.server.exchange import Exchange
 from dragoman.server.repeat import Repeat
 from dragoman.server.service import Service, log
-from dragoman.server.wire import REQUEST_LINE, Refusal, framing, path_of, without_upgrade
+from dragoman.server.wire import REQUEST_LINE, Refusal, framing, path_of, tunnelled, without_upgrade
 
 if TYPE_CHECKING:
     from dragoman.server.connection import Connection
@@ -156,6 +157,7 @@ class Reader:
         scope["extensions"] = {"dragoman.disconnect": exchange, "dragoman.chunks": exchange.chunks}
         self.queue.append(exchange)
         if left:
+            exchange.streaming = self._service.streams is not None and self._service.streams(scope["path"])
             body = data[at : at + left]
             if body:
                 exchange.feed(body)
@@ -169,7 +171,12 @@ class Reader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
-            if not self.deaf:  # an upgrade that is not offered may be ignored; the parser learns that from a head without it
+            if self.deaf:
+                return
+            if self.queue and self.queue[-1].tunnel:
+                self.incoming = self.queue[-1]
+                self.incoming.feed(bytes(data[exc.args[0] :]))
+            else:  # an upgrade that is not offered may be ignored; the parser learns that from a head without it
                 self._parser = httptools.HttpRequestParser(self)
                 self._parse(self._detour)
                 self._parse(data[exc.args[0] :])
@@ -223,13 +230,20 @@ class Reader:
         in_parts, self.head_bytes = self.head_bytes > 0, 0
         method: str = parser.get_method().decode()
         keep_alive: bool = parser.should_keep_alive()
+        refusal = None
+        target = service.targets.get(url)
+        if target is None:
+            try:
+                target = service.target(url)
+            except ValueError as exc:
+                target = ("", url, b"")
+                refusal = Refusal(400, f"malformed request: {exc}")
         named = dict(headers)
         declared = named.get(b"content-length")
         left = 0 if declared is None else int(declared)
         # only HTTP/1.1 keeps a connection alive without saying so; asking the parser makes a new string
         version = "1.1" if keep_alive and b"connection" not in named else parser.get_http_version()
-        expecting = False
-        refusal = None
+        expecting = tunnel = False
         self._plain = plain = (
             keep_alive
             and version == "1.1"
@@ -239,24 +253,22 @@ class Reader:
             and len(named) == len(headers)
             and left <= limits.max_body_bytes
         )
+        streaming = (left > 0 or not plain) and service.streams is not None and service.streams(target[0])
         if not plain:
-            refusal = framing(version, method, headers, named)
+            refusal = framing(version, method, headers, named, tunnels=streaming) or refusal
             if refusal is None and parser.should_upgrade():
-                self._detour = without_upgrade(method, url, version, headers)
-                return
+                tunnel = streaming and tunnelled(named)
+                if not tunnel:
+                    self._detour = without_upgrade(method, url, version, headers)
+                    return
+                left, keep_alive = sys.maxsize, False
             if b"transfer-encoding" in named:
                 left = -1
             expecting = version == "1.1" and named.get(b"expect", b"").lower() == b"100-continue"
         exchange = Exchange(conn, method, version, keep_alive, left, expecting)
-        target = service.targets.get(url)
-        if target is None:
-            try:
-                target = service.target(url)
-            except ValueError as exc:
-                target = ("", url, b"")
-                refusal = refusal or Refusal(400, f"malformed request: {exc}")
-            if len(url) > limits.max_url_bytes:
-                refusal = Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes")
+        exchange.streaming, exchange.tunnel = streaming, tunnel
+        if len(url) > limits.max_url_bytes:
+            refusal = Refusal(414, f"the request target is longer than {limits.max_url_bytes} bytes")
         if len(headers) > limits.max_headers:
             refusal = Refusal(431, f"the request has more than {limits.max_headers} headers")
         elif (in_parts or limits.max_header_bytes < CHUNKED_SLICE_BYTES) and _size(url, headers) > limits.max_header_bytes:
@@ -276,12 +288,14 @@ class Reader:
             "server": conn.server,
             "extensions": {"dragoman.disconnect": exchange, "dragoman.chunks": exchange.chunks},
         }
+        if tunnel:
+            exchange.scope["extensions"]["dragoman.upgrade"] = named[b"upgrade"]
         self.queue.append(exchange)
-        self.incoming = exchange
+        self.incoming = None if tunnel and refusal is None else exchange  # the parser takes such a head for a whole request
         if refusal is not None:
             self._plain = False
             self.refuse(exchange, refusal)
-        elif left > limits.max_body_bytes:  # its rest may be short enough to be dropped, and the connection kept
+        elif left > limits.max_body_bytes and not streaming:  # its rest may be short enough to be dropped, and the connection kept
             exchange.discard()
             exchange.refusal = Refusal(413, f"the request body has {left} bytes, more than the {limits.max_body_bytes} allowed here")
 
@@ -290,7 +304,7 @@ class Reader:
         incoming = self.incoming
         if incoming is not None:
             incoming.feed(body)
-            if incoming.left < 0 and incoming.received > self._service.limits.max_body_bytes:
+            if incoming.left < 0 and not incoming.streaming and incoming.received > self._service.limits.max_body_bytes:
                 limit = self._service.limits.max_body_bytes
                 self.refuse(incoming, Refusal(413, f"the request body has more than the {limit} bytes allowed here"))
 

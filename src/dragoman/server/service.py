@@ -9,7 +9,19 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from dragoman.server.eager import Stepped
-from dragoman.server.wire import ErrorBody, HttpLimits, Message, OnResponse, Scope, answer_prefix, header_line, http_date, split_target
+from dragoman.server.wire import (
+    ErrorBody,
+    HttpLimits,
+    Message,
+    OnResponse,
+    Refusal,
+    Scope,
+    answer_prefix,
+    header_line,
+    http_date,
+    json_error,
+    split_target,
+)
 
 if TYPE_CHECKING:
     from dragoman.server.connection import Connection
@@ -30,6 +42,7 @@ class Service:
     """
 
     __slots__ = (
+        "_error_body",
         "_ticked",
         "app",
         "cancels",
@@ -37,7 +50,6 @@ class Service:
         "draining",
         "eager",
         "empty",
-        "error_body",
         "limits",
         "lines",
         "loop",
@@ -45,6 +57,7 @@ class Service:
         "on_response",
         "prefixes",
         "stepped",
+        "streams",
         "targets",
         "tasks",
     )
@@ -60,8 +73,9 @@ class Service:
         self.app = app
         self.eager: Callable[[Scope], bool] | None = getattr(app, "eager", None)
         self.cancels: Callable[[Scope], bool] | None = getattr(app, "cancels", None)
+        self.streams: Callable[[str], bool] | None = getattr(app, "streams", None)
         self.limits = limits
-        self.error_body = error_body
+        self._error_body = error_body
         self.on_response = on_response
         self.loop = loop
         self.connections: set[Connection] = set()
@@ -88,6 +102,14 @@ class Service:
         """Return status line and Date header for a status that `prefixes` does not hold since the last tick."""
         line = self.prefixes[status] = answer_prefix(status, http_date())
         return line
+
+    def words(self, refusal: Refusal, path: str) -> tuple[bytes, bytes]:
+        """Return type and body of an error of the server's own."""
+        try:
+            return self._error_body(refusal.status, refusal.text, path)
+        except Exception:
+            log.exception("wording an error failed")
+            return json_error(refusal.status, refusal.text, path)
 
     def line(self, header: tuple[bytes, bytes]) -> bytes | int:
         """Return what `header_line` makes of a header that `lines` does not hold."""

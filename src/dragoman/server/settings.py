@@ -239,6 +239,34 @@ class Settings:
     check_signature_methods: bool = setting(
         False, "refuse calls of TensorFlow Serving's protocol to signatures whose method name is not that of the call"
     )
+    jobs: str = setting(
+        "auto",
+        "run people's own programs as jobs, as FloydHub did (they are code of whoever may call this server): auto only on a loopback address",
+        choices=("auto", "on", "off"),
+    )
+    max_jobs: int = setting(32, "jobs that run at the same time; others wait in line (0: any number)")
+    job_memory: int = setting(0, "memory that all processes of a job may use together (0: any)", unit="size")
+    job_cpus: int = setting(0, "processor cores that a job may use (0: all)")
+    job_processes: int = setting(1024, "processes and threads that a job may have (0: any number)")
+    job_file_size: int = setting(0, "largest file that a job may write (0: any)", unit="size")
+    job_log_size: int = setting(16 << 20, "output of a job that is kept", unit="size")
+    job_max_runtime: float = setting(604800.0, "seconds of running after which a job is ended; jobs may ask for less (0: any time)")
+    job_start_timeout: float = setting(600.0, "seconds in which a served program must accept connections (0: any time)")
+    job_idle_timeout: float = setting(0.0, "seconds without a request after which a served job sleeps until the next one (0: never)")
+    job_concurrency: int = setting(1, "requests that a job is given at the same time; more wait in line")
+    job_isolation: str = setting(
+        "auto",
+        "how jobs are kept apart: namespaces (bubblewrap), shim (moved ports and paths, no protection), auto the best that this machine allows",
+        choices=("auto", "namespaces", "shim"),
+    )
+    no_job_network: bool = setting(False, "give no job a network beyond its own endpoint")
+    env_frameworks: bool = setting(
+        False, "install the framework that the name of a job's environment means, in its nearest release, once for all jobs that ask for it"
+    )
+    max_code: int = setting(512 << 20, "largest upload of one job's code", unit="size")
+    max_code_files: int = setting(50_000, "files that one upload of code may have")
+    max_data_set: int = setting(100 << 30, "largest data set, packed and unpacked", unit="size")
+    data_root: tuple[str, ...] = setting([], "folder whose sub-folders may be named as data sets of jobs, without an upload", metavar="DIR")
     tls_cert: str = setting("", "certificate chain in PEM; turns TLS on", metavar="FILE")
     tls_key: str = setting("", "private key in PEM", metavar="FILE")
     tls_client_ca: str = setting("", "certificates that clients must be signed by", metavar="FILE")

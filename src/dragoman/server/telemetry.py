@@ -15,6 +15,7 @@ from dragoman.server.app import App, Send
 from dragoman.server.exposition import MEDIA_TYPE
 from dragoman.server.metrics import Unfinished, exposition
 from dragoman.serving.gateway import Gateway
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.meters import Meters
 from dragoman.serving.tracing import Tracer
@@ -45,6 +46,7 @@ class Telemetry:
         unfinished: Callable[[], Awaitable[Unfinished]],
         path: str = "",
         streams: Callable[[], list[dict[str, Any]]] = list,
+        jobs: Callable[[], Awaitable[Metering | None]] | None = None,
     ) -> None:
         self.prefixes: tuple[str, ...] = tuple(dict.fromkeys([PATH, path.rstrip("/") or PATH]))
         self._meters = meters
@@ -54,6 +56,7 @@ class Telemetry:
         self._version = version
         self._unfinished = unfinished
         self._streams = streams
+        self._jobs = jobs
         self._processor = vitals.Processor()
         self._one_at_a_time = asyncio.Lock()
 
@@ -79,15 +82,18 @@ class Telemetry:
         self._refresh()
         async with self._one_at_a_time:
             unfinished: Unfinished | None = None
+            jobs: Metering | None = None
             try:
                 async with asyncio.timeout(_STORE_S):
                     unfinished = await self._unfinished()
+                    jobs = await self._jobs() if self._jobs is not None else None
             except (ServingError, TimeoutError):
                 pass  # a store that is down is in the log; everything else is still to be seen
-            return await asyncio.to_thread(self._make, unfinished)
+            return await asyncio.to_thread(self._make, unfinished, jobs)
 
-    def _make(self, unfinished: Unfinished | None) -> bytes:
-        return exposition(self._meters.read(), self._version, self._processor.utilization, vitals.of_machine(), unfinished, self._streams())
+    def _make(self, unfinished: Unfinished | None, jobs: Metering | None) -> bytes:
+        load = self._processor.utilization
+        return exposition(self._meters.read(), self._version, load, vitals.of_machine(), unfinished, self._streams(), jobs)
 
     # --- the pulse ---
 

@@ -107,6 +107,11 @@ class Identified:
         ask: Callable[[Scope], bool] | None = getattr(self._app, "cancels", None)
         return ask is not None and ask(scope)
 
+    def streams(self, path: str) -> bool:
+        """As the application says."""
+        ask: Callable[[str], bool] | None = getattr(self._app, "streams", None)
+        return ask is not None and ask(path)
+
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         ids = self._ids(scope) if scope["type"] == "http" else None
         return self._app(scope, receive, send) if ids is None else self._answer(ids, scope, receive, send)

@@ -8,7 +8,7 @@ and control characters; what it lets pass and we do not is checked in `framing`.
 import http
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from email.utils import formatdate
 from typing import Any
@@ -35,6 +35,8 @@ class HttpLimits:
     max_connections: int = 10_000
     buffer_bytes: int = 1024 * 1024
     """A body up to this size is complete before the application starts; a longer one is streamed in pieces of about this size."""
+    stream_bytes: int = 256 * 1024
+    """About how much is held of a body that the application wants as it comes."""
     drain_body_bytes: int = 256 * 1024
     """An unread rest of a declared body up to this size is read and dropped to keep the connection; else the connection is closed."""
     header_timeout_s: float = 20.0
@@ -69,6 +71,7 @@ TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 REQUEST_LINE = re.compile(rb"[!-~]{1,100} (/[!-~]*)")
 FIELD = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
 
 
 def answer_prefix(status: int, date: str) -> bytes:
@@ -97,6 +100,12 @@ def header_line(name: bytes, value: bytes) -> bytes | int:
     if lower == b"connection":
         return -1 if b"close" in value.lower() else b""
     return b"" if lower in (b"date", b"transfer-encoding") else b"%b: %b\r\n" % (lower, value)
+
+
+def switch_head(headers: Iterable[tuple[bytes, bytes]]) -> "list[bytes | memoryview]":
+    """Return the head of an answer after which the connection speaks another protocol. Raises ValueError as `header_line` does."""
+    lines = [header_line(name, value) for name, value in headers]
+    return [SWITCHING, *(line for line in lines if isinstance(line, bytes)), b"connection: upgrade\r\n\r\n"]
 
 
 def http_date() -> str:
@@ -136,8 +145,13 @@ def path_of(target: bytes) -> str:
         return ""
 
 
-def framing(version: str, method: str, headers: list[tuple[bytes, bytes]], named: Mapping[bytes, bytes]) -> Refusal | None:
-    """Refuse a head whose body length or recipient two parsers could read differently, or which asks for what is not offered."""
+def framing(
+    version: str, method: str, headers: list[tuple[bytes, bytes]], named: Mapping[bytes, bytes], *, tunnels: bool = False
+) -> Refusal | None:
+    """Refuse a head whose body length or recipient two parsers could read differently, or which asks for what is not offered.
+
+    `tunnels`: whether other protocols are, where the request was sent.
+    """
     if version not in ("1.1", "1.0"):
         return Refusal(505, "HTTP version not supported: this server speaks HTTP/1.1")
     if method == "CONNECT":
@@ -151,9 +165,18 @@ def framing(version: str, method: str, headers: list[tuple[bytes, bytes]], named
             return Refusal(400, "malformed request: Transfer-Encoding in an HTTP/1.0 request")
         if coding.strip().lower() != b"chunked":
             return Refusal(501, "Transfer-Encoding other than chunked is not supported")
-    if b"websocket" in named.get(b"upgrade", b"").lower():
+    if not tunnels and b"websocket" in named.get(b"upgrade", b"").lower():
         return Refusal(501, "WebSocket is not supported")
     return None
+
+
+def tunnelled(named: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a request for another protocol may be granted by whom it is passed on to: not when a body follows its head.
+
+    HTTP/2 without TLS is between two neighbours, and is ignored as everywhere.
+    """
+    bodiless = b"transfer-encoding" not in named and named.get(b"content-length", b"0").strip(b"0") == b""
+    return bodiless and b"http2-settings" not in named and not named.get(b"upgrade", b"").lower().startswith(b"h2c")
 
 
 def without_upgrade(method: str, target: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:

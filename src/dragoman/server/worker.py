@@ -27,6 +27,7 @@ from dragoman.server.defaults import defaults
 from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
 from dragoman.server.guard import Guard
 from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
+from dragoman.server.jobs import JobsPart
 from dragoman.server.loading import Loaded, Loading, Progress
 from dragoman.server.logs import AccessLog, log_settings
 from dragoman.server.recording import Records
@@ -45,6 +46,7 @@ from dragoman.serving.gateway import Gateway
 from dragoman.serving.gradient.logs import LogHandler, Logs, attach, detach
 from dragoman.serving.gradient.models import Models
 from dragoman.serving.gradient.service import GradientDeployments
+from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
 from dragoman.serving.members import Members
@@ -193,9 +195,12 @@ class Worker:
             model_wait_s=settings.model_wait,
             load=lambda url: inputs_at(url, fetching),
         )
+        self._jobs = JobsPart(settings, self.store, index)
         self.telemetry = Telemetry(
-            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path, self.streams.report
-        )
+            self.meters, self.gateway, tracer, live, __version__, self.predictions.unfinished, settings.monitoring_path,
+            self.streams.report, self._jobs.metering,
+        )  # fmt: skip
+        accounts = Accounts(settings.data_path)
         self.services = Services(
             gateway=self.gateway,
             registry=self.registry,
@@ -210,6 +215,9 @@ class Worker:
             check_methods=settings.check_signature_methods,
             fetching=fetching,
             streams=self.streams.report,
+            jobs=self._jobs.jobs,
+            code=self._jobs.code,
+            data_sets=self._jobs.data_sets,
             predictions=self.predictions,
             uploads=self.uploads,
             catalog=self.catalog,
@@ -217,9 +225,10 @@ class Worker:
             gradient=self.gradient,
             artifacts=ArtifactFolder(self.roots.artifacts),
             tracking=tracking,
+            accounts=accounts,
         )
         self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self._guard = Guard(settings, Doors(self.registry, self.gateway))
+        self._guard = Guard(settings, Doors(self.registry, self.gateway), accounts)
         self.app = App(self.dialects, self._guard, settings.max_body)
         self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
         """The application as the world sees it: what a test client calls, too."""
@@ -283,6 +292,7 @@ class Worker:
         await self.predictions.start()
         if deployed:
             await self.watch.start()
+            await self._jobs.start()
         self.streams.start()
         return await self.loading.load(progress)
 
@@ -332,6 +342,7 @@ class Worker:
         end_s = time.monotonic() + self.settings.drain_timeout
         time_s = self.settings.drain_timeout
         drained, _, _ = await asyncio.gather(self._drain(), self.predictions.close(time_s), self.streams.drain(time_s))
+        await self._jobs.close()
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, time_s)
         if self._pulse is not None:

@@ -4,15 +4,12 @@ Every worker has one; it reads both from the wishes, so that they travel as the 
 every request while anything is locked.
 """
 
-import asyncio
-import hashlib
 import hmac
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.gateway import OPENED, Gateway
+from dragoman.serving.passwords import Passwords
 from dragoman.serving.registry import Registry
 from dragoman.serving.wishes import versions_of
 
@@ -20,18 +17,6 @@ DOOR = "door"
 """The key of a wish's document under which `door` lies."""
 GRPC_NAME = "model"
 """What the model of a gRPC deployment is called in its container (sheet, section 9): that of TensorFlow Serving's image."""
-
-_COST, _BLOCK = 1 << 14, 8
-"""scrypt: 16 MiB and some 40 ms a try."""
-_REMEMBERED = 1024
-_WAITING = 32
-"""Tries that may wait; each takes a thread for a while, and whoever guesses must not have them all."""
-
-
-def lock_of(user: str, password: str) -> dict[str, str]:
-    """What is kept of a password: enough to know it again. Blocking (some 40 ms)."""
-    salt = secrets.token_bytes(16)
-    return {"user": user, "salt": salt.hex(), "hash": _hash(password.encode(), salt).hex()}
 
 
 def door(lock: Mapping[str, str] | None, *, grpc: bool) -> dict[str, Any]:
@@ -47,11 +32,7 @@ class Doors:
         """Whether anything has a password; asked for every request."""
         self._locks: dict[str, Mapping[str, str]] = {}
         self._grpc: set[str] = set()
-        self._secret = secrets.token_bytes(32)
-        self._known: dict[bytes, bool] = {}
-        """Digest of a lock and a password -> whether it opens."""
-        self._one_at_a_time = asyncio.Lock()
-        self._waiting = 0
+        self._passwords = Passwords("deployment")
         registry.watch(self._changed)
 
     async def open(self, user: bytes, password: bytes) -> None:
@@ -70,24 +51,7 @@ class Doors:
     async def _opens(self, lock: Mapping[str, str], user: bytes, password: bytes) -> bool:
         if not hmac.compare_digest(lock["user"].encode(), user):
             return False
-        key = hashlib.blake2b(f"{lock['salt']} {lock['hash']} ".encode() + password, key=self._secret, digest_size=16).digest()
-        known = self._known.get(key)
-        if known is None:
-            if self._waiting >= _WAITING:
-                raise ServingError(Kind.OVERLOADED, "too many passwords are being tried; try again", what="deployment", retry_after_s=1.0)
-            self._waiting += 1
-            try:
-                async with self._one_at_a_time:
-                    known = self._known.get(key)
-                    if known is None:
-                        tried = await asyncio.to_thread(_hash, password, bytes.fromhex(lock["salt"]))
-                        known = hmac.compare_digest(tried.hex(), lock["hash"])
-            finally:
-                self._waiting -= 1
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = known
-        return known
+        return await self._passwords.right(lock, password)
 
     def _changed(self, name: str) -> None:
         """A wish has changed. A lock outlives its deployment: what drains is still closed, and no id comes twice."""
@@ -105,8 +69,3 @@ class Doors:
         self.locked = bool(self._locks)
         self._gateway.locked = self._locks.keys()
         self._gateway.aliases = {GRPC_NAME: next(iter(self._grpc))} if len(self._grpc) == 1 else {}
-
-
-def _hash(password: bytes, salt: bytes) -> bytes:
-    digest = hashlib.sha256(password).digest()  # scrypt alone takes a password for the same with zeros behind it
-    return hashlib.scrypt(digest, salt=salt, n=_COST, r=_BLOCK, p=1, dklen=32)

@@ -53,11 +53,21 @@ class Roots:
     Where places lie inside of each other, the innermost decides: an untrusted root in a trusted one is not trusted.
     """
 
-    def __init__(self, roots: Sequence[Root], data_path: Path, own: Sequence[str] = ("artifacts", "cache")) -> None:
+    def __init__(
+        self,
+        roots: Sequence[Root],
+        data_path: Path,
+        own: Sequence[str] = ("artifacts", "cache"),
+        *,
+        flag: str = "--model-root",
+        use: str = "models may be registered from",
+    ) -> None:
         trusted = {root.path for root in roots if root.trusted}
         self.roots = tuple(Root(path, path in trusted) for path in dict.fromkeys(root.path for root in roots))
         self._closed = Root(data_path.absolute())
-        self.artifacts = data_path.absolute() / own[0]
+        self._flag = flag
+        self._use = use
+        self.artifacts = data_path.absolute() / (own[0] if own else ARTIFACTS)
         self._own = tuple(Root(data_path.absolute() / name) for name in own)
 
     @classmethod
@@ -69,11 +79,17 @@ class Roots:
 
         return cls([*(made(t, False) for t in model_roots), *(made(t, True) for t in trusted_roots)], data_path)
 
+    @classmethod
+    def of_data(cls, data_roots: Sequence[str], data_path: Path) -> "Roots":
+        """Folders that data sets may be; nothing of the server's own is open to them."""
+        roots = [Root(Path(text).expanduser().absolute()) for text in data_roots]
+        return cls(roots, data_path, own=(), flag="--data-root", use="data sets may be in")
+
     def check(self) -> None:
         """Raise INVALID_INPUT for a root of the operator's that is no folder."""
         for root in self.roots:
             if not root.path.is_dir():
-                flag = "--trusted-root" if root.trusted else "--model-root"
+                flag = "--trusted-root" if root.trusted else self._flag
                 raise invalid(f"{flag} is {root.path}, which is no folder")
 
     def resolve(self, source: str, base: Path | None = None) -> Path:
@@ -124,9 +140,9 @@ class Roots:
         inside = [real for path in candidates if self.open_to(real := Path(os.path.realpath(path)))]
         problem = invalid(f"the source {quoted(source)} does not exist", "source")
         if len(inside) < len(candidates):
-            where = "not in a folder that models may be registered from"
+            where = f"not in a folder that {self._use}"
             problem = invalid(
-                f"the source {quoted(source)} is {where}; the server's operator allows folders with --model-root DIR", "source"
+                f"the source {quoted(source)} is {where}; the server's operator allows folders with {self._flag} DIR", "source"
             )
         for real in inside:
             try:

@@ -332,19 +332,23 @@ Edit: TypeAlias = Callable[[Mapping[str, Any] | None], Mapping[str, Any]]
 
 
 class DocumentStore(Protocol):
-    """Small JSON objects that one protocol keeps and nothing else reads: MLflow's experiments, runs and logged models."""
+    """Small JSON objects of one part of the server, which nothing else reads: MLflow's runs, jobs and their projects."""
 
     async def document(self, kind: str, key: str) -> Mapping[str, Any] | None: ...
 
-    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Those of these groups, in the order of their creation."""
+    async def documents(self, kind: str, groups: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
+        """Those of these groups, None for all, in the order of their creation."""
         ...
 
-    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
         """Create or change one, in a transaction that no other edit can come between; returns what stands then.
 
-        `group` is that of a new one. What `edit` raises is raised here, and nothing is changed.
+        `group` is that of a new one. What `edit` raises is raised here, and nothing is changed. With `rings` everybody's bell rings then.
         """
+        ...
+
+    async def remove_document(self, kind: str, key: str, *, rings: bool = False) -> bool:
+        """False when there was none. With `rings` everybody's bell rings, where there was one."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Statements on documents: small JSON objects with a key, for what one protocol keeps and nothing else reads (MLflow's runs).
+"""Statements on documents: small JSON objects with a key, for what one part keeps and nothing else reads (MLflow's runs, jobs).
 
 Each function runs in the transaction of the connection that it is given; those that write are called in transactions of which there is one
 at a time (`Database.alone`).
@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from dragoman.store import Edit
 from dragoman.store.tables import documents
@@ -19,8 +19,8 @@ def find_document(connection: Connection, kind: str, key: str) -> dict[str, Any]
     return None if body is None else _read(body)
 
 
-def all_documents(connection: Connection, kind: str, groups: Sequence[str]) -> list[dict[str, Any]]:
-    wanted = and_(documents.c.kind == kind, documents.c.group.in_(groups))
+def all_documents(connection: Connection, kind: str, groups: Sequence[str] | None) -> list[dict[str, Any]]:
+    wanted = documents.c.kind == kind if groups is None else and_(documents.c.kind == kind, documents.c.group.in_(groups))
     return [_read(body) for body in connection.scalars(select(documents.c.body).where(wanted).order_by(documents.c.number))]
 
 
@@ -37,6 +37,10 @@ def edit_document(connection: Connection, kind: str, key: str, group: str, edit:
     elif text != body:
         connection.execute(update(documents).where(one).values(body=text))
     return _read(text)
+
+
+def remove_document(connection: Connection, kind: str, key: str) -> bool:
+    return connection.execute(delete(documents).where(and_(documents.c.kind == kind, documents.c.key == key))).rowcount > 0
 
 
 def _read(body: str) -> dict[str, Any]:

@@ -183,16 +183,17 @@ class SqlStore:
     async def document(self, kind: str, key: str) -> Mapping[str, Any] | None:
         return await self._read(lambda connection: documents.find_document(connection, kind, key))
 
-    async def documents(self, kind: str, groups: Sequence[str]) -> list[Mapping[str, Any]]:
-        wanted = list(groups)
-        found = await self._read(lambda connection: documents.all_documents(connection, kind, wanted))
-        return [*found]
+    async def documents(self, kind: str, groups: Sequence[str] | None = None) -> list[Mapping[str, Any]]:
+        return [*await self._read(lambda connection: documents.all_documents(connection, kind, groups))]
 
-    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
-        stands = await self._write(lambda connection: documents.edit_document(connection, kind, key, group, edit))
+    async def edit_document(self, kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
+        stands = await self._write(lambda connection: documents.edit_document(connection, kind, key, group, edit), rings=lambda _: rings)
         if isinstance(stands, Exception):
             raise stands
         return stands
+
+    async def remove_document(self, kind: str, key: str, *, rings: bool = False) -> bool:
+        return await self._write(lambda connection: documents.remove_document(connection, kind, key), rings=lambda gone: gone and rings)
 
     # --- predictions ---
 

@@ -118,7 +118,7 @@ def test_a_record_that_goes_while_it_is_wished_for_takes_the_wish_with_it(tmp_pa
         record = await world.deployments.create(FIELDS)
         real = world.store.edit_document
 
-        async def deleted_before(kind: str, key: str, edit: Edit, *, group: str = "") -> Mapping[str, Any]:
+        async def deleted_before(kind: str, key: str, edit: Edit, *, group: str = "", rings: bool = False) -> Mapping[str, Any]:
             if world.wanted(record.id):  # the edit after the wish: somebody else's deletion comes just before it
                 world.store.edit_document = real  # type: ignore[method-assign] # this fake's own method, put back
                 await world.deployments.delete(record.id)

@@ -1,42 +1,82 @@
-"""What the first process of a job is told: one JSON object on a pipe, whose descriptor is the only argument of hosting/jobs/inside.py.
-
-    {"job": ID, "mode": "serve", "argv": [...], "cwd": "/floyd/home", "environ": {...},     all of the environment, nothing is added
-     "limits": {the fields of core.jobs.Limits; inf is null}, "ran_s": 12.5, "port": 5000,   where the program listens, also where it was moved to
-     "gate": 5, "log": 6, "end": 7,                                                          inherited descriptors
-     "isolation": "...", "orphan_s": 60}
-
-`gate` is a listening unix socket; `log` is a file open for appending; `end` is an empty file, which gets the fields of core.jobs.End as one JSON
-object, in one write: the first process of a job has no folder of ours, because whoever has a folder's descriptor finds the way to the ones above.
-The orders end with the pipe. When they do not end with the closing brace the server has died, or thought better of it, and nothing is to be started.
-"""
+"""What the first process of a job is told, and what its program finds around it: the same with and without namespaces, under other paths."""
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from dragoman.core.jobs import PORT, Start
+from dragoman.engines.jobs.processes import JOB
+from dragoman.hosting.jobs import Limits, Orders
 
-ORPHAN_S = 60.0
-"""How long a job goes on without a server."""
+SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_TAKEN = frozenset(("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home"))
 
 
-def orders(
-    start: Start, argv: Sequence[str], cwd: str, environ: Mapping[str, str], descriptors: Mapping[str, int], isolation: str, port: int = PORT
-) -> bytes:
-    """The orders of one start. `descriptors`: gate, log and end, by their numbers inside."""
-    limits = {name: None if value == math.inf else value for name, value in asdict(start.limits).items()}
-    told = {
-        "job": start.job,
-        "mode": start.mode.value,
-        "argv": list(argv),
-        "cwd": cwd,
-        "environ": dict(environ),
-        "limits": limits,
-        "ran_s": start.ran_s,
-        "port": port,
-        **descriptors,
-        "isolation": isolation,
-        "orphan_s": ORPHAN_S,
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the program finds what is its own."""
+
+    home: str
+    tmp: str
+    programs: str
+    """A folder with a link `python` to its interpreter."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """What the shim maps: path that the program uses -> the real one."""
+    port: int = PORT
+    """0: the shim chooses one."""
+
+
+def places(name: str) -> tuple[str, ...]:
+    """Where a data set of this name is found. At the top only if it hides nothing of the system."""
+    below = f"/floyd/input/{name}"
+    return (below,) if name in _TAKEN or name.startswith("lib") else (f"/{name}", below)
+
+
+def environment(start: Start, view: View) -> dict[str, str]:
+    """All variables of the program, but for those that its first process adds."""
+    folder = start.python.parent
+    found = [str(folder)] if _same(folder / "python", start.python) else [view.programs]
+    virtual = {"VIRTUAL_ENV": str(folder.parent)} if (folder.parent / "pyvenv.cfg").is_file() else {}
+    return {
+        "FLOYDHUB": "1",
+        "PATH": os.pathsep.join([*found, *SEARCHED]),
+        "HOME": view.home,
+        "USER": "floyd",
+        "LOGNAME": "floyd",
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "TMPDIR": view.tmp,
+        **virtual,
+        **start.environ,
+        JOB: start.job,
     }
-    return json.dumps(told).encode()
+
+
+def orders(start: Start, view: View, isolation: str, *, gate: int, log: int, end: int) -> bytes:
+    """The orders, as hosting/jobs reads them. The last three are descriptors, by their numbers inside."""
+    limits = Limits(**asdict(start.limits))
+    told = Orders(
+        mode=start.mode.value,
+        argv=start.argv,
+        python=str(start.python),
+        cwd=view.home,
+        environ=environment(start, view),
+        gate=gate,
+        log=log,
+        end=end,
+        limits=limits,
+        ran_s=start.ran_s,
+        port=view.port,
+        paths=view.paths,
+        isolation=isolation,
+    )
+    return json.dumps(asdict(told)).encode()
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False

@@ -15,12 +15,13 @@ from typing import Any
 
 from dragoman.core import lifecycle
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.serving.doors import DOOR, door, lock_of
+from dragoman.serving.doors import DOOR, door
 from dragoman.serving.gateway import Gateway, VersionStatus
 from dragoman.serving.gradient.logs import Logs, Row
 from dragoman.serving.gradient.models import Model, Models
 from dragoman.serving.gradient.records import ID, Record, State, check_tags, check_whole, checked, credentials, read_record
 from dragoman.serving.late_store import LateStore
+from dragoman.serving.passwords import lock_of
 from dragoman.serving.registry import Registry
 from dragoman.serving.settings import quoted
 from dragoman.serving.wishes import Document, entry, failed_of, versions_of

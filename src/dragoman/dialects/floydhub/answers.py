@@ -1,0 +1,49 @@
+"""What every answer of this dialect has in common: JSON, and for errors an object with `message` (sheet, section 8). Called by all of this folder.
+
+The client crashes on a 400, 403 or 429 whose body is anything else.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from dragoman.core.errors import Kind, ServingError
+from dragoman.dialects import Answer, check_table
+from dragoman.dialects.refusals import body_of, headers, words
+
+STATUS: Mapping[Kind, int] = {
+    Kind.INVALID_INPUT: 400,
+    Kind.NOT_FOUND: 404,
+    Kind.NOT_READY: 503,
+    Kind.CONFLICT: 409,
+    Kind.OVERLOADED: 429,
+    Kind.TIMEOUT: 504,
+    Kind.CANCELLED: 499,
+    Kind.MODEL_FAILED: 500,
+    Kind.UNSUPPORTED: 400,
+    Kind.UNAVAILABLE: 503,
+    Kind.TOO_LARGE: 413,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.FORBIDDEN: 403,
+    Kind.INTERNAL: 500,
+}
+check_table(STATUS)
+
+_REFINED: Mapping[tuple[Kind, str], int] = {
+    (Kind.CONFLICT, "busy"): 423,
+    (Kind.NOT_FOUND, "expired"): 410,
+    (Kind.UNSUPPORTED, "method"): 405,
+    (Kind.UNSUPPORTED, "media"): 415,
+    (Kind.UNSUPPORTED, "encoding"): 415,
+}
+
+
+def success(content: Any, status: int = 200) -> Answer:
+    return Answer(status, orjson.dumps(content))
+
+
+def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
+    """The answer to any error; `allowed` are the methods that the path has, for a wrong one."""
+    status = error.status or _REFINED.get((error.kind, error.what), STATUS[error.kind])
+    return Answer(status, body_of({"message": words(error), "code": status}), headers=headers(status, error, allowed))

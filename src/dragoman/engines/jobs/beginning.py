@@ -1,0 +1,101 @@
+"""Begins a start: its folders, its gate, its first process, and the orders of that. Blocking; called by launch.py in a thread."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from dragoman.core.jobs import Start
+from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
+from dragoman.engines.jobs.allowed import Isolation
+from dragoman.engines.jobs.bubble import First
+from dragoman.engines.jobs.orders import SEARCHED, View, orders, places
+from dragoman.engines.jobs.started import END, START, Record
+
+_ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
+"""Of the first process; that of the program is in its orders."""
+
+
+def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record, socket.socket, Callable[[], int]]:
+    """What start.json says now, a line to the gate, and what waits for the end. Raises OSError; nothing runs then.
+
+    `words` gets what the first process says when it cannot begin.
+    """
+    folder = start.folder
+    for name in ("home", "output"):
+        (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("tmp", "bin"):
+        clear(folder / name)
+        (folder / name).mkdir(mode=0o700)
+    (folder / "bin" / "python").symlink_to(start.python)
+    with contextlib.ExitStack() as opened:
+        gate = opened.enter_context(gate_line.listen(folder))
+        log = _open(opened, folder / "log", os.O_WRONLY | os.O_APPEND)
+        (folder / END).unlink(missing_ok=True)
+        end = _open(opened, folder / END, os.O_WRONLY | os.O_EXCL)
+        reader, writer = os.pipe()
+        theirs = opened.enter_context(open(reader, "rb", 0))
+        ours = opened.enter_context(open(writer, "wb"))
+        line = gate_line.connect(folder)
+        with contextlib.ExitStack() as failed:
+            failed.callback(line.close)
+            first, view = _first(start, isolation, theirs.fileno(), (gate.fileno(), log, end), words)
+            failed.callback(first.kill)
+            said, contained = isolation.sentence(start.network), bool(isolation.bwrap)
+            record = Record(start.job, first.pid, processes.born(first.pid), processes.boot(), time.time(), said, contained)
+            _write(folder / START, json.dumps(asdict(record)).encode())
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, and has said why
+                ours.write(orders(start, view, said, gate=gate.fileno(), log=log, end=end))
+                ours.close()
+            failed.pop_all()
+    return record, line, first.reap
+
+
+def _first(start: Start, isolation: Isolation, told: int, inherited: tuple[int, int, int], words: IO[bytes]) -> tuple[First, View]:
+    """The first process, which waits for its orders, and what its program will find."""
+    if isolation.bwrap:
+        described, view = sandbox.job(start, isolation, told)
+        return bubble.begin(described, (told, *inherited), words, _ENVIRON), view
+    child = bubble.spawn([str(start.python), "-I", "-S", str(sandbox.INSIDE), str(told)], (told, *inherited), words, _ENVIRON)
+    return First(child, child.pid), _plain(start)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that a program has filled: whatever modes it has given what is in there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        for path, names, _ in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    each = os.path.join(path, name)
+                    if not stat.S_ISLNK(os.lstat(each).st_mode):
+                        os.chmod(each, 0o700)
+        shutil.rmtree(folder)
+
+
+def _plain(start: Start) -> View:
+    """What a job without namespaces finds, where it really is."""
+    folder = start.folder
+    paths = {"/output": folder / "output", "/floyd/output": folder / "output", "/floyd/home": folder / "home"}
+    for name, path in start.mounts.items():
+        paths |= dict.fromkeys(places(name), path)
+    return View(str(folder / "home"), str(folder / "tmp"), str(folder / "bin"), {name: str(path) for name, path in paths.items()}, port=0)
+
+
+def _open(opened: contextlib.ExitStack, path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _write(path: Path, content: bytes) -> None:
+    """At once or not at all."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    os.replace(new, path)

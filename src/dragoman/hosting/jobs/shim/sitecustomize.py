@@ -1,0 +1,153 @@
+"""Start-up shim of jobs that have no network, or no files, of their own: moves port 5000, and maps /output, /input and the like.
+
+Python imports it by its name when it starts, since its folder is on the PYTHONPATH of the job; a sitecustomize that is there besides is run
+after it. DRAGOMAN_JOB_SHIM says what to do: {"port": N, "paths": {"/output": FOLDER, ...}}; without it nothing is changed.
+Reaches what goes through Python's own functions, not what libraries in C open themselves, and no programs in other languages.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import sys
+
+TYPE_CHECKING = False  # typing itself would cost every start of Python in a job some milliseconds
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+SHOWN = 5000
+"""The port that programs see."""
+
+
+def _move_port(port: int) -> None:
+    import _socket
+    import socket
+
+    plain = _socket.socket
+    families = (socket.AF_INET, socket.AF_INET6)
+
+    def real(sock: Any, address: Any, foreign: bool) -> Any:
+        """Where it is: on the loopback, where only the gate comes in. `foreign`: unless it is the port of another machine."""
+        if sock.family not in families or not isinstance(address, tuple) or len(address) < 2 or address[1] != SHOWN:
+            return address
+        host = address[0].decode("ascii", "replace") if isinstance(address[0], (bytes, bytearray)) else address[0]
+        if not isinstance(host, str):
+            return address
+        if foreign and host not in _HERE and not host.startswith("127."):
+            return address
+        return ("127.0.0.1" if sock.family == socket.AF_INET else "::1", port, *address[2:])
+
+    def shown(sock: Any, address: Any) -> Any:
+        if sock.family in families and isinstance(address, tuple) and len(address) > 1 and address[1] == port:
+            return (address[0], SHOWN, *address[2:])
+        return address
+
+    def bind(self: Any, address: Any) -> None:
+        plain.bind(self, real(self, address, foreign=False))
+
+    def connect(self: Any, address: Any) -> None:
+        plain.connect(self, real(self, address, foreign=True))
+
+    def connect_ex(self: Any, address: Any) -> int:
+        return plain.connect_ex(self, real(self, address, foreign=True))
+
+    def getsockname(self: Any) -> Any:
+        return shown(self, plain.getsockname(self))
+
+    def getpeername(self: Any) -> Any:
+        return shown(self, plain.getpeername(self))
+
+    for function in (bind, connect, connect_ex, getsockname, getpeername):
+        setattr(socket.socket, function.__name__, function)
+
+
+_HERE = frozenset(("", "0.0.0.0", "::", "::1", "localhost", "::ffff:127.0.0.1"))  # noqa: S104 # what programs say; none is bound
+
+
+class _Mapped:
+    """A function whose first arguments are paths. No function itself: as a member of a class, pathlib's for one, it must not become a method."""
+
+    def __init__(self, function: Callable[..., Any], count: int, mapped: Callable[[Any], Any]) -> None:
+        self.__wrapped__ = function
+        self.__name__ = function.__name__
+        self.__doc__ = function.__doc__
+        self._count = count
+        self._mapped = mapped
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        paths = [self._mapped(path) for path in arguments[: self._count]]
+        for name in _NAMED:
+            if name in named:
+                named[name] = self._mapped(named[name])
+        return self.__wrapped__(*paths, *arguments[self._count :], **named)
+
+
+def _map_paths(places: dict[str, str]) -> None:
+    longest_first = sorted(((path.rstrip("/"), real) for path, real in places.items()), key=lambda place: -len(place[0]))
+
+    def mapped(path: Any) -> Any:
+        """The real path of one that is mapped, text or bytes as it is given; everything else unchanged."""
+        try:
+            given = os.fspath(path)
+        except TypeError:  # a descriptor, or nothing
+            return path
+        text = os.fsdecode(given)
+        if not text.startswith("/"):
+            return path
+        text = "/" + os.path.normpath(text).lstrip("/")
+        for name, real in longest_first:
+            if text == name or text.startswith(name + "/"):
+                found = real + text[len(name) :]
+                return os.fsencode(found) if isinstance(given, bytes) else found
+        return path
+
+    for names, count in ((_OF_ONE, 1), (_OF_TWO, 2)):
+        for name in names:
+            plain = getattr(os, name, None)
+            if plain is None:
+                continue
+            new = _Mapped(plain, count, mapped)
+            setattr(os, name, new)
+            for able in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+                if plain in able:  # callers ask there whether a function can do it
+                    able.add(new)
+    opened: Any = _Mapped(io.open, 1, mapped)
+    builtins.open = io.open = opened
+
+
+_NAMED = ("path", "file", "src", "dst")
+_OF_ONE = (
+    *("open", "stat", "lstat", "listdir", "scandir", "mkdir", "rmdir", "remove", "unlink", "access", "chdir", "chmod", "chown", "lchown"),
+    *("utime", "truncate", "readlink", "statvfs", "mkfifo", "mknod", "pathconf", "getxattr", "setxattr", "listxattr", "removexattr"),
+)
+"""Functions of os that take a path first. Those of os.path, shutil, glob and pathlib call these."""
+_OF_TWO = ("rename", "replace", "link", "symlink")
+
+
+def _chain() -> None:
+    """Another sitecustomize, of the machine or the virtualenv, is run as if this one were not there."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.abspath(path) != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
+    if spec is not None and spec.loader is not None:
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["sitecustomize"] = module
+        spec.loader.exec_module(module)
+
+
+def _begin(text: str) -> None:
+    wanted = json.loads(text)
+    if wanted["port"] != SHOWN:
+        _move_port(wanted["port"])
+    if wanted["paths"]:
+        _map_paths(wanted["paths"])
+
+
+if __name__ == "sitecustomize":
+    if "DRAGOMAN_JOB_SHIM" in os.environ:
+        _begin(os.environ["DRAGOMAN_JOB_SHIM"])
+    _chain()

@@ -1,0 +1,62 @@
+"""What the runner starts jobs with: isolation, environments, code and data, put together from the settings. Called by server/jobs.py."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from dragoman.core.jobs import Job, Mount, Start
+from dragoman.engines.jobs import gate_line
+from dragoman.engines.jobs.isolation import Isolation, find
+from dragoman.engines.jobs.launch import adopt, launch
+from dragoman.engines.jobs.started import Started, read_end
+from dragoman.server.settings import Settings
+from dragoman.serving.jobs.accounts import Accounts
+from dragoman.serving.jobs.code import Code
+from dragoman.serving.jobs.data_sets import DataSets
+from dragoman.serving.jobs.environments import JobEnvironments, Prepared, confined_by
+from dragoman.serving.jobs.run import Parts
+
+ENVIRONMENTS = "environments"
+
+
+class _Isolations:
+    """What this machine allows, tried when the first job starts: that takes a moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = asyncio.Lock()
+        self._found: Isolation | None = None
+
+    async def get(self) -> Isolation:
+        """Raises UNSUPPORTED when the settings ask for more than there is."""
+        async with self._lock:
+            if self._found is None:
+                self._found = await find(self._settings.job_isolation, (self._settings.data_path,))
+            return self._found
+
+
+def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
+    """The parts of every start."""
+    folder = settings.data_path.absolute() / "jobs"
+    isolations = _Isolations(settings)
+    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks, confine=confined_by(isolations.get))
+    accounts = Accounts(settings.data_path)
+
+    async def data(mount: Mount) -> Path:
+        return await data_sets.folder(mount.data)
+
+    async def prepare(job: Job, home: Path, log: Callable[[str], None]) -> Prepared:
+        owner = job.owner if accounts.exist else ""
+        return await environments.prepare(job.environment, home, log, mode=job.mode, owner=owner)
+
+    async def launched(start: Start) -> Started:
+        return await launch(start, await isolations.get())
+
+    async def rest(job: Path, grace_s: float) -> bool:
+        asked = {"ask": "stop", "grace_s": grace_s, "how": "idle", "reason": "no request came for a while"}
+        return (await gate_line.ask(job, asked)).get("answer") == "stopping"
+
+    async def isolation(network: bool) -> str:
+        return (await isolations.get()).sentence(network)
+
+    return Parts(code.place, data, prepare, launched, adopt, read_end, rest, isolation)

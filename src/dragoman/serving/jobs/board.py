@@ -1,0 +1,111 @@
+"""What every worker knows of the jobs of its data directory: by endpoint, by project, and where the gate of each is. Read on every request.
+
+The board of the process that changes a job shows the change at once; other processes' boards hear the store's bell. Made by server/jobs.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from dragoman.core.jobs import ENDED, Job, Phase
+from dragoman.serving.changes import Changes
+from dragoman.serving.jobs import place
+from dragoman.serving.jobs.records import project_id
+
+GATE = "gate"
+"""Name of the unix socket in a job's folder."""
+
+
+class Board:
+    """Of the jobs whose files are below `folder`; those of other places are not shown.
+
+    `waker` asks for a job that sleeps to be started (service.py).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.runs = folder / "run"
+        """In it, one folder per job."""
+        self._folder = folder
+        self._place = ""
+        self.changes = Changes()
+        """Told at every change of any job."""
+        self.waker: Callable[[str], Awaitable[Job]] | None = None
+        self._jobs: dict[str, Job] = {}
+        self._endpoints: dict[str, str] = {}
+        self._projects: dict[str, set[str]] = {}
+
+    # --- looked at by the endpoints ---
+
+    def at(self, endpoint: str) -> Job | None:
+        """The job behind /expose/ENDPOINT, also one that waits, sleeps or has ended; None for an endpoint that never was, or was deleted."""
+        job = self._endpoints.get(endpoint)
+        return None if job is None else self._jobs[job]
+
+    def of_project(self, owner: str, name: str) -> list[Job]:
+        """The jobs of a project that have not ended, oldest first: those behind /serve/OWNER/projects/NAME are the ones in mode serve."""
+        ids = self._projects.get(project_id(owner, name), ())
+        return sorted((self._jobs[each] for each in ids if self._jobs[each].phase not in ENDED), key=lambda job: job.number)
+
+    def folder(self, job: Job) -> Path:
+        return self.runs / job.id
+
+    def gate(self, job: Job) -> Path:
+        """The unix socket of its gate: there while it is RUNNING (and for a moment before and after)."""
+        return self.runs / job.id / GATE
+
+    async def wake(self, job: Job) -> Job:
+        """Ask for an ASLEEP job to be started; returns at once with what it is then (QUEUED as a rule). Others are returned as they are."""
+        if job.phase is not Phase.ASLEEP or self.waker is None:
+            return job
+        return await self.waker(job.id)
+
+    async def changed(self, job: Job, timeout_s: float) -> Job | None:
+        """The job once its record is another than this one, or after the time-out as it is then; None once it is deleted."""
+        end_s = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            count, now = self.changes.count, self._jobs.get(job.id)
+            left_s = end_s - asyncio.get_running_loop().time()
+            if now != job or left_s <= 0:
+                return now
+            await self.changes.after(count, left_s)
+
+    # --- kept up to date ---
+
+    @property
+    def place(self) -> str:
+        """The name of the folder, "" before its first job."""
+        self._place = self._place or place.read(self._folder)
+        return self._place
+
+    def make_place(self) -> str:
+        """As `place`, which has a name from now on. Blocks. Raises OSError."""
+        return place.make(self._folder)
+
+    def jobs(self) -> list[Job]:
+        return list(self._jobs.values())
+
+    def get(self, job_id: str) -> Job | None:
+        return self._jobs.get(job_id)
+
+    def put(self, job: Job) -> None:
+        """Show this record of a job from now on."""
+        if job.place != self.place or self._jobs.get(job.id) == job:
+            return
+        self._jobs[job.id] = job
+        self._endpoints[job.endpoint] = job.id
+        self._projects.setdefault(job.project_id, set()).add(job.id)
+        self.changes.tell()
+
+    def drop(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._endpoints.pop(job.endpoint, None)
+            self._projects[job.project_id].discard(job_id)
+            self.changes.tell()
+
+    def replace(self, jobs: list[Job]) -> None:
+        """Show these and no others: what the store has."""
+        for gone in self._jobs.keys() - {job.id for job in jobs}:
+            self.drop(gone)
+        for job in jobs:
+            self.put(job)

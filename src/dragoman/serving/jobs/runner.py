@@ -1,0 +1,148 @@
+"""The reconciler of jobs: compares what is wanted with what runs, and acts. One per data directory, in the first worker. Made by server/jobs.py.
+
+At the start it takes over what a server that died has left running, and finds out how the rest ended. At the end it ends every process.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import replace
+
+from dragoman.core.errors import ServingError
+from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job
+from dragoman.serving.jobs import log as job_log
+from dragoman.serving.jobs.kept import Kept
+from dragoman.serving.jobs.run import LEAVE_GRACE_S, Parts, Run
+
+log = logging.getLogger("dragoman.jobs")
+
+_LOOK_S = 5.0
+"""How often it looks although nothing has changed."""
+_TOLD = 20
+"""So many of those who wait are told their place in the line each time it changes."""
+_LEAVE_S = LEAVE_GRACE_S + 1.5
+
+
+class Runner:
+    """`most`: jobs that may run at the same time, 0 for any number."""
+
+    def __init__(self, kept: Kept, parts: Parts, most: int = 0) -> None:
+        self._kept = kept
+        self._board = kept.board
+        self._parts = parts
+        self._most = most
+        self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Adopt what runs, then act. The board knows the jobs already."""
+        await asyncio.to_thread(self._sweep)
+        left = [job for job in self._board.jobs() if job.phase in (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)]
+        await asyncio.gather(*(self._take_over(job) for job in left))
+        self._task = asyncio.get_running_loop().create_task(self._go_on())
+
+    async def close(self) -> None:
+        """End every process of every job; what is wanted of them stays."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for _, task in self._runs.values()]
+        for run, _ in self._runs.values():
+            run.leave()
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_LEAVE_S)
+            for run, task in self._runs.values():
+                if task in late and run.running is not None:
+                    run.running.kill()
+            if late:
+                _, late = await asyncio.wait(late, timeout=_LEAVE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # --- what is there at the start ---
+
+    async def _take_over(self, job: Job) -> None:
+        folder = self._board.folder(job)
+        try:
+            started = await self._parts.adopt(folder)
+        except Exception:
+            log.exception("job %s cannot be taken over", job.name)
+            started = None
+        if started is not None:
+            log.info("job %s goes on: it has run without a server for a while", job.name)
+            self._begin(Run(job, self._kept, self._parts, started))
+            return
+        end = await asyncio.to_thread(self._parts.left, folder) if job.phase is not Phase.STARTING else None
+        if end is not None:
+            await Run(job, self._kept, self._parts).settle(end, watched=False)
+
+    def _sweep(self) -> None:
+        """Files of jobs whose deletion was broken off."""
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._board.runs):
+                if name.startswith("."):
+                    shutil.rmtree(self._board.runs / name, ignore_errors=True)
+
+    # --- from then on ---
+
+    async def _go_on(self) -> None:
+        while True:
+            count = self._board.changes.count
+            try:
+                await self._look()
+            except ServingError as error:
+                log.warning("jobs cannot be looked after: %s; it is tried again", error.message)
+            except Exception:
+                log.exception("looking after the jobs failed; it is tried again")
+            await self._board.changes.after(count, _LOOK_S)
+
+    async def _look(self) -> None:
+        """One round over all jobs, those who wait longest first."""
+        waiting = 0
+        for job in sorted(self._board.jobs(), key=lambda job: job.created):
+            run, _ = self._runs.get(job.id, (None, None))
+            free = self._most == 0 or len(self._runs) < self._most
+            step = plan_job(job, live=run is not None, free=free)
+            if run is not None and step is Step.STOP:
+                run.stop()
+            elif step is Step.START:
+                await self._start(job)
+            elif step is Step.CLOSE:
+                await Run(job, self._kept, self._parts).close()
+            elif step is Step.AGAIN:
+                await self._kept.edit(job.id, _again)
+            elif job.phase is Phase.QUEUED and run is None:
+                await self._tell(job, waiting)
+                waiting += 1
+
+    async def _start(self, job: Job) -> None:
+        started = await self._kept.edit(job.id, lambda now: now.to(Phase.STARTING) if now.phase is Phase.QUEUED and not now.stop else now)
+        if started.phase is Phase.STARTING:
+            self._begin(Run(started, self._kept, self._parts))
+
+    def _begin(self, run: Run) -> None:
+        task = asyncio.get_running_loop().create_task(run.go())
+        self._runs[run.job.id] = (run, task)
+
+        def over(_: object) -> None:
+            self._runs.pop(run.job.id, None)
+            self._board.changes.tell()
+
+        task.add_done_callback(over)
+
+    async def _tell(self, job: Job, ahead: int) -> None:
+        """Its place in the line, in its log and its record."""
+        are = "job is" if ahead == 1 else "jobs are"
+        reason = f"{self._most} jobs run already, as many as may; {ahead or 'no'} {are} ahead of it"
+        if ahead < _TOLD and job.reason != reason:
+            await asyncio.to_thread(job_log.say, self._board.folder(job), f"waiting: {reason}")
+            await self._kept.edit(job.id, lambda now: replace(now, reason=reason) if now.phase is Phase.QUEUED else now)
+
+
+def _again(job: Job) -> Job:
+    if job.phase in ENDED or job.stop or job.phase in (Phase.QUEUED, Phase.ASLEEP):
+        return job
+    return replace(job.to(Phase.QUEUED, "its server ended; it is started again"), since=0.0)

@@ -1,0 +1,100 @@
+"""What every worker knows of the jobs: by endpoint and project, at once for its own changes, by the store's bell for those of others."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from dragoman.core.jobs import Phase
+from dragoman.serving.jobs.board import Board
+from dragoman.serving.jobs.kept import Kept
+from dragoman.serving.jobs.watch import Watch
+from dragoman.serving.late_store import LateStore
+from tests.fakes_jobs import PATIENCE_S, World
+from tests.fakes_store import FakeStore
+
+
+def test_jobs_are_found_by_endpoint_and_project(tmp_path: Path) -> None:
+    """Those that have ended by their endpoint only: they are gone, not unknown."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        first, second, other = await world.submit(), await world.submit(), await world.submit(project="y")
+        board = world.board
+        assert board.at(first.endpoint) == first
+        assert board.at("nothing") is None
+        assert board.of_project("me", "x") == [first, second]
+        assert board.of_project("me", "y") == [other]
+        assert board.of_project("you", "x") == []
+        over = await world.kept.edit(first.id, lambda job: job.to(Phase.FAILED, "it crashed"))
+        assert board.at(first.endpoint) == over
+        assert board.of_project("me", "x") == [second]
+        assert board.gate(second).parent == board.folder(second) == world.jobs.folder(second)
+
+    asyncio.run(body())
+
+
+def test_whoever_waits_hears_of_a_change(tmp_path: Path) -> None:
+    """Of this job; of none, the time-out ends the wait."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job, other = await world.submit(), await world.submit()
+        waiting = asyncio.create_task(world.board.changed(job, PATIENCE_S))
+        await world.kept.edit(other.id, lambda now: now.to(Phase.FAILED))
+        assert not waiting.done()
+        changed = await world.kept.edit(job.id, lambda now: now.to(Phase.STARTING))
+        assert await waiting == changed
+        assert await world.board.changed(job, PATIENCE_S) == changed
+        assert await world.board.changed(changed, 0.0) == changed
+        gone = asyncio.create_task(world.board.changed(changed, PATIENCE_S))
+        await asyncio.sleep(0)
+        await world.kept.remove(changed)
+        assert await gone is None
+
+    asyncio.run(body())
+
+
+def test_only_a_sleeping_job_is_woken(tmp_path: Path) -> None:
+    """Others are answered as they are; of many requests at once one wakes it."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job = await world.submit()
+        assert await world.board.wake(job) == job
+        asleep = await world.kept.edit(job.id, lambda now: replace(now, phase=Phase.ASLEEP))
+        woken = await asyncio.gather(*(world.board.wake(asleep) for _ in range(5)))
+        assert {each.phase for each in woken} == {Phase.QUEUED}
+
+    asyncio.run(body())
+
+
+def test_other_workers_hear_of_jobs(tmp_path: Path) -> None:
+    """Of new ones, of changes and of deletions, over the store they share; jobs of another data directory are not theirs."""
+
+    async def body() -> None:
+        store = FakeStore()
+        here, elsewhere = World(tmp_path / "here", store=store), World(tmp_path / "elsewhere", store=store)
+        before = await here.submit()
+
+        async def opened() -> FakeStore:
+            return store
+
+        board = Board(tmp_path / "here")
+        watch = Watch(Kept(LateStore(opened, lambda: True), board), alone=False)
+        await watch.start()
+        assert board.at(before.endpoint) == before
+        job = await here.submit()
+        await elsewhere.submit()
+        async with asyncio.timeout(PATIENCE_S):
+            while board.at(job.endpoint) != job:
+                await board.changes.after(board.changes.count, 0.05)
+            stopped = await here.jobs.stop(job)
+            while board.at(job.endpoint) != stopped:
+                await board.changes.after(board.changes.count, 0.05)
+            await here.kept.remove(stopped)
+            while board.at(job.endpoint) is not None:
+                await board.changes.after(board.changes.count, 0.05)
+        assert board.jobs() == [before]
+        await watch.close()
+
+    asyncio.run(body())

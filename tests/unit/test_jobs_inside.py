@@ -1,0 +1,303 @@
+"""Parts of a job's first process on their own: orders, the log, the loop, questions to the program, and what a file's text says."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from dragoman.core import jobs
+from dragoman.hosting.jobs import Limits, Orders, orders_from
+from dragoman.hosting.jobs.listening import Listening, ports_of
+from dragoman.hosting.jobs.log import Log
+from dragoman.hosting.jobs.loop import READ, Loop
+from dragoman.hosting.jobs.second_era import defines_app
+
+ORDERS = Orders(mode="serve", argv=("python", "app.py"), python="/p", cwd="/floyd/home", environ={"A": "1"}, gate=3, log=4, end=5)
+
+# --- orders ---
+
+
+def test_orders_come_back() -> None:
+    """As they were given; infinity too."""
+    orders = Orders(**{**asdict(ORDERS), "argv": ("a",), "limits": Limits(max_runtime_s=float("inf"), memory=5)})
+    assert orders_from(json.dumps(asdict(orders)).encode()) == orders
+
+
+def test_limits_are_those_of_core() -> None:
+    """By name: a first process imports nothing of core."""
+    assert {f.name for f in fields(Limits)} == {f.name for f in fields(jobs.Limits)}
+    assert ORDERS.port == jobs.PORT
+
+
+def test_newer_orders_are_understood() -> None:
+    """A job may have been begun by a newer server: what is not known is left out."""
+    told = {**asdict(ORDERS), "colour": "red", "limits": {"colours": 3, "cpus": 2}}
+    assert orders_from(json.dumps(told).encode()).limits == Limits(cpus=2)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"argv": 3}', b"nonsense"])
+def test_what_are_no_orders(text: bytes) -> None:
+    """Is refused."""
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        orders_from(text)
+
+
+# --- second-era files ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "app = Flask(__name__)",
+        "app: object = 1",
+        "def app(e, s): pass",
+        "async def app(a, b, c): pass",
+        "class app: pass",
+        "from server import app",
+        "from server import create as app",
+        "import flask_thing as app",
+        "a, (app, b) = 1, (2, 3)",
+        "x = app = 1",
+        "try:\n    import a\nexcept ImportError:\n    pass\nelse:\n    app = 1",
+        "try:\n    a\nexcept E:\n    app = 1",
+        "if debug:\n    app = 1",
+        "if __name__ == '__main__':\n    pass\nelse:\n    app = 1",
+        "with open('x') as app:\n    pass",
+        "with a:\n    app = 1",
+        "# -*- coding: latin-1 -*-\napp = '\xe9'",
+    ],
+)
+def test_files_that_define_app(tmp_path: Path, text: str) -> None:
+    """In whatever way a module may."""
+    (tmp_path / "app.py").write_bytes(text.encode("latin-1"))
+    assert defines_app(str(tmp_path / "app.py"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "apps = 1", "app", "app.run()", "app.x = 1", "app[0] = 1", "import app.x", "app: int", "def f():\n    app = 1"),
+        *(
+            "class A:\n    app = 1",
+            "if __name__ == '__main__':\n    app = 1",
+            "if '__main__' == __name__:\n    app = 1",
+            "[app for app in x]",
+        ),
+        *("app = (", "\0", "(" * 5000, "import app.thing as other"),
+    ],
+)
+def test_files_that_do_not(tmp_path: Path, text: str) -> None:
+    """Nor does what is no Python at all."""
+    (tmp_path / "app.py").write_text(text)
+    assert not defines_app(str(tmp_path / "app.py"))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    """Absent, a folder, or too large to be looked at."""
+    with open(tmp_path / "large.py", "wb") as file:
+        file.write(b"app = 1\n")
+        file.truncate(5 << 20)
+    assert [defines_app(str(path)) for path in (tmp_path / "x.py", tmp_path, tmp_path / "large.py")] == [False] * 3
+
+
+# --- the log ---
+
+
+def written(folder: Path, pieces: list[bytes], size: int = 0, before: bytes = b"") -> tuple[str, Log]:
+    (folder / "log").write_bytes(before)
+    target = os.open(folder / "log", os.O_WRONLY | os.O_APPEND)
+    log = Log(target, size)
+    for piece in pieces:
+        reader, writer = os.pipe()
+        os.write(writer, piece)
+        os.close(writer)
+        assert not log.follow(reader)
+        os.close(reader)
+    log.say("over")
+    os.close(target)
+    return (folder / "log").read_text("utf-8", "replace"), log
+
+
+def test_lines_of_ours_begin_lines(tmp_path: Path) -> None:
+    """Also after a piece that has no end."""
+    assert written(tmp_path, [b"a\n"])[0] == "a\n[dragoman] over\n"
+    assert written(tmp_path, [b"a"])[0] == "a\n[dragoman] over\n"
+    assert written(tmp_path, [])[0] == "[dragoman] over\n"
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, "abcdef"), (6, "abcdef"), (5, "abcde"), (2, "ab")])
+def test_the_size_of_a_log(tmp_path: Path, size: int, kept: str) -> None:
+    """Is kept to the byte; 0 means any."""
+    text = written(tmp_path, [b"abc", b"def"], size)[0]
+    assert text.startswith(kept + "\n[dragoman] ")
+    assert ("The log is full" in text) == (kept != "abcdef")
+
+
+def test_a_log_that_was_full_before(tmp_path: Path) -> None:
+    """Gets lines of ours all the same."""
+    text = written(tmp_path, [b"abc"], 3, before=b"xyz\n")[0]
+    assert text.splitlines() == ["xyz", "[dragoman] The log is full: what the program prints from here on is not kept.", "[dragoman] over"]
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    """A full disk does not end the job."""
+    target = os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe()
+    os.write(writer, b"ValueError: x\n")
+    os.close(writer)
+    log = Log(target, 0)
+    assert not log.follow(reader)
+    log.say("x")
+    assert log.last_error() == "ValueError: x"
+    os.close(reader)
+    os.close(target)
+
+
+@pytest.mark.parametrize(
+    ("last", "error"),
+    [
+        (b"Traceback ...\n  File\nKeyError: 'a'\n", "KeyError: 'a'"),
+        (b"a.b.MyError\n\n  \n", "a.b.MyError"),
+        (b"ValueError: then\nbye\n", ""),
+        (b"  indented Error\n", ""),
+        (b"\xff\xfe\n", ""),
+        (b"", ""),
+        (b"x" * 9000 + b"\nOSError: no\n", "OSError: no"),
+        (b"OSError: " + b"x" * 600, "OSError: " + "x" * 491),
+    ],
+)
+def test_the_last_error(tmp_path: Path, last: bytes, error: str) -> None:
+    """The last line, when it names one."""
+    assert written(tmp_path, [last] if last else [])[1].last_error() == error
+
+
+# --- the loop ---
+
+
+def test_timers_come_in_order() -> None:
+    """And not those that were cancelled, not even by another."""
+    loop, seen = Loop(), list[str]()
+    loop.after(0.02, lambda: (seen.append("second"), loop.stop())[0])
+    late = loop.after(0.01, lambda: seen.append("cancelled"))
+    loop.after(0, lambda: (seen.append("first"), late.cancel())[0])
+    loop.run()
+    assert seen == ["first", "second"]
+
+
+def test_what_is_forgotten_is_not_called() -> None:
+    """Also when it was ready at the same time as who forgets it."""
+    loop, seen = Loop(), list[int]()
+    pairs = [socket.socketpair() for _ in range(2)]
+    for number, (here, there) in enumerate(pairs):
+        there.send(b"x")
+
+        def ready(number: int = number) -> None:
+            seen.append(number)
+            loop.forget(pairs[1 - number][0])
+            loop.stop()
+
+        loop.watch(here, READ, ready)
+    loop.run()
+    assert len(seen) == 1
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_nobody_is_there() -> None:
+    """A connection that is refused, one that takes too long, and one that is given up."""
+    loop, seen = Loop(), list[socket.socket | None]()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = server.getsockname()
+        loop.connect(address, 5, seen.append)
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        loop.connect(address, 0.05, seen.append)
+        given_up = loop.connect(address, 0.05, lambda _: seen.append(server))
+        assert given_up is not None
+        given_up()
+        loop.after(0.2, loop.stop)
+        loop.run()
+        for filler in fillers:
+            filler.close()
+    assert seen == [None, None]
+
+
+# --- listening ---
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        yield server
+
+
+def asked(server: socket.socket, answers: list[bytes | None], mine: bool = True) -> tuple[bool, list[bytes]]:
+    """Whether a server that gives these answers keeps the prefix, and what it was asked. None: it does not answer."""
+    loop, questions, found = Loop(), list[bytes](), list[bool]()
+    kept = list[socket.socket]()
+
+    def serve() -> None:
+        for answer in answers:
+            there, _ = server.accept()
+            questions.append(there.recv(65536).split(b"\r\n")[0])
+            if answer is None:
+                kept.append(there)
+                continue
+            there.sendall(answer)
+            there.close()
+
+    def accepted(_address: tuple[str, int], keeps: bool) -> None:
+        found.append(keeps)
+        loop.after(0.05, loop.stop)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    Listening(loop, server.getsockname()[1], lambda: mine, accepted, probe_s=0.3).ask()
+    loop.run()
+    thread.join()
+    for there in kept:
+        there.close()
+    (keeps,) = found
+    return keeps, questions
+
+
+@pytest.mark.parametrize(
+    ("answers", "keeps"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], False),
+        ([b"HTTP/1.0 404 NOT FOUND\r\nA: b\r\n\r\nbody", b"HTTP/1.0 200 OK\r\n\r\n"], True),
+        ([b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 404 Not Found\r\n\r\n"], False),
+        ([b"HTTP/1.1 404 Not Found\r\n\r\n", None], True),
+        ([None], False),
+        ([b""], False),
+        ([b"\xff\xfe" * 2000], False),
+        ([b"HTTP/1.1 4\xb24 \r\n"], False),
+        ([b"HTTP/1.1\r\n"], False),
+    ],
+)
+def test_how_a_program_wants_its_paths(server: socket.socket, answers: list[bytes | None], keeps: bool) -> None:
+    """By two questions at most, which a program need not answer."""
+    found, questions = asked(server, answers)
+    assert (found, len(questions)) == (keeps, len(answers))
+    assert questions[0] == b"OPTIONS / HTTP/1.1"
+    assert questions[1:] == [b"OPTIONS /expose/0000000000000000 HTTP/1.1"] * (len(answers) - 1)
+
+
+def test_ports_are_found(server: socket.socket) -> None:
+    """Of these processes, of all families, and of sockets that listen only."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as other, socket.create_connection(server.getsockname()) as client:
+        found = ports_of([os.getpid(), 2**22 + 1])
+        assert {(server.getsockname()[1], "127.0.0.1"), (other.getsockname()[1], "::")} <= set(found)
+        assert client.getsockname()[1] not in {port for port, _ in found}
+    assert ports_of([]) == []
