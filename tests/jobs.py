@@ -118,9 +118,7 @@ class Server:
 
     def launch(self, folder: Path, **asked: Any) -> Any:
         """Start a job in this folder, with the interpreter of the setting."""
-        python = self.setting.python
-        installed = [] if python.is_relative_to("/usr") else [python.parents[1]]
-        return self.ask("launch", **{"folder": folder, "python": python, "readable": installed, **asked})
+        return self.ask("launch", **{"folder": folder, "python": self.setting.python, "readable": installed(self.setting), **asked})
 
     def kill(self) -> None:
         """As a machine that is short of memory does it."""
@@ -133,6 +131,11 @@ class Server:
         self._process.stdin.close()
         self._process.wait(_DEADLINE_S)
         self._process.stdout.close()
+
+
+def installed(setting: Setting) -> list[Path]:
+    """What its interpreter needs of the machine beyond what every job sees."""
+    return [] if setting.python.is_relative_to("/usr") else [setting.python.parents[1]]
 
 
 class RefusedError(Exception):

@@ -111,6 +111,22 @@ def test_jobs_listen_on_one_port(server: Server, root: Path) -> None:
         assert server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
 
 
+def test_jobs_have_data_of_their_own(server: Server, root: Path) -> None:
+    """Two jobs at once that mount different data under one name, and write one file of /output, each see their own (F17, F19)."""
+    program = "import os, time\nsaid = open('/input/file.txt').read()\nprint(said, flush=True)\nopen('/output/file.txt', 'a').write(said)\n"
+    folders = []
+    for name in ("one", "two"):
+        data = root / f"data-{name}"
+        data.mkdir()
+        (data / "file.txt").write_text(name)
+        folders.append(job_folder(server.setting, root, name, program + "while not os.path.exists('go'): time.sleep(0.02)\n"))
+        server.launch(folders[-1], mounts={"input": data})
+    for folder in folders:
+        (folder / "home" / "go").touch()
+        assert server.ask("ended", folder=folder)["code"] == 0
+        assert log_of(folder).strip() == (folder / "output" / "file.txt").read_text() == folder.name
+
+
 def test_no_process_is_left(server: Server, root: Path) -> None:
     """A stop ends what has daemonised itself and ignores SIGTERM; another job goes on (F22)."""
     other = serving(server, root, "other")

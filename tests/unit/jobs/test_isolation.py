@@ -14,7 +14,7 @@ from dragoman.engines.jobs import gate_line, processes
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.beginning import clear
 from dragoman.engines.jobs.isolation import OPTIONAL, find
-from dragoman.engines.jobs.orders import View, environment, orders, places
+from dragoman.engines.jobs.orders import View, environment, mounted, orders, places
 from dragoman.engines.jobs.sandbox import bubble_of, devices, job
 from dragoman.engines.jobs.started import read_end, read_record
 from dragoman.hosting.jobs import orders_from
@@ -136,6 +136,16 @@ def test_names_that_the_system_has(name: str) -> None:
     """A data set of such a name is below /floyd/input only."""
     assert places(name) == (f"/floyd/input/{name}",)
     assert places("input") == ("/input", "/floyd/input/input")
+
+
+def test_data_beside_what_the_program_runs_with(tmp_path: Path) -> None:
+    """Where the program's interpreter lies below a folder of the data's name, the data is mounted entry by entry, but for that folder."""
+    data = tmp_path / "data"
+    for name in ("a", "b", "env"):
+        (data / name).mkdir(parents=True)
+    assert mounted(start_in(tmp_path, mounts={"x": data})) == [(data, "/x"), (data, "/floyd/input/x")]
+    beside = Start("j1", tmp_path, Mode.COMMAND, (), Path("/x/env/bin/python"), (Path("/x/env"),), mounts={"x": data})
+    assert sorted(mounted(beside)) == [(data, "/floyd/input/x"), (data / "a", "/x/a"), (data / "b", "/x/b")]
 
 
 def test_folders_above_come_first(tmp_path: Path) -> None:

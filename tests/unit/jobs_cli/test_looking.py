@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes_floydhub import SUCCESS, State, floydhub, job
+from tests.fakes_floyd_server import SUCCESS, State, floydhub, job
 from tests.unit.jobs_cli.conftest import Run
 
 

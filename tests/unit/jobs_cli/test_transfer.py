@@ -17,7 +17,7 @@ from dragoman.cli.jobs_ignore import Found, code_files
 from dragoman.cli.jobs_progress import progress, size
 from dragoman.cli.jobs_transfer import fetch_file, fetch_folder, pack, send_code, send_data
 from dragoman.core.errors import Kind, ServingError
-from tests.fakes_floydhub import State, version
+from tests.fakes_floyd_server import State, version
 from tests.ports import free_port
 
 

@@ -16,7 +16,7 @@ from dragoman.core.jobs import Start
 from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import First
-from dragoman.engines.jobs.orders import PROGRAMS, SEARCHED, View, orders, places
+from dragoman.engines.jobs.orders import PROGRAMS, SEARCHED, View, mounted, orders
 from dragoman.engines.jobs.started import END, START, Record
 
 _ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
@@ -84,8 +84,7 @@ def _plain(start: Start) -> View:
     """What a job without namespaces finds, where it really is."""
     folder = start.folder
     paths = {"/output": folder / "output", "/floyd/output": folder / "output", "/floyd/home": folder / "home"}
-    for name, path in start.mounts.items():
-        paths |= dict.fromkeys(places(name), path)
+    paths |= {at: path for path, at in mounted(start)}
     return View(str(folder / "home"), str(folder / "tmp"), str(folder / "bin"), {name: str(path) for name, path in paths.items()}, port=0)
 
 

@@ -15,7 +15,7 @@ from dragoman.core.jobs import PORT, Start
 from dragoman.engines.jobs import bubble
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import Bubble
-from dragoman.engines.jobs.orders import PROGRAMS, View, places
+from dragoman.engines.jobs.orders import PROGRAMS, View, mounted
 
 INSIDE = Path(dragoman.hosting.jobs.__file__).parent
 """What a job's first process runs."""
@@ -57,9 +57,7 @@ def job(start: Start, isolation: Isolation, orders: int) -> tuple[Bubble, View]:
     own = not isolation.moves_port(start.network)
     writable = [(folder / "tmp", _TMP), (folder / "tmp", _VAR_TMP), (folder / "home", "/floyd/home"), (folder / "output", "/output"),
                 (folder / "output", "/floyd/output")]  # fmt: skip
-    readable = [(path, str(path)) for path in start.readable] + [(INSIDE, _FIRST_FOLDER)]
-    for name, path in start.mounts.items():
-        readable += [(path, at) for at in places(name)]
+    readable = [*((path, str(path)) for path in start.readable), (INSIDE, _FIRST_FOLDER), *mounted(start)]
     arguments = [*_walls(isolation, own, start.limits.memory), "--clearenv", "--as-pid-1", *_mounts(readable, writable)]
     for name in PROGRAMS:
         arguments += ["--symlink", str(start.python), f"/floyd/bin/{name}"]

@@ -69,8 +69,9 @@ class Started:
     async def seen(self) -> Seen:
         """How it is now. When it has ended: how it was when it was last seen."""
         if not self._end.done():
-            with contextlib.suppress(OSError):
-                self._last = gate_line.seen_in(await gate_line.ask(self.folder, {"ask": "look"}))
+            with contextlib.suppress(OSError):  # a time-out as well
+                async with asyncio.timeout(_END_S):
+                    self._last = gate_line.seen_in(await gate_line.ask(self.folder, {"ask": "look"}))
         return self._last
 
     async def ended(self) -> End:
