@@ -20,7 +20,7 @@ from dragoman.server.settings import Settings
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 JOBS = PAGE.with_name("jobs.md")
 MIGRATING = PAGE.with_name("migrating.md")
-_OF_JOBS = ("run", "restart", "login", "logout", "init", "info", "logs", "stop", "delete", "clone", "output", "data")
+_OF_JOBS = ("run", "restart", "login", "init", "info", "logs", "stop", "delete", "clone", "output", "data", "accounts")
 _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
@@ -95,7 +95,7 @@ def _sentence(text: str) -> str:
 
 def commands() -> list[tuple[str, str]]:
     """One table per command: its arguments and flags. Those of `serve` are the settings; jobs, Tungsten and Gradient have their own pages."""
-    elsewhere = ("serve", "tungsten", "deployments", "floyd", *_OF_JOBS, *FOREIGN)
+    elsewhere = ("serve", "tungsten", "deployments", "floyd", "logout", *_OF_JOBS, *FOREIGN)
     return [(name, _arguments(command)) for name, command in subcommands(parser()) if name.split()[0] not in elsewhere]
 
 

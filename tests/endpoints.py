@@ -103,8 +103,8 @@ class Program:
 
     def __init__(self, answering: Answering) -> None:
         self.answering = answering
-        self.now = self.most = self.served = 0
-        """Connections open at this moment, the most at one, and all that were."""
+        self.now = 0
+        """Connections open at this moment."""
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -128,8 +128,6 @@ class Program:
                 return
             with self._lock:
                 self.now += 1
-                self.served += 1
-                self.most = max(self.most, self.now)
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
     def _serve(self, conn: socket.socket) -> None:
@@ -253,7 +251,7 @@ class Site:
         await self.server.start([listener])
         self._ready.set()
         await self._stop.wait()
-        await self.server.drain(1.0)
+        await self.server.drain(WAIT_S)
 
     def do(self, action: Callable[[], Any]) -> Any:
         """On the server's loop."""
@@ -320,9 +318,14 @@ class Site:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), WAIT_S)
 
+    def end(self) -> None:
+        """Drain the server, and wait for it."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(WAIT_S)
+
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_S)
+        self.end()
         for close in reversed(self._closing):
             close()
 

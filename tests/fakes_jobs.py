@@ -46,6 +46,9 @@ class FakeStarted:
             self.exit(how, -15, reason)
         return await self.ended()
 
+    async def release(self) -> None:
+        self._end.cancel()
+
     def kill(self) -> None:
         self.killed = True
         self.exit("lost", -9, "killed")

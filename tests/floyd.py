@@ -132,6 +132,7 @@ def answering(endpoint: str) -> httpx.Response:
     while True:
         answer = httpx.get(endpoint, timeout=30.0)
         if answer.status_code != 503:
+            assert answer.status_code != 410, answer.text
             return answer
         assert answer.headers["retry-after"].isdigit()
         assert {"state", "message"} <= answer.json().keys()

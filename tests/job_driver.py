@@ -18,6 +18,7 @@ from dragoman.engines.jobs import sandbox
 from dragoman.engines.jobs.isolation import Isolation, find
 from dragoman.engines.jobs.launch import adopt, launch
 from dragoman.engines.jobs.started import Started
+from dragoman.server.loop import new_event_loop
 
 KINDS: dict[str, Callable[[Isolation], Isolation]] = {
     "whole": lambda found: found,
@@ -35,8 +36,6 @@ class Driver:
 
     async def answer(self, asked: dict[str, Any]) -> Any:
         match asked.pop("do"):
-            case "isolation":
-                return {**asdict(self._isolation), "hidden": [str(path) for path in self._isolation.hidden]}
             case "launch":
                 started = await launch(start_in(asked), self._isolation)
             case "cancelled launch":
@@ -51,17 +50,17 @@ class Driver:
                 started = adopted
             case "seen":
                 return asdict(await self._jobs[asked["folder"]].seen())
-            case "changed":
-                return asdict(await self._jobs[asked["folder"]].changed())
             case "ended":
                 return asdict(await self._jobs[asked["folder"]].ended())
             case "stop":
                 return asdict(await self._jobs[asked["folder"]].stop(asked["grace_s"]))
+            case "release":
+                return await self._jobs.pop(asked["folder"]).release()
             case "kill":
                 return self._jobs[asked["folder"]].kill()
             case "sandboxed":
                 paths = {name: [Path(path) for path in asked.get(name, ())] for name in ("readable", "writable")}
-                return await sandbox.sandboxed(self._isolation, asked["command"], **paths, network=asked.get("network", True))  # type: ignore[arg-type] # mypy joins the two
+                return await sandbox.sandboxed(self._isolation, asked["command"], **paths, network=asked.get("network", True))
             case other:
                 raise AssertionError(other)
         self._jobs[str(started.folder)] = started
@@ -94,4 +93,5 @@ async def main(kind: str, user: int, python: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:  # that of servers
+        runner.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

@@ -63,7 +63,7 @@ def settings() -> tuple[Setting, ...]:
     kinds = ["whole"] * bool(found.uplink) + ["uplinkless"] * found.own_network + ["files"] * bool(found.bwrap) + ["shim"]
     others = []
     if os.geteuid() == 0 and (nobody := _nobody()) and python_of(nobody):
-        others = [Setting(kind, nobody) for kind in ("uplinkless", "files", "shim") if kind in kinds]
+        others = [Setting(kind, nobody) for kind in ("uplinkless", "shim") if kind in kinds]
     return (*(Setting(kind) for kind in kinds), *others)
 
 
@@ -118,9 +118,7 @@ class Server:
 
     def launch(self, folder: Path, **asked: Any) -> Any:
         """Start a job in this folder, with the interpreter of the setting."""
-        python = self.setting.python
-        installed = [] if python.is_relative_to("/usr") else [python.parents[1]]
-        return self.ask("launch", **{"folder": folder, "python": python, "readable": installed, **asked})
+        return self.ask("launch", **{"folder": folder, "python": self.setting.python, "readable": installed(self.setting), **asked})
 
     def kill(self) -> None:
         """As a machine that is short of memory does it."""
@@ -133,6 +131,11 @@ class Server:
         self._process.stdin.close()
         self._process.wait(_DEADLINE_S)
         self._process.stdout.close()
+
+
+def installed(setting: Setting) -> list[Path]:
+    """What its interpreter needs of the machine beyond what every job sees."""
+    return [] if setting.python.is_relative_to("/usr") else [setting.python.parents[1]]
 
 
 class RefusedError(Exception):
@@ -200,7 +203,8 @@ def permit(folder: Path) -> Iterator[socket.socket]:
         line.settimeout(_DEADLINE_S)
         with line:
             line.sendall(b'{"ask": "permit"}\n')
-            text, passed = b"", []
+            text = b""
+            passed: list[int] = []
             while not text.endswith(b"\n"):
                 more, descriptors, _, _ = socket.recv_fds(line, 4096, 1)
                 assert more, "the gate has gone"

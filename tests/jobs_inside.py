@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -84,6 +85,11 @@ def until(what: Callable[[], _T]) -> _T:
         assert time.monotonic() < limit, "it did not come true in time"
         time.sleep(0.01)
     return found
+
+
+def unstamped(log: str) -> str:
+    """With a mark instead of the time before lines that are not the program's."""
+    return re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", "@", log, flags=re.MULTILINE)
 
 
 class Line:
@@ -196,9 +202,10 @@ def inside(
     mode: str = "serve",
     environ: Mapping[str, str] | None = None,
     limits: Mapping[str, float] | None = None,
+    before: Sequence[str] = (),
     **orders: Any,
 ) -> Iterator[Inside]:
-    """Starts app.py with this text, or `argv` in command mode."""
+    """Starts app.py with this text, or `argv` in command mode. `before`: a program that starts the first process."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
     if code is not None:
@@ -225,7 +232,7 @@ def inside(
         **descriptors,
         **orders,
     }
-    command = [*(NAMESPACES if kind == "first" else ()), python, "-I", "-S", str(FOLDER), str(theirs)]
+    command = [*before, *(NAMESPACES if kind == "first" else ()), python, "-I", "-S", str(FOLDER), str(theirs)]
     process = subprocess.Popen(command, pass_fds=(theirs, *descriptors.values()), stdin=subprocess.DEVNULL, cwd="/")
     for number in (theirs, log, end):
         os.close(number)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dragoman.engines.jobs.allowed import Isolation
+from dragoman.engines.jobs.orders import places
 from dragoman.engines.jobs.sandbox import bubble_of
-from tests.jobs import RefusedError, Server, Setting, job_folder, own_folder, settings
+from tests.jobs import RefusedError, Server, Setting, installed, job_folder, own_folder, settings
 
 _PROGRAM = Path(__file__).parents[1] / "job_report.py"
 _FORBIDDEN = (
@@ -228,6 +229,24 @@ def test_loopback_is_its_own(inside: Inside) -> None:
         assert inside.read("/etc/resolv.conf") == ["ok", "nameserver 10.0.2.3\n"]
     else:
         assert reached[f"127.0.0.1:{inside.port}"]
+
+
+@pytest.mark.parametrize("setting", settings(), ids=lambda setting: setting.name)
+def test_data_beside_the_server(setting: Setting) -> None:
+    """Data that is mounted under the name of the folder that the server keeps its things in is there, and the program still runs."""
+    with own_folder(setting) as root:
+        data = root / "data"
+        (data / "deep").mkdir(parents=True)
+        (data / "deep" / "file.txt").write_text("deep")
+        top = _PROGRAM.parts[1]
+        server = Server(setting)
+        try:
+            look = {"read": [*(f"{at}/deep/file.txt" for at in places(top)), _PROGRAM]}
+            readable = [*installed(setting), _PROGRAM.parent]
+            said = reported(server, setting, root, "beside", look, mounts={top: data}, readable=readable)
+            assert [result[0] for result in said["read"].values()] == ["ok"] * (len(places(top)) + 1)
+        finally:
+            server.close()
 
 
 @pytest.mark.parametrize("setting", settings(), ids=lambda setting: setting.name)

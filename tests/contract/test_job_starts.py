@@ -111,6 +111,22 @@ def test_jobs_listen_on_one_port(server: Server, root: Path) -> None:
         assert server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
 
 
+def test_jobs_have_data_of_their_own(server: Server, root: Path) -> None:
+    """Two jobs at once that mount different data under one name, and write one file of /output, each see their own (F17, F19)."""
+    program = "import os, time\nsaid = open('/input/file.txt').read()\nprint(said, flush=True)\nopen('/output/file.txt', 'a').write(said)\n"
+    folders = []
+    for name in ("one", "two"):
+        data = root / f"data-{name}"
+        data.mkdir()
+        (data / "file.txt").write_text(name)
+        folders.append(job_folder(server.setting, root, name, program + "while not os.path.exists('go'): time.sleep(0.02)\n"))
+        server.launch(folders[-1], mounts={"input": data})
+    for folder in folders:
+        (folder / "home" / "go").touch()
+        assert server.ask("ended", folder=folder)["code"] == 0
+        assert log_of(folder).strip() == (folder / "output" / "file.txt").read_text() == folder.name
+
+
 def test_no_process_is_left(server: Server, root: Path) -> None:
     """A stop ends what has daemonised itself and ignores SIGTERM; another job goes on (F22)."""
     other = serving(server, root, "other")
@@ -241,6 +257,19 @@ def test_a_killed_server_is_followed(setting: Setting) -> None:
             assert second.ask("adopt", folder=folder) is None
         finally:
             second.close()
+
+
+def test_one_that_was_let_go(some_server: Server, root: Path) -> None:
+    """A server may leave a job to the next one without ending itself."""
+    first = Server(some_server.setting)
+    try:
+        folder = serving(first, root, "let-go")
+        first.ask("release", folder=folder)
+        assert get(folder) == b"let-go"
+        some_server.ask("adopt", folder=folder)
+        assert some_server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
+    finally:
+        first.close()
 
 
 def test_what_ended_meanwhile(some_server: Server, root: Path) -> None:

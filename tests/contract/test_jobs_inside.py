@@ -228,6 +228,19 @@ def test_a_crowd_waits_and_nobody_is_lost(served: Inside) -> None:
     until(lambda: served.ask(ask="look")["busy"] == 0)
 
 
+def test_more_than_there_is_room_for(tmp_path: Path) -> None:
+    """A first process that may not have as many files open lets the others wait outside; each comes in when one leaves."""
+    with inside(tmp_path, HTTP + "serve()", before=("sh", "-c", 'ulimit -n 60; exec "$@"', "sh")) as job:
+        job.ready()
+        lines = [job.line(ask="permit") for _ in range(200)]
+        for line in lines:
+            while (answer := line.hear())["answer"] == "wait":
+                pass
+            assert answer["answer"] == "go"
+            line.close()
+        assert job.stop()["calls"] == 200
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

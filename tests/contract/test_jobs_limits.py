@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs_inside import HTTP, command, inside, kinds, until
+from tests.jobs_inside import HTTP, command, inside, kinds, unstamped, until
 
 each_kind = pytest.mark.parametrize("kind", kinds())
 
@@ -105,7 +105,7 @@ def test_too_much_output(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("placed\n")
     end = command(tmp_path, "for n in range(200_000): print('line', n)\nprint('done', file=open('done', 'w'))", limits={"log_size": 30})
     assert (end["how"], end["code"], (tmp_path / "home" / "done").exists()) == ("exit", 0, True)
-    kept, note = (tmp_path / "log").read_text().split("\n[dragoman] ")
+    kept, note = unstamped((tmp_path / "log").read_text()).split("\n@")
     assert kept == "placed\nline 0\nline 1\nline 2\nli"
     assert note == "The log is full: what the program prints from here on is not kept.\n"
 

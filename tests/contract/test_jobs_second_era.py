@@ -2,11 +2,10 @@
 
 import sys
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
-from tests.jobs_inside import HTTP, Inside, inside, kinds, oldest_python, until
+from tests.jobs_inside import HTTP, Inside, inside, kinds, oldest_python, unstamped, until
 
 each_kind = pytest.mark.parametrize("kind", kinds())
 
@@ -20,6 +19,20 @@ def app(environ, start_response):
 if __name__ == "__main__":
     print("run")
 """
+
+
+ONE = """
+def serve_one():
+    server = http.server.HTTPServer(("0.0.0.0", 5000), App)
+    answered = []
+    def get(self):
+        self.answer(200, self.path.encode())
+        answered.append(self.path)
+    App.do_GET = get
+    while not answered:
+        server.handle_request()
+"""
+"""Serves until it has answered one request."""
 
 
 def project(folder: Path) -> Path:
@@ -54,12 +67,12 @@ def test_app_is_served(tmp_path: Path, kind: str, python: str) -> None:
         assert not job.ready()["keeps_prefix"]
         assert get(job, "/a").endswith(b"\r\n\r\nhello /a")
         assert get(job, "/b").endswith(b"\r\n\r\nhello /b")
-        lines = job.log.splitlines()
+        lines = unstamped(job.log).splitlines()
         end = job.stop()
     assert lines[:4] == [
         "loaded as __main__ ['app.py'] home",
         "run",
-        "[dragoman] app.py has ended without listening on port 5000, and defines `app`: that is served now, as a WSGI application.",
+        "@app.py has ended without listening on port 5000, and defines `app`: that is served now.",
         "loaded as app ['app.py'] home",
     ]
     assert (end["how"], end["calls"]) == ("stopped", 2)
@@ -119,17 +132,8 @@ def test_asgi_with_uvicorn(tmp_path: Path) -> None:
 @each_kind
 def test_a_program_may_leave_its_server_behind(tmp_path: Path, kind: str) -> None:
     """As a daemon: the job goes on until that has ended."""
-    code = HTTP + dedent("""
-        if os.fork():
-            sys.exit()
-        os.setsid()
-        server = http.server.HTTPServer(("0.0.0.0", 5000), App)
-        while not os.path.exists("end"):
-            server.handle_request()
-    """)
-    with inside(tmp_path, code, kind=kind) as job:
+    with inside(tmp_path, HTTP + ONE + "if os.fork(): sys.exit()\nos.setsid()\nserve_one()", kind=kind) as job:
         job.ready()
-        (tmp_path / "home" / "end").touch()
         assert get(job, "/d").endswith(b"/d")
         end = job.end()
     assert (end["how"], end["code"], end["reason"], end["calls"]) == ("exit", 0, "", 1)
@@ -137,13 +141,9 @@ def test_a_program_may_leave_its_server_behind(tmp_path: Path, kind: str) -> Non
 
 def test_a_server_that_ends_well_is_not_served_again(tmp_path: Path) -> None:
     """It was ready once: with `app` or without, that was all."""
-    code = (
-        HTTP + "app = 1\nserver = http.server.HTTPServer(('0.0.0.0', 5000), App)\nwhile not os.path.exists('end'): server.handle_request()"
-    )
-    with inside(tmp_path, code) as job:
+    with inside(tmp_path, HTTP + ONE + "app = 1\nserve_one()") as job:
         job.ready()
-        (tmp_path / "home" / "end").touch()
-        get(job, "/")
+        assert get(job, "/e").endswith(b"/e")
         end = job.end()
     assert (end["how"], end["code"], end["reason"]) == ("exit", 0, "")
 

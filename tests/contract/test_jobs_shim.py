@@ -120,6 +120,9 @@ seen("scanned", sorted(e.name for e in os.scandir(pathlib.Path("/output"))))
 seen("globbed", [sorted(glob.glob("/output/*")), sorted(map(str, pathlib.Path("/output").glob("?")))])
 os.makedirs("/output/x/y", exist_ok=True); os.mkdir("/output/x/z")
 os.rename("/output/a", "/output/x/a"); os.replace("/output/b", "x"); shutil.move("x", "/output/x/y/b")
+with os.scandir(b"/output/x") as entries:
+    seen("entries", sorted([e.path.decode(), e.is_dir(), os.fspath(e) == e.path, e.stat().st_size > 0, repr(e)[:9]] for e in entries))
+seen("plain", [type(next(os.scandir("/"))).__name__, next(os.scandir()).path[:2]])
 seen("walked", sorted((top, sorted(files)) for top, folders, files in os.walk("/output")))
 seen("exists", [os.path.exists(p) for p in ("/output/a", "/output/x/a", "/output", "/outputs", "/output/../output/x/./a", "//output/x")])
 seen("kinds", [os.path.isdir("/output/x"), os.path.isfile("/output/x/a"), pathlib.Path("/output/x/y/b").is_file(), os.access("/output", os.W_OK)])
@@ -151,6 +154,8 @@ def test_paths_are_mapped(tmp_path: Path, python: str) -> None:
     assert found.pop("listed") == found.pop("listed bytes") == found.pop("scanned") == ["a", "b", "c", "d"]
     assert found.pop("globbed") == [[f"/output/{n}" for n in "abcd"]] * 2
     assert found.pop("walked") == [["/output", ["c", "d"]], ["/output/x", ["a"]], ["/output/x/y", ["b"]], ["/output/x/z", []]]
+    assert found.pop("entries") == [[f"/output/x/{n}", n != "a", True, True, "<DirEntry"] for n in "ayz"]
+    assert found.pop("plain") == ["DirEntry", "./"]
     assert found.pop("exists") == [False, True, True, False, True, True]
     assert found == {
         "kinds": [True] * 4,

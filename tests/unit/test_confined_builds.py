@@ -59,6 +59,7 @@ def test_confined(confined: tuple[Environments, Asked], uv: FakeUv, root: Path) 
         assert (told["CONFINED"], told["TMPDIR"], told["UV_CACHE_DIR"], told["PIP_CACHE_DIR"]) == (
             *("yes", str(temporary), str(cache / "uv"), str(cache / "pip")),
         )
+        assert told["UV_BUILD_CONSTRAINT"] == told["PIP_BUILD_CONSTRAINT"] == str(temporary / "build-constraints.txt")
         assert directories(root) == sorted([folder.name, "cache"])
         assert await environments.python_for(SIX) == python
         assert len(asked) == 2

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -11,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from dragoman.core import jobs
-from dragoman.hosting.jobs import Limits, Orders, orders_from
+from dragoman.hosting.jobs import Limits, Orders, orders_from, processes
 from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
 from dragoman.hosting.jobs.loop import READ, Loop
 from dragoman.hosting.jobs.second_era import defines_app
+from tests.jobs_inside import unstamped, until
 
 ORDERS = Orders(mode="serve", argv=("python", "app.py"), python="/p", cwd="/floyd/home", environ={"A": "1"}, gate=3, log=4, end=5)
 
@@ -120,28 +123,28 @@ def written(folder: Path, pieces: list[bytes], size: int = 0, before: bytes = b"
         os.close(reader)
     log.say("over")
     os.close(target)
-    return (folder / "log").read_text("utf-8", "replace"), log
+    return unstamped((folder / "log").read_text("utf-8", "replace")), log
 
 
 def test_lines_of_ours_begin_lines(tmp_path: Path) -> None:
     """Also after a piece that has no end."""
-    assert written(tmp_path, [b"a\n"])[0] == "a\n[dragoman] over\n"
-    assert written(tmp_path, [b"a"])[0] == "a\n[dragoman] over\n"
-    assert written(tmp_path, [])[0] == "[dragoman] over\n"
+    assert written(tmp_path, [b"a\n"])[0] == "a\n@over\n"
+    assert written(tmp_path, [b"a"])[0] == "a\n@over\n"
+    assert written(tmp_path, [])[0] == "@over\n"
 
 
 @pytest.mark.parametrize(("size", "kept"), [(0, "abcdef"), (6, "abcdef"), (5, "abcde"), (2, "ab")])
 def test_the_size_of_a_log(tmp_path: Path, size: int, kept: str) -> None:
     """Is kept to the byte; 0 means any."""
     text = written(tmp_path, [b"abc", b"def"], size)[0]
-    assert text.startswith(kept + "\n[dragoman] ")
+    assert text.startswith(kept + "\n@")
     assert ("The log is full" in text) == (kept != "abcdef")
 
 
 def test_a_log_that_was_full_before(tmp_path: Path) -> None:
     """Gets lines of ours all the same."""
     text = written(tmp_path, [b"abc"], 3, before=b"xyz\n")[0]
-    assert text.splitlines() == ["xyz", "[dragoman] The log is full: what the program prints from here on is not kept.", "[dragoman] over"]
+    assert text.splitlines() == ["xyz", "@The log is full: what the program prints from here on is not kept.", "@over"]
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
@@ -182,9 +185,11 @@ def test_the_last_error(tmp_path: Path, last: bytes, error: str) -> None:
 def test_timers_come_in_order() -> None:
     """And not those that were cancelled, not even by another."""
     loop, seen = Loop(), list[str]()
-    loop.after(0.02, lambda: (seen.append("second"), loop.stop())[0])
+    loop.after(0.03, loop.stop)
+    loop.after(0.02, lambda: seen.append("second"))
     late = loop.after(0.01, lambda: seen.append("cancelled"))
-    loop.after(0, lambda: (seen.append("first"), late.cancel())[0])
+    loop.after(0.005, late.cancel)
+    loop.after(0, lambda: seen.append("first"))
     loop.run()
     assert seen == ["first", "second"]
 
@@ -301,3 +306,30 @@ def test_ports_are_found(server: socket.socket) -> None:
         assert {(server.getsockname()[1], "127.0.0.1"), (other.getsockname()[1], "::")} <= set(found)
         assert client.getsockname()[1] not in {port for port, _ in found}
     assert ports_of([]) == []
+
+
+# --- processes ---
+
+
+def test_two_ways_to_look_for_processes() -> None:
+    """Find the same ones: children and theirs, and none that has ended or is somebody else's."""
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']).wait()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+        until(lambda: len(processes.members()) == 2)
+        found = processes.members()
+        assert child.pid in found
+        assert sorted(processes.most()) == sorted(found)
+        assert processes.resident(found) >= processes.proportional(found) > 1 << 20
+        assert child.stdin is not None
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        until(lambda: not processes.members())
+        assert processes.most() == []
+        assert processes.resident(found) == processes.proportional(found) == 0
+        assert [code for number, code in processes.reap() if number == child.pid] == [0]
+        child.returncode = 0
+
+
+def test_signals_have_names() -> None:
+    """Those that have none keep their number."""
+    assert [processes.signal_name(number) for number in (9, 15, 40, 99)] == ["SIGKILL", "SIGTERM", "signal 40", "signal 99"]

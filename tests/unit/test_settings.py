@@ -470,3 +470,20 @@ def test_a_grpc_port_is_one_of_its_own(port: int, expected: str) -> None:
 def test_what_is_no_version_policy(policy: str) -> None:
     """It is refused with the forms that there are."""
     assert refused({"version_policy": policy}).endswith("expected latest, latest:N, all, or version numbers such as 1,3")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_jobs", -1),
+        ("job_concurrency", 0),
+        ("job_memory", -1),
+        ("job_max_runtime", -1.0),
+        ("job_cpus", -1),
+        ("max_code", 0),
+        ("job_log_size", 0),
+    ],
+)
+def test_limits_of_jobs_that_make_no_sense_are_refused(setting: str, value: float) -> None:
+    """With the name of the setting and what was expected."""
+    assert "expected" in refused({setting: value})

@@ -1,6 +1,7 @@
 """The `dragoman` command: thin commands over the server or over HTTP. Exit codes: 0 done, 1 it failed, 2 the command was wrong."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -120,4 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 2 if error.kind is Kind.INVALID_INPUT else 1
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:  # whoever read what this prints has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     sys.exit(code)

@@ -88,7 +88,8 @@ def _python() -> str:
     for python in (command.with_name("python"), command.with_name("python3")):  # a virtualenv has its own beside its commands
         if (command.parent.parent / "pyvenv.cfg").is_file() and python.exists():
             return str(python)
-    first = command.open("rb").readline(4096).decode("utf-8", "replace").strip()
+    with command.open("rb") as file:
+        first = file.readline(4096).decode("utf-8", "replace").strip()
     words = first.removeprefix("#!").split()
     if not first.startswith("#!") or not words:
         raise ServingError(Kind.UNAVAILABLE, f"{command} is no Python program; say in {CLIENT} in which virtualenv FloydHub's client is")

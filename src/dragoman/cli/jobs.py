@@ -38,7 +38,9 @@ from dragoman.core.errors import Kind, ServingError, invalid
 STOPPABLE = ("queued", "queue_scheduled", "running")
 JOB = "USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or its id"
 _COLUMNS = ("JOB NAME", "CREATED", "STATUS", "DURATION(s)", "INSTANCE", "DESCRIPTION", "METRICS")
-_DETAILS = (("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
+_FINER = ("asleep", "stopping")
+"""What our own server says more exactly than FloydHub's words can."""
+_DETAILS = (("Environment", "env"), ("Reason", "reason"), ("Calls", "calls"), ("Waiting requests", "waiting"), ("Isolation", "isolation"))
 """What our own server says of a job beyond FloydHub's fields, where it does."""
 
 
@@ -214,7 +216,7 @@ def _row(job: Json) -> list[str]:
     fields = [
         job.get("name"),
         created(job),
-        job.get("state"),
+        job.get("phase") if job.get("phase") in _FINER else job.get("state"),
         _seconds(job),
         job.get("instance_type"),
         job.get("description"),
@@ -346,8 +348,11 @@ def archive_of(module: Json) -> str:
 def _output(options: argparse.Namespace) -> int:
     api = Api(options)
     job = job_of(api, options.job)
-    path = "/".join(part for part in ("output", *options.path.split("/")) if part)
-    where = f"/download/artifacts/files/{quote(str(job.get('id', '')))}?is_dir=true&path={quote(path, safe='')}"
+    if options.path:
+        identity, path = quote(str(job.get("id", ""))), quote(options.path.strip("/"), safe="")
+        where = f"/download/artifacts/files/{identity}?is_dir=true&part=output&path={path}"
+    else:
+        where = archive_of({"resource_id": job.get("output_id")})
     if options.print_url:
         print(f"{api.url}/api/v1{where}")
         return 0

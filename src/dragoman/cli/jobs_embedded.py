@@ -8,6 +8,7 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Self
@@ -48,15 +49,16 @@ class Embedded:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._undo.close()
 
-    def until_it_ends(self, api: Api, job: str) -> int:
-        """Show the log of a job, by its id, until it has ended; Ctrl-C ends the job, a second one waits for nothing. The exit code."""
+    def until_it_ends(self, api: Api, job: str, show: Callable[[], object]) -> int:
+        """Say what a job is (`show`), then its log until it has ended. Ctrl-C ends the job, a second one waits for nothing. The exit code."""
         following = Follower(api, job, sys.stdout)
-        print("\nPress Ctrl-C to end the job and this server.\n", flush=True)
         try:
+            show()
+            print("\nPress Ctrl-C to end the job and this server.\n", flush=True)
             return 0 if following.to_the_end().get("state") == "success" else 1
         except KeyboardInterrupt:
+            _end(api, job)  # first: a terminal that is gone takes no words
             print("\nEnding the job ...", file=sys.stderr, flush=True)
-            _end(api, job)
             following.to_the_end()
             return _INTERRUPTED
         except BaseException:

@@ -50,7 +50,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     running.add_argument("--no-network", action="store_true", help="let it reach nothing; its endpoint works")
     running.add_argument("--data-dir", metavar="DIR", help="where a server that is started here keeps things: see dragoman serve")
-    running.add_argument("-p", "--port", metavar="PORT", type=int, help="where that listens (default: 3000, or any that is free)")
+    running.add_argument(
+        "-p",
+        "--port",
+        metavar="PORT",
+        type=_port,
+        help="where that listens, if no server is there yet (default: 3000, or any that is free)",
+    )
     running.set_defaults(run=_run)
     again = commands.add_parser("restart", help="run the code of a job again, as a new job")
     again.add_argument("job", metavar="JOB", help=JOB)
@@ -83,6 +89,12 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not a port from 1 to 65535")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 to 1024")
@@ -96,16 +108,20 @@ def _run(options: argparse.Namespace) -> int:
         return _UNKNOWN
     wanted = mounts(options.data)
     _one_environment(options)
+    elsewhere = named(options)
+    if options.port and not elsewhere:
+        options.url = f"http://127.0.0.1:{options.port}"
     api = Api(options)
     try:
         api.ask("GET", "/cli_version")
     except NoServerError:
-        if named(options) or (api.login is not None and api.login.server):
+        if elsewhere or (api.login is not None and api.login.server and not options.port):
             raise
         return _alone(options, wanted)
-    job = _submitted(api, options, wanted)
-    if isinstance(job, int):
-        return job
+    made = _submitted(api, options, wanted)
+    if made is None:
+        return _UNKNOWN
+    job = _shown(api, made, wanted)
     return _followed(api, job) if options.follow else _hinted(job)
 
 
@@ -114,10 +130,10 @@ def _alone(options: argparse.Namespace, wanted: list[Wanted]) -> int:
     with Embedded(options) as server:
         options.url = server.url
         api = Api(options)
-        job = _submitted(api, options, wanted)
-        if isinstance(job, int):
-            return job
-        return server.until_it_ends(api, str(job.get("id", "")))
+        made = _submitted(api, options, wanted)
+        if made is None:
+            return _UNKNOWN
+        return server.until_it_ends(api, str(made.get("id", "")), lambda: _shown(api, made, wanted))
 
 
 def _followed(api: Api, job: Json) -> int:
@@ -147,8 +163,8 @@ def _one_environment(options: argparse.Namespace) -> None:
         raise invalid(f"--env is given {len(options.env)} times ({', '.join(options.env)}), expected one environment")
 
 
-def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> Json | int:
-    """The new job, or the exit code where the server cannot be asked for it."""
+def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> Json | None:
+    """What the server says of the new job; None where it has no such environment."""
     it = needed_project()
     owner = it.owner or api.user
     family = str(api.ask("GET", f"/projects/{quote(owner)}/{quote(it.name)}").get("id", ""))
@@ -157,7 +173,7 @@ def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> J
     instance = MACHINES[options.machine] if options.machine else None
     env = options.env[0] if options.env else None
     if env is not None and not _known(api, env, instance):
-        return _UNKNOWN
+        return None
     data = [_mounted(api, each, owner) for each in wanted]
     files = code_files(Path())
     if not files:
@@ -182,11 +198,10 @@ def _submitted(api: Api, options: argparse.Namespace, wanted: list[Wanted]) -> J
         "inputs": [{"name": each.mount, "type": "dir"} for each in wanted],
     }  # fmt: skip
     code = send_code(api, files, json.dumps(about).encode())
-    made = api.ask("POST", "/experiments/run_module/", {
+    return api.ask("POST", "/experiments/run_module/", {
         **shared, "module_id": code, "data_ids": data, "max_runtime": options.max_runtime, "full_command": _typed(options),
         **_more(options),
     })  # fmt: skip
-    return _shown(api, made, wanted)
 
 
 def _more(options: argparse.Namespace) -> Json:

@@ -220,14 +220,13 @@ def _unpacked(tar: tarfile.TarFile, members: Sequence[tuple[Path, tarfile.TarInf
 
 def _fetch(api: Api, path: str, file: IO[bytes]) -> None:
     with api.stream("GET", path) as reply:
-        said = reply.headers.get("x-floydhub-content-length") or reply.headers.get("Content-Length") or ""
-        whole = int(said) if said.isdecimal() else 0
-        with progress("Downloading", whole) as bar:
+        exact, about = (reply.headers.get(name) or "" for name in ("Content-Length", "x-floydhub-content-length"))
+        with progress("Downloading", next((int(each) for each in (exact, about) if each.isdecimal()), 0)) as bar:
             while piece := reply.read(_PIECE):
                 file.write(piece)
                 bar.add(len(piece))
-    if whole and file.tell() != whole:  # Python's client takes an early end for the end
-        raise ServingError(Kind.UNAVAILABLE, f"the connection to {api.url} broke after {size(file.tell())} of {size(whole)}")
+    if exact.isdecimal() and file.tell() != int(exact):  # Python's client takes an early end for the end
+        raise ServingError(Kind.UNAVAILABLE, f"the connection to {api.url} broke after {size(file.tell())} of {size(int(exact))}")
 
 
 def _object(content: bytes) -> Mapping[str, object]:

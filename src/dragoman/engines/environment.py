@@ -31,6 +31,9 @@ logger = logging.getLogger("dragoman.environments")
 FOLDER = "environments"
 """Where a server keeps them, within its data directory."""
 
+_BUILD_CONSTRAINTS = "setuptools<81\n"
+"""For what confined installers build packages with: later releases are without pkg_resources, which the setup.py of many old packages imports."""
+
 _FORMAT = 1
 """Part of every hash: raised when environments are built in another way, so that old ones are not taken for new ones."""
 
@@ -226,13 +229,16 @@ class Environments:
         temporary, cache = directory.with_name(f"{directory.name}.tmp"), self._shelf.root / "cache"
         for folder in (directory, temporary, cache):
             folder.mkdir(mode=0o700, exist_ok=True)
-        links = {"UV_LINK_MODE": "copy"}  # hard links from the cache are not possible between two mounts
+        constraints = temporary / "build-constraints.txt"
+        constraints.write_text(_BUILD_CONSTRAINTS, encoding="utf-8")
         environ = {
+            "UV_BUILD_CONSTRAINT": str(constraints),
+            "PIP_BUILD_CONSTRAINT": str(constraints),
             **self._environ,
-            **links,
             "TMPDIR": str(temporary),
             "UV_CACHE_DIR": str(cache / "uv"),
             "PIP_CACHE_DIR": str(cache / "pip"),
+            "UV_LINK_MODE": "copy",  # hard links from the cache are not possible between two mounts
         }
         tools = [Path(self._uv)] if self._uv else []
         needs = await asyncio.to_thread(needs_of, self._environ)

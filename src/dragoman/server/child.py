@@ -34,9 +34,13 @@ async def serve(line: socket.socket) -> int:
     def report(event: str, **facts: Any) -> None:
         writer.write(json.dumps({"event": event, **facts}).encode() + b"\n")
 
+    abandoned = False
+
     async def leave_with_supervisor() -> None:
+        nonlocal abandoned
         with contextlib.suppress(OSError):  # a reset: it died before it had read what was reported
             await reader.read()
+        abandoned = True
         stopping.set()
 
     watch = loop.create_task(leave_with_supervisor())
@@ -54,7 +58,7 @@ async def serve(line: socket.socket) -> int:
         else:
             serving.cancel()
         end_within(settings.drain_timeout + GRACE_S)
-        await worker.close()
+        await worker.close(abandoned=abandoned)
         return 0
     finally:
         watch.cancel()

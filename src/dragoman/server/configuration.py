@@ -45,6 +45,13 @@ _RANGES = (
     ("batch_delay_ms", 0, 3_600_000),
     ("threads", 0, 1024),
     ("instances", 1, 256),
+    ("max_jobs", 0, 100_000),
+    ("job_cpus", 0, 4096),
+    ("job_processes", 0, 1 << 22),
+    ("job_max_runtime", 0, 100 * _YEAR_S),
+    ("job_start_timeout", 0, _YEAR_S),
+    ("job_idle_timeout", 0, _YEAR_S),
+    ("job_concurrency", 1, 1024),
     ("poll", 0, _YEAR_S),
     ("model_config_poll", 0, _YEAR_S),
     ("load_retries", 0, 1_000_000_000),
@@ -197,10 +204,10 @@ def _sane(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, 
         )
     if settings.workers < 1 or settings.workers > 512:
         raise refuse("workers", "expected 1 to 512")
-    for name in ("batch_size", "max_queue"):
+    for name in ("batch_size", "max_queue", "job_memory", "job_file_size", "max_data_set"):
         if getattr(settings, name) < 0:
             raise refuse(name, "expected 0 or more")
-    for name in ("max_body", "max_connections", "max_inputs", "max_file", "max_predictions"):
+    for name in ("max_body", "max_connections", "max_inputs", "max_file", "max_predictions", "max_code", "max_code_files", "job_log_size"):
         if getattr(settings, name) < 1:
             raise refuse(name, "expected 1 or more")
     for name, least, most in _RANGES:

@@ -5,6 +5,8 @@ client that pipelines occupies about one read buffer.
 """
 
 import asyncio
+import socket
+import struct
 from asyncio import Future
 from math import inf
 from typing import cast
@@ -17,6 +19,8 @@ from dragoman.server.wire import Refusal
 HOLD_BYTES = 64 * 1024  # unparsed bytes above which reading pauses; below it a hang-up is still noticed
 EXCESS_CONNECTIONS = 64  # connections above the limit that are told so; more than these are cut off
 DRAIN_GRACE_S = 1.0  # how long an idle connection may still send a request while the server drains
+
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
@@ -192,6 +196,9 @@ class Connection(asyncio.Protocol):
     def abandon(self, exchange: Exchange) -> None:
         """Close in the middle of an answer, so that the client sees it is not whole."""
         self._current = None
+        if exchange.until_close and not exchange.tunnel:  # only a reset tells this end from the answer's own
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
         self._close()
         exchange.disconnect(gone=True)
 

@@ -22,7 +22,6 @@ HELD: Final = 1
 SENT: Final = 2
 DONE: Final = 3
 PHASES = ("no answer has begun", "the answer has begun", "part of the body is sent", "the answer is complete")
-
 # what follows the head when it is not a number of bytes still owed
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
@@ -96,8 +95,7 @@ class Exchange:
         self._callbacks: list[Callable[[], None]] | None = None
         self._waiters: list[Future[None]] | None = None
         self._headers: Iterable[tuple[bytes, bytes]] = ()
-        self._owed = 0
-        self._sent = 0
+        self._owed = self._sent = 0
         self._started_ns = 0 if service.on_response is None else perf_counter_ns()
 
     # -- the request, as the connection reads it
@@ -106,6 +104,11 @@ class Exchange:
     def received(self) -> int:
         """Count the body bytes that have come."""
         return self._taken + self.buffered
+
+    @property
+    def until_close(self) -> bool:
+        """Tell whether the end of the connection is that of the answer."""
+        return self.phase == SENT and self._owed == UNTIL_CLOSE
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the body."""

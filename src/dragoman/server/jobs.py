@@ -83,17 +83,14 @@ class JobsPart:
         await self._watch.start()
         if self._index == 0:
             self._sweeping.start()
-            if self._kept.board.jobs():
-                await self._run()
-            else:
-                self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
+            self._waiting = asyncio.get_running_loop().create_task(self._wait_and_run())
 
     async def metering(self) -> Metering | None:
         """What all jobs have used, for the metrics page."""
         return None if self.jobs is None else await self.jobs.metering()
 
-    async def close(self) -> None:
-        """End every process of every job; what is desired of them stays, for the next server."""
+    async def close(self, *, abandoned: bool = False) -> None:
+        """End every process of every job; what is desired of them stays, for the next server. With `abandoned` they run on until it comes."""
         if self.jobs is None:
             return
         if self._waiting is not None:
@@ -101,7 +98,7 @@ class JobsPart:
             await asyncio.gather(self._waiting, return_exceptions=True)
         await self._sweeping.close()
         if self._runner is not None:
-            await self._runner.close()
+            await self._runner.close(abandoned=abandoned)
         if self.data_sets is not None:
             await self.data_sets.close()
         await self._watch.close()
@@ -111,7 +108,10 @@ class JobsPart:
         board = self._kept.board
         while not board.jobs():
             await board.changes.after(board.changes.count)
-        await self._run()
+        try:
+            await self._run()
+        except Exception:
+            log.exception("jobs cannot be run on this server")
 
     async def _run(self) -> None:
         from dragoman.server.jobs_running import running

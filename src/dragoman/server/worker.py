@@ -333,16 +333,17 @@ class Worker:
         assert isinstance(answer.body, bytes)
         return answer.media_type, answer.body
 
-    async def close(self) -> None:
+    async def close(self, *, abandoned: bool = False) -> None:
         """Drain: ready turns false, nothing new is accepted, requests in flight finish up to the time-out, then the models are closed.
 
-        Predictions that run have that time, too; those that wait stay in the store for the next start.
+        Predictions that run have that time, too; those that wait stay in the store for the next start. `abandoned`: the server was killed, and
+        what lives on without one is left to the next.
         """
         self.gateway.draining = True
         end_s = time.monotonic() + self.settings.drain_timeout
         time_s = self.settings.drain_timeout
         drained, _, _ = await asyncio.gather(self._drain(), self.predictions.close(time_s), self.streams.drain(time_s))
-        await self._jobs.close()
+        await self._jobs.close(abandoned=abandoned)
         if drained:
             log.warning("%d requests were still running after %g s and were broken off", drained, time_s)
         if self._pulse is not None:

@@ -303,6 +303,33 @@ def test_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
+def test_a_server_whose_supervisor_was_killed_leaves_what_runs(tmp_path: Path) -> None:
+    """The next one takes it over; what is only being started begins anew."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        runner = world.runner()
+        await runner.start()
+        job = await world.submit()
+        started = await world.running(job)
+        begun = asyncio.Event()
+
+        def prepare() -> asyncio.Future[None]:
+            begun.set()
+            return asyncio.get_running_loop().create_future()
+
+        world.preparing = prepare
+        slow = await world.submit()
+        await begun.wait()
+        await runner.close(abandoned=True)
+        assert not started.killed
+        assert (await world.jobs.job(job.id)).phase is Phase.RUNNING
+        assert (await world.jobs.job(slow.id)).phase is Phase.QUEUED
+        assert world.prepared[0].released
+
+    asyncio.run(body())
+
+
 def _left(world: World, job: Job, phase: Phase, *, stop: bool = False) -> Job:
     return replace(job, phase=phase, stop=stop, since=90.0 if phase is not Phase.STARTING else 0.0)
 
@@ -408,6 +435,27 @@ def test_a_stop_that_was_wanted_while_there_was_no_server_is_made(tmp_path: Path
             await world.ended(job, Phase.SHUTDOWN)
         assert not world.starts
         await runner.close()
+
+    asyncio.run(body())
+
+
+def test_one_server_at_a_time_runs_the_jobs_of_a_data_directory(tmp_path: Path) -> None:
+    """Another one on the same database waits until that has ended, and then does."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        first, second = world.runner(), world.runner()
+        await first.start()
+        waiting = asyncio.create_task(second.start())
+        job = await world.submit()
+        started = await world.running(job)
+        assert not waiting.done()
+        await first.close()
+        await asyncio.wait_for(waiting, 30.0)
+        while world.starts[job.id] is started:
+            await asyncio.sleep(0.01)
+        await world.until(job, Phase.RUNNING)
+        await second.close()
 
     asyncio.run(body())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dragoman.cli import main
-from tests.fakes_floydhub import State, floydhub
+from tests.fakes_floyd_server import State, floydhub
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes_floydhub import State, tarred, version
+from tests.fakes_floyd_server import State, tarred, version
 from tests.unit.jobs_cli.conftest import Run
 
 

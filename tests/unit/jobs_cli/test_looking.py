@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes_floydhub import SUCCESS, State, floydhub, job
+from tests.fakes_floyd_server import SUCCESS, State, floydhub, job
 from tests.unit.jobs_cli.conftest import Run
 
 
@@ -124,6 +124,8 @@ def test_status_of_one_job(project: Path, server: State, command: Run) -> None:
     for name in ("1", "shop/1", "ann/projects/shop/1", "job1"):
         ran = command("status", name)
         assert [line.split()[0] for line in ran.lines[2:]] == ["ann/projects/shop/1"], name
+    server.jobs["ann/projects/shop/1"] |= {"state": "running", "phase": "asleep"}
+    assert command("status", "1").lines[2].split()[3] == "asleep"
     ran = command("status", "9")
     assert ran.code == 1
     assert "ann/projects/shop/9" in ran.err
@@ -222,15 +224,15 @@ def test_clone(project: Path, server: State, command: Run) -> None:
 
 def test_output(project: Path, server: State, command: Run) -> None:
     """What a job has written, or the address of it."""
-    server.files["files:job2:output"] = {"a.txt": b"a"}
-    server.files["files:job2:output/sub"] = {"b.txt": b"b"}
+    server.jobs["ann/projects/shop/2"]["output_id"] = "job2.output"
+    server.files["job2.output"] = {"a.txt": b"a"}
+    server.files["files:job2:sub"] = {"b.txt": b"b"}
     assert command("output", "2").code == 0
     assert (project / "a.txt").read_text() == "a"
     assert command("output", "2", "-p", "/sub").code == 0
     assert (project / "b.txt").read_text() == "b"
-    assert command("output", "-u").out.startswith(
-        f"{os.environ['DRAGOMAN_URL']}/api/v1/download/artifacts/files/job2?is_dir=true&path=output"
-    )
+    assert server.asked[-1].query["part"] == ["output"]
+    assert command("output", "-u").out == f"{os.environ['DRAGOMAN_URL']}/api/v1/resources/job2.output?content=true&download=true\n"
     assert command("output", "1").code == 1
 
 

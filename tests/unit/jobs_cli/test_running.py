@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes_floydhub import SUCCESS, State, job, version
+from tests.fakes_floyd_server import SUCCESS, State, job, version
 from tests.unit.jobs_cli.conftest import Run
 
 ODD = (

@@ -1,6 +1,6 @@
 """The endpoints of jobs: /expose/ID leads to one job's program, /serve/USER/projects/NAME to any of a project's. Made by the server, once.
 
-A request waits at the gate of its job (endpoint_gate.py) for its turn and is passed on (endpoint_passing.py). Here is decided which job gets
+A request waits at the gate of its job (serving/jobs/permits.py) for its turn and is passed on (endpoint_passing.py). Here is decided which job gets
 it, what happens while that one starts or sleeps, and what callers are told instead: always JSON with `message`, `state` and `seconds`.
 """
 
@@ -11,12 +11,12 @@ import time
 from dragoman.core.errors import ServingError
 from dragoman.core.jobs import ENDED, Job, Mode, Phase
 from dragoman.dialects import USUAL_STATUS, Access, Answer, Request, Route, Services, path_error
-from dragoman.dialects.floydhub.endpoint_gate import Busy, Permit, Refused, ask
 from dragoman.dialects.floydhub.endpoint_headers import Place, place_of
 from dragoman.dialects.floydhub.endpoint_passing import begun, passed
 from dragoman.dialects.floydhub.endpoint_reply import BadReply
 from dragoman.dialects.refusals import body_of, headers, words
 from dragoman.serving.jobs.board import Board
+from dragoman.serving.jobs.permits import Busy, Permit, Refused, ask
 
 _HELD_S = 120.0
 """How long a request is held for a job that is brought back: from sleep, or after the server's own restart."""
@@ -76,7 +76,7 @@ class Endpoint:
             at = self._turn % len(running)
             busy: list[tuple[int, Job]] = []
             for job in running[at:] + running[:at]:
-                said = await ask(board.gate(job), patient=False)
+                said = await ask(board.folder(job), patient=False)
                 if isinstance(said, Permit):
                     return said, job
                 if isinstance(said, Busy):
@@ -120,7 +120,7 @@ async def _admitted(board: Board, job: Job) -> tuple[Permit, Job] | Answer:
         now_s = loop.time()
         wait_s = end_s - now_s
         if job.phase is Phase.RUNNING:
-            said = await ask(board.gate(job))
+            said = await ask(board.folder(job))
             if isinstance(said, Permit):
                 return said, job
             assert isinstance(said, Refused)

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dragoman.dialects import Answer, Request
-from dragoman.dialects.floydhub.endpoint_gate import Permit
 from dragoman.dialects.floydhub.endpoint_headers import Place, asked, replied, wanted_upgrade
 from dragoman.dialects.floydhub.endpoint_reply import BadReply, Reply
+from dragoman.serving.jobs.permits import Permit
 
 _SHORT = 256 << 10
 """Bytes of a request body up to which it is read before its turn comes."""
@@ -61,9 +61,9 @@ async def passed(request: Request, place: Place, body: Body, permit: Permit) -> 
     Raises BadReply for a program that gives none, which nobody has been told yet.
     """
     upgrade = wanted_upgrade(request)
-    head = asked(request, place, keeps_prefix=permit.keeps_prefix, length=body.length, upgrade=upgrade)
     passage = _Passage(permit)
     try:
+        head = asked(request, place, keeps_prefix=permit.keeps_prefix, length=body.length, upgrade=upgrade)
         if upgrade:
             await passage.send(head)
         elif body.complete and len(body.read) <= _AT_ONCE:
@@ -130,10 +130,12 @@ class _Passage:
 
     async def close(self) -> None:
         sender, self._sender = self._sender, None
-        if sender is not None:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
-        self._permit.close()
+        try:
+            if sender is not None:
+                sender.cancel()
+                await asyncio.gather(sender, return_exceptions=True)  # nobody may close a socket that another waits for
+        finally:
+            self._permit.close()
 
 
 def _piece(data: bytes, chunked: bool) -> bytes:

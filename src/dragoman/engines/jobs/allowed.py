@@ -6,6 +6,8 @@ Made by `isolation.find`; used by launch.py, which starts jobs with it, and by s
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragoman.core.errors import Kind, ServingError
+
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
@@ -17,6 +19,8 @@ class Isolation:
     """Whether a job may have a network of its own."""
     uplink: str = ""
     """Path of slirp4netns: a way out of that network."""
+    options: frozenset[str] = frozenset()
+    """Which options this bubblewrap has, of those that older ones lack: without them jobs may make namespaces, or fill /dev/shm."""
     hidden: tuple[Path, ...] = ()
     """Folders of the server, which no job sees even if they lie in folders that it does see."""
     why: str = ""
@@ -25,6 +29,12 @@ class Isolation:
     def moves_port(self, network: bool) -> bool:
         """Whether a job, with or without a way out, listens on another port than it thinks: it has the machine's network."""
         return not (self.bwrap and self.own_network and (self.uplink or not network))
+
+    def check(self, network: bool, who: str) -> None:
+        """Raises UNAVAILABLE when `who` is to have no network, and that cannot be had."""
+        if not network and self.moves_port(network=False):
+            reason = f"this machine does not allow networks of their own ({self.why or 'no namespaces'})"
+            raise ServingError(Kind.UNAVAILABLE, f"{who} is to have no network: {reason}", what="job")
 
     def sentence(self, network: bool = True) -> str:
         """What is in force for a job, for its log."""

@@ -16,7 +16,7 @@ from dragoman.core.jobs import Start
 from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import First
-from dragoman.engines.jobs.orders import SEARCHED, View, orders, places
+from dragoman.engines.jobs.orders import PROGRAMS, SEARCHED, View, mounted, orders
 from dragoman.engines.jobs.started import END, START, Record
 
 _ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
@@ -34,7 +34,8 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
     for name in ("tmp", "bin"):
         clear(folder / name)
         (folder / name).mkdir(mode=0o700)
-    (folder / "bin" / "python").symlink_to(start.python)
+    for name in PROGRAMS:
+        (folder / "bin" / name).symlink_to(start.python)
     with contextlib.ExitStack() as opened:
         gate = opened.enter_context(gate_line.listen(folder))
         log = _open(opened, folder / "log", os.O_WRONLY | os.O_APPEND)
@@ -83,8 +84,7 @@ def _plain(start: Start) -> View:
     """What a job without namespaces finds, where it really is."""
     folder = start.folder
     paths = {"/output": folder / "output", "/floyd/output": folder / "output", "/floyd/home": folder / "home"}
-    for name, path in start.mounts.items():
-        paths |= dict.fromkeys(places(name), path)
+    paths |= {at: path for path, at in mounted(start)}
     return View(str(folder / "home"), str(folder / "tmp"), str(folder / "bin"), {name: str(path) for name, path in paths.items()}, port=0)
 
 

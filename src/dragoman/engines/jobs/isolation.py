@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from dragoman.engines.jobs.allowed import Isolation
 
 __all__ = ["Isolation", "find"]
 
+OPTIONAL = frozenset(("--disable-userns", "--size"))
 _SAY = "the job isolation is in force"
 _SHOWN = 200
 
@@ -35,7 +37,7 @@ def _find(hidden: tuple[Path, ...], path: str | None) -> Isolation:
     bwrap, uplink = shutil.which("bwrap", path=path), shutil.which("slirp4netns", path=path)
     if not bwrap:
         return Isolation(hidden=hidden, why="bubblewrap is not installed")
-    files = Isolation(bwrap, hidden=hidden)
+    files = Isolation(bwrap, options=_options(bwrap), hidden=hidden)
     if wrong := _wrong(files, network=True):
         return Isolation(hidden=hidden, why=f"bubblewrap: {wrong}")
     alone = replace(files, own_network=True)
@@ -47,6 +49,14 @@ def _find(hidden: tuple[Path, ...], path: str | None) -> Isolation:
     if wrong := _wrong(whole, network=True):
         return replace(alone, why=wrong)
     return whole
+
+
+def _options(bwrap: str) -> frozenset[str]:
+    try:
+        said = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 # found above
+    except OSError:
+        return frozenset()
+    return OPTIONAL & frozenset((said.stdout + said.stderr).split())
 
 
 def _wrong(isolation: Isolation, *, network: bool) -> str:

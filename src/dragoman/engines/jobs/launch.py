@@ -29,9 +29,7 @@ async def launch(start: Start, isolation: Isolation) -> Started:
     Makes home/, output/ and tmp/ in the folder of the start where they are not there; tmp/ is emptied. Raises UNAVAILABLE with the reason when that
     cannot be done, or the job cannot be kept off the network as it asks for; nothing is left then, nor when this is cancelled.
     """
-    if not start.network and isolation.moves_port(network=False):
-        reason = f"this machine does not allow jobs networks of their own ({isolation.why or 'no namespaces'})"
-        raise ServingError(Kind.UNAVAILABLE, f"job '{start.job}' is to have no network: {reason}", what="job")
+    isolation.check(start.network, f"job '{start.job}'")
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryFile() as words:
         beginning = asyncio.ensure_future(asyncio.to_thread(begin, start, isolation, words))

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from dragoman.core.jobs import PORT, Start
@@ -11,7 +12,12 @@ from dragoman.engines.jobs.processes import JOB
 from dragoman.hosting.jobs import Limits, Orders
 
 SEARCHED = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-_TAKEN = frozenset(("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home"))
+PROGRAMS = ("python", "python3")
+"""What a job's interpreter is called, whatever its own name is."""
+_TAKEN = frozenset(
+    ("usr", "bin", "sbin", "etc", "dev", "proc", "sys", "run", "tmp", "var", "floyd", "output", "opt", "root", "home", "nix")
+)
+_ENTRIES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class View:
     home: str
     tmp: str
     programs: str
-    """A folder with a link `python` to its interpreter."""
+    """A folder with links of these names to its interpreter."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """What the shim maps: path that the program uses -> the real one."""
     port: int = PORT
@@ -32,6 +38,24 @@ def places(name: str) -> tuple[str, ...]:
     """Where a data set of this name is found. At the top only if it hides nothing of the system."""
     below = f"/floyd/input/{name}"
     return (below,) if name in _TAKEN or name.startswith("lib") else (f"/{name}", below)
+
+
+def mounted(start: Start) -> list[tuple[Path, str]]:
+    """What of the job's data is found where.
+
+    What the program runs with may lie below a folder of the same name: a server that keeps its things in /data, and data mounted as `data`.
+    Then what is in the data is mounted one by one, beside that. Raises OSError when data is gone.
+    """
+    found = []
+    for name, path in start.mounts.items():
+        for at in places(name):
+            below = [each.relative_to(at).parts[0] for each in (*start.readable, start.python, start.folder) if Path(at) in each.parents]
+            if below:
+                with os.scandir(path) as entries:
+                    found += [(Path(entry.path), f"{at}/{entry.name}") for entry in islice(entries, _ENTRIES) if entry.name not in below]
+            else:
+                found.append((path, at))
+    return found
 
 
 def environment(start: Start, view: View) -> dict[str, str]:

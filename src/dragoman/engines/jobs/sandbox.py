@@ -15,12 +15,12 @@ from dragoman.core.jobs import PORT, Start
 from dragoman.engines.jobs import bubble
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import Bubble
-from dragoman.engines.jobs.orders import View, places
+from dragoman.engines.jobs.orders import PROGRAMS, View, mounted
 
 INSIDE = Path(dragoman.hosting.jobs.__file__).parent
 """What a job's first process runs."""
 
-_MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_MACHINE = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _SETTINGS = (
     "ssl/certs", "ssl/openssl.cnf", "ssl/cert.pem", "ca-certificates", "ca-certificates.conf", "pki/tls/certs", "pki/ca-trust/extracted",
     "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "alternatives", "mime.types", "fonts",
@@ -44,6 +44,7 @@ _NAMES = "passwd: files\ngroup: files\nhosts: files dns\nnetworks: files\nprotoc
 _RESOLVER = "nameserver 10.0.2.3\n"
 """slirp4netns answers there, and asks the machine's own."""
 _TMP, _VAR_TMP, _SHM = "/tmp", "/var/tmp", "/dev/shm"  # noqa: S108 # a job's own
+_GPUS = ("nvidia*", "dri", "kfd")
 _SHARED_MEMORY = 1 << 30
 _RUN = 16 << 20
 _FIRST_FOLDER = "/run/dragoman/jobs"
@@ -56,15 +57,20 @@ def job(start: Start, isolation: Isolation, orders: int) -> tuple[Bubble, View]:
     own = not isolation.moves_port(start.network)
     writable = [(folder / "tmp", _TMP), (folder / "tmp", _VAR_TMP), (folder / "home", "/floyd/home"), (folder / "output", "/output"),
                 (folder / "output", "/floyd/output")]  # fmt: skip
-    readable = [(path, str(path)) for path in start.readable] + [(INSIDE, _FIRST_FOLDER)]
-    for name, path in start.mounts.items():
-        readable += [(path, at) for at in places(name)]
+    readable = [*((path, str(path)) for path in start.readable), (INSIDE, _FIRST_FOLDER), *mounted(start)]
     arguments = [*_walls(isolation, own, start.limits.memory), "--clearenv", "--as-pid-1", *_mounts(readable, writable)]
-    arguments += ["--symlink", str(start.python), "/floyd/bin/python", "--chdir", "/floyd/home"]
+    for name in PROGRAMS:
+        arguments += ["--symlink", str(start.python), f"/floyd/bin/{name}"]
+    arguments += ["--chdir", "/floyd/home"]
     command = (str(start.python), "-I", "-S", _FIRST_FOLDER, str(orders))
     uplink = isolation.uplink if own and start.network else ""
     view = View("/floyd/home", _TMP, "/floyd/bin", port=PORT if own else 0)
     return Bubble(isolation.bwrap, tuple(arguments), command, _files(uplink, start.network), uplink), view
+
+
+def devices() -> tuple[Path, ...]:
+    """What a job needs to see to use the GPUs of this machine: for `readable` of its start."""
+    return tuple(path for pattern in _GPUS for path in sorted(Path("/dev").glob(pattern)))
 
 
 async def sandboxed(
@@ -72,8 +78,10 @@ async def sandboxed(
 ) -> list[str]:
     """The command line that runs `command` where it sees nothing but these paths and the system's; the command itself without namespaces.
 
-    It keeps its environment, and its working directory where that is visible. Whoever kills the process group of it kills all that it has started.
+    It keeps its environment, and its working directory where that is visible. Whoever kills the process group of it kills all that it has
+    started. Raises UNAVAILABLE when it is to have no network, and that cannot be had.
     """
+    isolation.check(network, "a command")
     if not isolation.bwrap:
         return list(command)
     told = bubble_of(isolation, command, writable, readable, network=network)
@@ -86,7 +94,10 @@ def bubble_of(
     """A command that sees nothing but these paths and the system's, and ends with the one who starts it."""
     own = not isolation.moves_port(network)
     arguments = [*_walls(isolation, own, 0), "--die-with-parent"]
-    arguments += ["--tmpfs", _TMP, *_mounts([(path, str(path)) for path in readable], [(path, str(path)) for path in writable])]
+    arguments += [
+        *_bounded(isolation, _SHARED_MEMORY, _TMP),
+        *_mounts([(path, str(path)) for path in readable], [(path, str(path)) for path in writable]),
+    ]
     uplink = isolation.uplink if own and network else ""
     return Bubble(isolation.bwrap, tuple(arguments), tuple(command), _files(uplink, network), uplink)
 
@@ -94,7 +105,8 @@ def bubble_of(
 def _walls(isolation: Isolation, own_network: bool, memory: int) -> list[str]:
     """Namespaces, no privileges, and what of the machine everybody may see."""
     walls = ["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", *["--unshare-net"] * own_network]
-    walls += ["--uid", str(_USER), "--gid", str(_GROUP), "--hostname", "floyd", "--cap-drop", "ALL", "--disable-userns"]
+    walls += ["--uid", str(_USER), "--gid", str(_GROUP), "--hostname", "floyd", "--cap-drop", "ALL"]
+    walls += ["--disable-userns"] * ("--disable-userns" in isolation.options)
     for path in _MACHINE:
         if os.path.islink(path):
             walls += ["--symlink", os.readlink(path), path]
@@ -108,9 +120,13 @@ def _walls(isolation: Isolation, own_network: bool, memory: int) -> list[str]:
     walls += ["--proc", "/proc"]
     for name in _PROC:
         walls += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
-    size = min(memory or _SHARED_MEMORY, _SHARED_MEMORY)
-    walls += ["--dev", "/dev", "--size", str(size), "--perms", "1777", "--tmpfs", _SHM, "--remount-ro", "/dev"]
-    return [*walls, "--size", str(_RUN), "--tmpfs", "/run", "--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]
+    walls += ["--dev", "/dev", *_bounded(isolation, min(memory or _SHARED_MEMORY, _SHARED_MEMORY), _SHM), "--remount-ro", "/dev"]
+    return [*walls, *_bounded(isolation, _RUN, "/run"), "--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"]
+
+
+def _bounded(isolation: Isolation, size: int, path: str) -> list[str]:
+    """A folder in memory, which counts for no process."""
+    return [*["--size", str(size)] * ("--size" in isolation.options), "--tmpfs", path]
 
 
 def _mounts(readable: Iterable[tuple[Path, str]], writable: Iterable[tuple[Path, str]]) -> list[str]:

@@ -50,7 +50,6 @@ class Started:
         self._reap = reap
         """Waits for the processes that are children of this server; returns the exit code of the job's first one. Called in a thread."""
         self._last = Seen()
-        self._changed = asyncio.Event()
         self._begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._end = asyncio.get_running_loop().create_task(self._follow(line))
 
@@ -70,14 +69,9 @@ class Started:
     async def seen(self) -> Seen:
         """How it is now. When it has ended: how it was when it was last seen."""
         if not self._end.done():
-            with contextlib.suppress(OSError):
-                self._last = gate_line.seen_in(await gate_line.ask(self.folder, {"ask": "look"}))
-        return self._last
-
-    async def changed(self) -> Seen:
-        """Wait until it has become ready, has ceased to be, or has ended, since this was last called; returns how it is then."""
-        await self._changed.wait()
-        self._changed.clear()
+            with contextlib.suppress(OSError):  # a time-out as well
+                async with asyncio.timeout(_END_S):
+                    self._last = gate_line.seen_in(await gate_line.ask(self.folder, {"ask": "look"}))
         return self._last
 
     async def ended(self) -> End:
@@ -112,7 +106,6 @@ class Started:
             with contextlib.suppress(OSError, ValueError):
                 while told := await reader.readline():
                     self._last = gate_line.seen_in(gate_line.answered(told))
-                    self._changed.set()
                     if not self._begun.done():
                         self._begun.set_result(True)
         finally:
@@ -135,7 +128,6 @@ class Started:
             for _ in range(_SWEEPS):  # what is being started meanwhile is found the next time
                 if not await asyncio.to_thread(processes.sweep, self.record.job):
                     break
-        self._changed.set()
         return end or self._lost(code)
 
     def _lost(self, code: int | None) -> End:

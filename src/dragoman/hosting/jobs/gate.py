@@ -48,13 +48,16 @@ class Gate:
         facts: Callable[[], Mapping[str, Any]],
         stop: Callable[[float, str, str], None],
         refused: Callable[[], None],
+        room: int = 65536,
     ) -> None:
+        """`room`: connections at a time; others wait until they are accepted."""
         self._loop = loop
         self._listener = listener
         self._concurrency = max(1, concurrency)
         self._facts = facts
         self._stop = stop
         self._refused = refused
+        self._room = room
         self._callers: set[_Caller] = set()
         self._queue: deque[_Caller] = deque()
         self._busy = 0
@@ -95,10 +98,10 @@ class Gate:
         """The last word to those who hold it; then nobody is connected any more."""
         for caller in [c for c in self._callers if c.holds]:
             self._say(caller, {"answer": "ended", **ending})
-        self._loop.forget(self._listener)
-        self._listener.close()
         for caller in list(self._callers):
             self._drop(caller)
+        self._loop.forget(self._listener)
+        self._listener.close()
 
     def seen(self) -> dict[str, Any]:
         """The fields of core.jobs.Seen."""
@@ -117,18 +120,16 @@ class Gate:
     # --- connections ---
 
     def _accept(self) -> None:
-        for _ in range(64):
+        for _ in range(min(64, self._room - len(self._callers))):
             try:
                 sock, _address = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError:  # no descriptors are left: others wait until some are
-                self._loop.forget(self._listener)
-                self._loop.after(0.1, lambda: self._loop.watch(self._listener, READ, self._accept))
+            except OSError:  # nobody else is there; or who was has gone
                 return
             sock.setblocking(False)
             caller = _Caller(sock)
             self._callers.add(caller)
+            if len(self._callers) == self._room:
+                self._loop.forget(self._listener)
             self._loop.watch(sock, READ, partial(self._receive, caller))
 
     def _receive(self, caller: _Caller) -> None:
@@ -213,6 +214,8 @@ class Gate:
     def _drop(self, caller: _Caller) -> None:
         if caller not in self._callers:
             return
+        if len(self._callers) == self._room:
+            self._loop.watch(self._listener, READ, self._accept)
         self._callers.discard(caller)
         self._loop.forget(caller.sock)
         caller.sock.close()

@@ -32,7 +32,8 @@ _KILL_S = 30.0
 _HINT_S = 5.0
 """So long a program may listen elsewhere before the log says that this is not where it is looked for."""
 _FILES = 65536
-"""Connections at the gate, those who wait among them."""
+"""Connections at the gate, those who wait among them, if this many may be open."""
+_OWN_FILES = 32
 
 
 def run(orders_fd: int) -> None:
@@ -65,11 +66,14 @@ class Inside:
         self.loop = Loop()
         self._orders = orders = orders if orders.port else replace(orders, port=free_port())
         self._limits = orders.limits
-        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._log = Log(orders.log, self._limits.log_size)
         self._usage = Usage(self._limits)
         listener = socket.socket(fileno=orders.gate)
-        self._gate = Gate(self.loop, listener, self._limits.concurrency, self._facts, self.end, self._refused)
+        soft, hard = self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = max(soft, min(hard, _FILES))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        abreast = min(self._limits.concurrency, files // 4)
+        self._gate = Gate(self.loop, listener, abreast, self._facts, self.end, self._refused, room=max(8, files - abreast - _OWN_FILES))
         self._has_endpoint = orders.mode != "command"
         self._listening = Listening(self.loop, orders.port, self._is_mine, self._accepted)
         if orders.mode == "jupyter":
@@ -94,8 +98,6 @@ class Inside:
         signal.set_wakeup_fd(wake_by_signals(self.loop, self._signal), warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        soft, hard = self._files
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _FILES)), hard))
         processes.adopt_orphans()
         processes.set_open(readable=False)
         file = self._file()
@@ -121,8 +123,8 @@ class Inside:
         """No process is left: says so, and that was all."""
         self._how = how
         ending = {"how": how, "code": code, "reason": reason, "ran_s": self._ran_s(), "calls": self._gate.calls, "at": time.time()}
-        os.write(self._orders.end, json.dumps(ending).encode() + b"\n")
-        with contextlib.suppress(OSError):  # no file that can be
+        with contextlib.suppress(OSError):  # the disk is full: then who holds the gate hears it
+            os.write(self._orders.end, json.dumps(ending).encode() + b"\n")
             os.fsync(self._orders.end)
         self._gate.ended(ending)
         self.loop.stop()
@@ -140,7 +142,7 @@ class Inside:
         try:
             self._program = start(argv, orders.cwd, environ, self._limits, self._files)
         except OSError as wrong:
-            self.finish("exit", 127, f"{wrong.filename} cannot be started: {wrong.strerror}")
+            self.finish("exit", 127, f"{wrong.filename or argv[0]} cannot be started: {wrong.strerror}")
             return
         self._began = self._began or time.monotonic()
         self.loop.watch(self._program.output, READ, self._printed)
@@ -192,9 +194,7 @@ class Inside:
             self.end(0, "exit", "")
         elif not self._is_second_era and defines_app(os.path.join(self._orders.cwd, file)):
             self._is_second_era = True
-            self._log.say(
-                f"{file} has ended without listening on port {PORT}, and defines `app`: that is served now, as a WSGI application."
-            )
+            self._log.say(f"{file} has ended without listening on port {PORT}, and defines `app`: that is served now.")
             self._leave_output()
             self._launch(serving(self._orders.python, file))
         else:

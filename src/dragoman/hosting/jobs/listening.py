@@ -62,10 +62,7 @@ class Listening:
                     sock.close()
                 self._later(which, asking)
 
-        try:
-            self._loop.connect(address, self._probe_s, reached)
-        except OSError:  # no IPv6
-            self._later(which, asking)
+        self._loop.connect(address, self._probe_s, reached)
 
     def _later(self, which: int, asking: int) -> None:
         if which + 1 < len(self._addresses):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 
 _PIECE = 65536
 _TAIL = 8192
@@ -35,8 +36,9 @@ class Log:
         return True
 
     def say(self, text: str) -> None:
-        """A line of ours, kept whatever the size is."""
-        self._write((b"" if self._at_start else b"\n") + b"[dragoman] " + text.encode("utf-8", "replace") + b"\n")
+        """A line of ours, with the time as the server's own lines have it; kept whatever the size is."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S UTC  ", time.gmtime())
+        self._write((b"" if self._at_start else b"\n") + (stamp + text).encode("utf-8", "replace") + b"\n")
 
     def last_error(self) -> str:
         """The line that names an exception, when the program's last words do; else nothing."""

@@ -80,7 +80,11 @@ class Loop:
     ) -> Callable[[], None] | None:
         """Reaches a TCP address; `done` gets the connected socket, which does not block, or None. What is returned gives it up, None: it is
         over already."""
-        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:  # no IPv6
+            done(None)
+            return None
         sock.setblocking(False)
         failed = sock.connect_ex(address)
         if failed != errno.EINPROGRESS:

@@ -23,7 +23,7 @@ class Usage:
     def look(self) -> tuple[str, str]:
         """How the job must end, and why; two empty texts when it need not."""
         limits = self._limits
-        found = processes.members()
+        found = processes.most()
         self.processes, self.memory = len(found), processes.resident(found)
         self.again_s = _CLOSE_S if limits.memory and self.memory > _CLOSE * limits.memory else _LOOK_S
         if limits.processes and self.processes > limits.processes:

@@ -4,14 +4,17 @@ Nothing in the archive is believed. Folders, files and links are taken; no link 
 files nor their bytes pass the limits, whatever the archive claims. What is refused is told by the name of its member.
 """
 
+import bz2
 import errno
+import gzip
+import lzma
 import os
 import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from dragoman.core.errors import ServingError, invalid
 from dragoman.serving.jobs.browsing import DEEPEST
@@ -19,6 +22,9 @@ from dragoman.serving.settings import quoted
 
 _PIECE = 1 << 20
 _LARGEST_HEADER = 1 << 16
+_LARGEST_END = 16 << 20
+"""Bytes behind the last file: tape blocks are filled up with zeros."""
+_Content = BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
 _HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
@@ -54,12 +60,17 @@ def unpack(archive: Path, folder: Path, limits: DataLimits, stopped: Callable[[]
     room = int(shutil.disk_usage(folder).free * 0.9)
     unpacked = _Unpacked(folder.resolve(), min(room, limits.max_bytes or room), limits.max_files)
     try:
-        with tarfile.open(archive, "r|*", tarinfo=_Member, encoding="utf-8", errors="surrogateescape") as tar:
-            while (member := tar.next()) is not None:
-                if stopped():
-                    return None
-                unpacked.take(member, tar)
-                tar.members.clear()  # type: ignore[attr-defined] # it would keep every header of the archive until the end
+        # Not tarfile's own reader of compressed streams, which compares no checksum.
+        with _opened(archive) as content:
+            with tarfile.open(
+                fileobj=content, mode="r|", bufsize=_PIECE, tarinfo=_Member, encoding="utf-8", errors="surrogateescape"
+            ) as tar:
+                while (member := tar.next()) is not None:
+                    if stopped():
+                        return None
+                    unpacked.take(member, tar)
+                    tar.members.clear()  # type: ignore[attr-defined] # it would keep every header of the archive until the end
+            _drain(content)
         unpacked.link()
     except (ServingError, OSError) as error:
         if isinstance(error, ServingError) or error.errno is not None:
@@ -148,6 +159,26 @@ class _Unpacked:
         if name.startswith("/") or ".." in parts or "\0" in name or len(parts) > DEEPEST:
             raise invalid(f"the archive holds {quoted(name)}, expected paths inside of it, without '..' and at most {DEEPEST} folders deep")
         return self._folder.joinpath(*parts)
+
+
+def _opened(archive: Path) -> _Content:
+    """The content of an archive that may be compressed. Reading raises for a part of one, and at its end where it is damaged."""
+    with open(archive, "rb") as file:
+        begins = file.read(6)
+    if begins.startswith(b"\x1f\x8b"):
+        return gzip.open(archive)
+    if begins.startswith(b"BZh"):
+        return bz2.open(archive)
+    return lzma.open(archive) if begins == b"\xfd7zXZ\0" else open(archive, "rb")
+
+
+def _drain(content: _Content) -> None:
+    """Read what is behind the last member: the checksum comes at the very end."""
+    left = _LARGEST_END
+    while piece := content.read(_PIECE):
+        left -= len(piece)
+        if left < 0:
+            raise invalid(f"the archive has more than {_LARGEST_END} bytes behind its last file")
 
 
 def _broken(error: Exception) -> ServingError:

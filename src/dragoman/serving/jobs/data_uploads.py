@@ -163,8 +163,9 @@ class DataUploads:
 
     async def sweep(self) -> None:
         """Go on with what a server before left, and give up uploads that nothing came for. Called at start, and now and then, by one process."""
-        place = await asyncio.to_thread(self._kept.place)
-        for version in await self._kept.versions(None):
+        versions = await self._kept.versions(None)
+        place = await asyncio.to_thread(self._kept.place) if versions else ""
+        for version in versions:
             if version.place != place or version.folder:
                 continue
             self.settle(version)

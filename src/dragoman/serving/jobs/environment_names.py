@@ -109,7 +109,7 @@ _RELEASES: Mapping[str, tuple[str, Mapping[tuple[int, int], Version]]] = {
 
 _LAST: Mapping[str, tuple[tuple[str, ...], tuple[int, int]]] = {
     "theano": (("theano==1.0.5", "numpy<1.22"), (3, 9)),
-    "chainer": (("chainer==7.8.1", "numpy<1.24"), (3, 11)),
+    "chainer": (("chainer==7.8.1", "numpy<1.24", "setuptools<70"), (3, 11)),
     "mxnet": (("mxnet==1.9.1", "numpy<1.24"), (3, 11)),
 }
 """Frameworks that are finished: the last release, and the newest Python that it runs on."""

@@ -16,6 +16,8 @@ from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import ENDED, PORT, End, Job, Mode, Mount, Phase, Seen, Start, Step, after, plan_job
+from dragoman.engines.jobs.orders import places
+from dragoman.engines.jobs.sandbox import devices
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Edit, Kept
 
@@ -38,6 +40,7 @@ class Started(Protocol):
     async def ended(self) -> End: ...
     async def stop(self, grace_s: float, how: str = "stopped", reason: str = "") -> End: ...
     def kill(self) -> None: ...
+    async def release(self) -> None: ...
 
 
 class Prepared(Protocol):
@@ -84,6 +87,7 @@ class Run:
         self._beginning: asyncio.Task[None] | None = None
         self._prepared: Prepared | None = None
         self._leaving = False
+        self._released = False
         self._ending: asyncio.Task[End] | None = None
         self._began = parts.clock()
 
@@ -119,6 +123,14 @@ class Run:
         """The server ends: end its processes, leave what is wanted of it."""
         self._leaving = True
         self.stop()
+
+    async def let_go(self) -> bool:
+        """The server ends, and what runs is left running; False when nothing does."""
+        if self._started is None:
+            return False
+        self._released = True
+        await self._started.release()
+        return True
 
     # --- the start ---
 
@@ -158,7 +170,7 @@ class Run:
             mode=job.mode,
             argv=_argv(job, prepared.notebook),
             python=prepared.python,
-            readable=prepared.readable,
+            readable=(*prepared.readable, *(devices() if job.instance.startswith("g") else ())),
             mounts=mounts,
             limits=job.limits,
             ran_s=job.ran_s,
@@ -171,7 +183,7 @@ class Run:
         self._say(f"isolation: {await self._parts.isolation(job.network)}")
         self._say("the project is in /floyd/home, the working directory; what is to be kept goes there or below /output")
         for mount in job.mounts:
-            self._say(f"data: {mount.title or mount.data} is at /{mount.name} and /floyd/input/{mount.name}, read-only")
+            self._say(f"data: {mount.title or mount.data} is at {' and '.join(places(mount.name))}, read-only")
         if job.mode is not Mode.COMMAND:
             self._say(f"endpoint: /expose/{job.endpoint}, port {PORT} of the program")
         self._say(f"running: {job.command if job.mode is Mode.COMMAND else ' '.join(argv)}")
@@ -193,7 +205,8 @@ class Run:
         try:
             end = await started.ended()
         except asyncio.CancelledError:
-            started.kill()
+            if not self._released:
+                started.kill()
             raise
         finally:
             if watching is not None:
@@ -231,6 +244,8 @@ class Run:
         end = replace(end, at=end.at or self._parts.clock())
         job = await self._edit(lambda job: job if job.phase in ENDED else after(job, end, watched=watched))
         self._last_words(job)
+        if job is not None and job.phase is Phase.QUEUED and not self._leaving:
+            self._say(job.reason)
         return job
 
     async def close(self) -> None:

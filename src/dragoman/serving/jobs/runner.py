@@ -12,12 +12,16 @@ from dataclasses import replace
 
 from dragoman.core.errors import ServingError
 from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job
+from dragoman.engines.locks import FileLock
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.run import LEAVE_GRACE_S, Parts, Run
+from dragoman.serving.paths import private_folder
 
 log = logging.getLogger("dragoman.jobs")
 
+_LOCK = "runner.lock"
+"""Servers with a database of their own are kept from sharing a data directory by its lock; those with one in common are not."""
 _LOOK_S = 5.0
 """How often it looks although nothing has changed."""
 _TOLD = 20
@@ -35,22 +39,26 @@ class Runner:
         self._most = most
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._lock: FileLock | None = None
 
     async def start(self) -> None:
-        """Adopt what runs, then act. The board knows the jobs already."""
+        """Adopt what runs, then act. The board knows the jobs already. Waits while another server runs the jobs of this data directory."""
+        await asyncio.to_thread(private_folder, self._board.runs)
+        self._lock = await FileLock.wait(self._board.runs.with_name(_LOCK), waiting=_tell_of_another)
         await asyncio.to_thread(self._sweep)
         left = [job for job in self._board.jobs() if job.phase in (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)]
         await asyncio.gather(*(self._take_over(job) for job in left))
         self._task = asyncio.get_running_loop().create_task(self._go_on())
 
-    async def close(self) -> None:
-        """End every process of every job; what is wanted of them stays."""
+    async def close(self, *, abandoned: bool = False) -> None:
+        """End every process of every job; what is wanted of them stays. With `abandoned` what runs is left to the next server."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         tasks = [task for _, task in self._runs.values()]
-        for run, _ in self._runs.values():
-            run.leave()
+        for run, _ in list(self._runs.values()):
+            if not (abandoned and await run.let_go()):
+                run.leave()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=_LEAVE_S)
             for run, task in self._runs.values():
@@ -61,6 +69,8 @@ class Runner:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self._lock is not None:
+            self._lock.close()
 
     # --- what is there at the start ---
 
@@ -127,8 +137,10 @@ class Runner:
         task = asyncio.get_running_loop().create_task(run.go())
         self._runs[run.job.id] = (run, task)
 
-        def over(_: object) -> None:
+        def over(ended: asyncio.Task[None]) -> None:
             self._runs.pop(run.job.id, None)
+            if not ended.cancelled() and (error := ended.exception()) is not None:
+                log.error("job %s: what came of it could not be written", run.job.name, exc_info=error)
             self._board.changes.tell()
 
         task.add_done_callback(over)
@@ -140,6 +152,10 @@ class Runner:
         if ahead < _TOLD and job.reason != reason:
             await asyncio.to_thread(job_log.say, self._board.folder(job), f"waiting: {reason}")
             await self._kept.edit(job.id, lambda now: replace(now, reason=reason) if now.phase is Phase.QUEUED else now)
+
+
+def _tell_of_another() -> None:
+    log.info("another server runs the jobs of this data directory; this one does when that has ended")
 
 
 def _again(job: Job) -> Job:

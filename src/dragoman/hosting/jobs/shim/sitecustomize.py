@@ -17,7 +17,7 @@ import sys
 
 TYPE_CHECKING = False  # typing itself would cost every start of Python in a job some milliseconds
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Self
 
 SHOWN = 5000
 """The port that programs see."""
@@ -86,6 +86,55 @@ class _Mapped:
         return self.__wrapped__(*paths, *arguments[self._count :], **named)
 
 
+class _Entry:
+    """One of os.scandir, under the path that the program has asked for."""
+
+    def __init__(self, entry: Any, path: Any) -> None:
+        self._entry = entry
+        self.name = entry.name
+        self.path = path
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entry, name)
+
+    def __fspath__(self) -> Any:
+        return self.path
+
+    def __repr__(self) -> str:
+        return repr(self._entry)
+
+
+class _Entries:
+    """What os.scandir returns."""
+
+    def __init__(self, entries: Any, folder: Any) -> None:
+        self._entries = entries
+        self._folder = folder
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Entry:
+        entry = next(self._entries)
+        return _Entry(entry, os.path.join(self._folder, entry.name))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._entries.close()
+
+
+class _Scan(_Mapped):
+    def __call__(self, path: Any = ".") -> Any:
+        real = self._mapped(path)
+        entries = self.__wrapped__(real)
+        return entries if real is path else _Entries(entries, os.fspath(path))
+
+
 def _map_paths(places: dict[str, str]) -> None:
     longest_first = sorted(((path.rstrip("/"), real) for path, real in places.items()), key=lambda place: -len(place[0]))
 
@@ -110,7 +159,7 @@ def _map_paths(places: dict[str, str]) -> None:
             plain = getattr(os, name, None)
             if plain is None:
                 continue
-            new = _Mapped(plain, count, mapped)
+            new = (_Scan if name == "scandir" else _Mapped)(plain, count, mapped)
             setattr(os, name, new)
             for able in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
                 if plain in able:  # callers ask there whether a function can do it

@@ -1,4 +1,4 @@
-"""Asking a job's gate for leave to pass one request to its program. Called by endpoint.py on every request.
+"""Asking a job's gate for leave to pass one request to its program. Called by the endpoint of FloydHub's dialect on every request.
 
 The gate is a unix socket that speaks the protocol of hosting/jobs. Closing the permit, or the death of this process, gives it back.
 """
@@ -6,14 +6,13 @@ The gate is a unix socket that speaks the protocol of hosting/jobs. Closing the 
 import array
 import asyncio
 import json
-import os
 import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-_LONGEST = 107
-"""Bytes of a socket's path that the kernel takes."""
+from dragoman.engines.jobs.gate_line import connect
+
 _CROWDED_S = 0.02
 _CROWDED = 1500
 """How often a gate that has no room for another connection is asked again."""
@@ -58,17 +57,17 @@ class Permit:
         self.close()
 
 
-async def ask(gate: Path, *, patient: bool = True) -> Permit | Refused | Busy:
-    """Leave from the gate at this path. Waits for its turn for as long as it takes, unless not `patient`; never for a program that starts.
+async def ask(folder: Path, *, patient: bool = True) -> Permit | Refused | Busy:
+    """Leave from the gate of the job with this folder.
+
+    Waits for its turn for as long as it takes, unless not `patient`; never for a program that starts.
 
     Cancelling it leaves the queue.
     """
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     given: list[socket.socket] = []
-    permit = None
+    line = permit = None
     try:
-        line.setblocking(False)
-        await _connect(line, gate)
+        line = await _connected(folder)
         line.send(b'{"ask": "permit"}\n')
         permit = await _answer(line, given, patient)
         return permit
@@ -77,32 +76,21 @@ async def ask(gate: Path, *, patient: bool = True) -> Permit | Refused | Busy:
     except (ValueError, TypeError, KeyError):
         return Refused("its gate answered what is no answer", failed=True)
     finally:
-        if not isinstance(permit, Permit):
+        if line is not None and not isinstance(permit, Permit):
             line.close()
         for unused in given:
             if not isinstance(permit, Permit) or unused is not permit.app:
                 unused.close()
 
 
-async def _connect(line: socket.socket, gate: Path) -> None:
+async def _connected(folder: Path) -> socket.socket:
     """Raises OSError when nobody listens there."""
-    place = -1
-    address = str(gate)
-    try:
-        if len(os.fsencode(address)) > _LONGEST:
-            place = os.open(gate.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            address = f"/proc/self/fd/{place}/{gate.name}"
-        for _ in range(_CROWDED):
-            try:
-                line.connect(address)
-            except BlockingIOError:  # so many wait that the kernel's queue is full
-                await asyncio.sleep(_CROWDED_S)
-            else:
-                return
-        raise TimeoutError("a gate had no room for another connection")
-    finally:
-        if place >= 0:
-            os.close(place)
+    for _ in range(_CROWDED):
+        try:
+            return connect(folder)
+        except BlockingIOError:  # so many wait that the kernel's queue is full
+            await asyncio.sleep(_CROWDED_S)
+    raise TimeoutError("a gate had no room for another connection")
 
 
 async def _answer(line: socket.socket, given: list[socket.socket], patient: bool) -> Permit | Refused | Busy:

@@ -1,0 +1,81 @@
+"""The walk-through of the seed: a style-transfer sample with Flask, unchanged, with a route for any path and with one for / (requirement F28).
+
+Its evaluate.py and its checkpoint are stand-ins; Flask is installed by the job's own floyd_requirements.txt.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.running import Running
+from tests.floyd import Floyd, answering, hub, project
+
+EVALUATE = """\
+def ffwd_to_img(in_path, out_path, checkpoint, device="/cpu:0"):
+    with open(in_path, "rb") as source, open(checkpoint, "rb") as style, open(out_path, "wb") as target:
+        target.write(bytes(a ^ b for a, b in zip(source.read(), style.read() * 65536)))
+"""
+
+APP = """\
+import os
+
+from flask import Flask, request, send_file
+from werkzeug.utils import secure_filename
+
+from evaluate import ffwd_to_img
+
+app = Flask(__name__)
+
+
+@app.route("{route}", methods=["POST"])
+def style({arguments}):
+    picture = request.files.get("file")
+    if not picture:
+        return "no file was sent", 400
+    name = secure_filename(picture.filename)
+    os.makedirs("./images", exist_ok=True)
+    came, goes = os.path.join("./images", name), os.path.join("/output", name)
+    picture.save(came)
+    ffwd_to_img(came, goes, os.path.join("/input", request.form.get("checkpoint") or "style.ckpt"))
+    return send_file(goes, mimetype="image/jpg")
+
+
+if __name__ == "__main__":
+    app.run(host="0.0.0.0")
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with hub(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+def test_the_walk_through(server: Running, tmp_path: Path) -> None:
+    """Log in, upload the checkpoint, run both programs at once, send a picture with a form, get a picture."""
+    floyd = Floyd(server.url, tmp_path / "home").logged_in("alice")
+    checkpoint = project(tmp_path / "checkpoint")
+    (checkpoint / "style.ckpt").write_bytes(bytes([1, 2, 3, 4]))
+    floyd(checkpoint, "data", "init", "checkpoint")
+    floyd(checkpoint, "data", "upload")
+    jobs = []
+    for name, route, arguments in (("paths", "/<path:path>", "path"), ("root", "/", "")):
+        app = project(
+            tmp_path / name, app_py=APP.format(route=route, arguments=arguments), evaluate_py=EVALUATE, floyd_requirements_txt="Flask\n"
+        )
+        floyd(app, "init", name)
+        jobs.append(floyd(app, "run", "--mode", "serve", "--env", "tensorflow-0.12:py2", "--data", "alice/datasets/checkpoint/1:input"))
+    picture = bytes(range(256)) * 1000
+    for job in jobs:
+        assert answering(job.endpoint).status_code in (404, 405), "a GET has no route"
+        styled = httpx.post(job.endpoint, files={"file": ("me and you.jpg", picture)}, data={"checkpoint": "style.ckpt"}, timeout=60.0)
+        assert (styled.status_code, styled.headers["content-type"]) == (200, "image/jpg"), styled.text
+        assert styled.content == bytes(a ^ b for a, b in zip(picture, [1, 2, 3, 4] * 64000, strict=True))
+        refused = httpx.post(job.endpoint, data={"checkpoint": "style.ckpt"})
+        assert (refused.status_code, refused.text) == (400, "no file was sent")
+        log = floyd(tmp_path / "paths", "logs", job.job).out
+        assert "/input" in log
+        assert "/output" in log
+        floyd(tmp_path / "paths", "stop", job.job)
