@@ -189,10 +189,12 @@ def test_a_busy_job_delays_nobody(tmp_path: Path) -> None:
         assert busy.state == "running"
         assert httpx.get(f"{server.url}/api/v1/env", timeout=30.0).status_code == 200
         assert answers == []
+        until(lambda: (look := busy.look())["waiting"] == 5 and look["busy"] == 1, busy.look)
         (folder / "home" / "go").touch()
         for thread in threads:
             thread.join(60)
         assert answers == [200] * 6
+        until(lambda: (look := busy.look())["calls"] == 7 and look["waiting"] == 0, busy.look)
 
 
 def test_an_idle_job_sleeps_and_a_request_wakes_it(tmp_path: Path) -> None:

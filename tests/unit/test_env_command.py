@@ -14,6 +14,7 @@ import pytest
 from dragoman.cli import main
 from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER, Environments
+from dragoman.serving.jobs.environments import JOBS_FOLDER, JobEnvironments
 from tests import wheels
 from tests.servables import run
 
@@ -55,6 +56,31 @@ def env(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypa
         return Ran(caught.value.code, printed.out, printed.err)
 
     return call
+
+
+def test_those_of_jobs(env: Command, data: Path, tmp_path: Path) -> None:
+    """Are listed, removed and collected with those of models, whoever they belong to; those in use stay."""
+    (tmp_path / "app.py").write_text("")
+    (tmp_path / "floyd_requirements.txt").write_text("gadget\n")
+    environments = JobEnvironments(data / JOBS_FOLDER)
+    held = []
+
+    async def prepare() -> None:
+        held.extend([await environments.prepare("default", tmp_path, lambda _: None, owner=owner) for owner in ("", "ann", "bob")])
+
+    run(prepare)
+    listed = json.loads(env("list", "--output", "json").out)
+    assert [(e["packages"], e["in_use"]) for e in listed] == [(["gadget"], True)] * 3
+    (key,) = {e["hash"] for e in listed}
+    refused = env("remove", key)
+    assert refused.code != 0
+    assert "is in use" in refused.err
+    for one in held[:2]:
+        one.release()
+    assert env("collect", "--unused-days", "0").out == f"removed {key}\nremoved {key}\n"
+    held[2].release()
+    assert env("remove", key[:6]).out == f"removed {key}\n"
+    assert env("list").out == "there are no environments\n"
 
 
 def test_from_build_to_removal(env: Command, data: Path) -> None:

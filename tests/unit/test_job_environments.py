@@ -72,6 +72,10 @@ def put(prepared: Prepared, *names: str) -> None:
         (site / name).mkdir()
 
 
+def collected(environments: JobEnvironments, older_than_s: float = 0) -> list[str]:
+    return [key for some in environments.all() for key in some.collect(older_than_s)]
+
+
 def test_without_requirements(bench: Bench) -> None:
     """A virtualenv of its own with nothing in it, and a line about what the program imports all the same."""
     prepared = bench.prepare()
@@ -299,6 +303,10 @@ def test_what_nobody_asked_for_does_no_harm(bench: Bench) -> None:
     assert packages(bench) == ["flask==1.0.2"]
     assert bench.said("they cannot be installed with the rest; trying again without them")
     script.write_text(text)
+    bench.write("floyd_requirements.txt", "flask==1.0.2\nnosuch\n")
+    bench.uv.set("error", "error: nosuch was not found in the package registry\n")
+    assert "nosuch cannot be installed" in bench.refused().message
+    assert not bench.said("trying again"), "it would not help"
 
 
 # --- notebooks ---
@@ -347,9 +355,9 @@ def test_jobs_that_want_the_same_wait_for_one_build(bench: Bench) -> None:
         prepared = await asyncio.gather(*tasks)
         assert len({p.python for p in prepared}) == bench.uv.builds == 1
         for one in prepared:
-            assert await environments.collect(0) == []
+            assert collected(environments) == []
             one.release()
-        assert len(await environments.collect(0)) == 1
+        assert len(collected(environments)) == 1
 
     run(test)
 
@@ -378,12 +386,9 @@ def test_owners_do_not_share(bench: Bench) -> None:
     assert pythons[1] == pythons[3]
     assert len({*pythons}) == 3
     assert all(python.is_relative_to(bench.root) for python in pythons)
-
-    async def test() -> None:
-        assert await bench.environments().collect(3600) == []
-        assert len(await bench.environments().collect(0)) == 3
-
-    run(test)
+    assert len(bench.environments().all()) == 3
+    assert collected(bench.environments(), 3600) == []
+    assert len(collected(bench.environments())) == 3
 
 
 def test_links_that_an_installer_left(bench: Bench, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""`dragoman env`: list, build, remove and collect the virtualenvs of models. Works on the data directory; running servers notice and are noticed."""
+"""`dragoman env`: list, build, remove and collect the virtualenvs of models and jobs.
+
+Works on the data directory; running servers notice and are noticed.
+"""
 
 import argparse
 import asyncio
@@ -16,13 +19,14 @@ from dragoman.engines.environment import FOLDER, Environments
 from dragoman.engines.requirements import environment_of
 from dragoman.engines.shelf import Installed
 from dragoman.server.configuration import read
+from dragoman.serving.jobs.environments import JOBS_FOLDER, JobEnvironments
 
 _DAY_S = 86_400.0
 _SHORTEST_PREFIX = 4
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    env = commands.add_parser("env", help="list, build and remove the virtualenvs of models")
+    env = commands.add_parser("env", help="list, build and remove the virtualenvs of models and jobs")
     actions = env.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="list the environments that are ready")
     listing.set_defaults(run=_list)
@@ -48,8 +52,14 @@ def _environments(options: argparse.Namespace) -> Environments:
     return Environments(read({"data_dir": options.data_dir}).data_path / FOLDER)
 
 
+def _all(options: argparse.Namespace) -> list[Environments]:
+    """Those of models, then those of jobs, which have folders of their own."""
+    data = read({"data_dir": options.data_dir}).data_path
+    return [Environments(data / FOLDER), *JobEnvironments(data / JOBS_FOLDER).all()]
+
+
 def _list(options: argparse.Namespace) -> int:
-    found = _environments(options).installed()
+    found = [environment for environments in _all(options) for environment in environments.installed()]
     if options.output == "json":
         print(json.dumps([asdict(e) for e in found], indent=2))
     elif not found:
@@ -80,11 +90,12 @@ async def _hold(environments: Environments, wanted: Environment) -> tuple[str, s
 
 
 def _remove(options: argparse.Namespace) -> int:
-    environments = _environments(options)
-    known = [e.hash for e in environments.installed()]
-    chosen = list(dict.fromkeys(_whole(text, known) for text in options.hashes))  # all are looked up before the first goes
-    for key in chosen:
-        environments.remove(key)
+    known = [(e.hash, environments) for environments in _all(options) for e in environments.installed()]
+    hashes = list(dict.fromkeys(key for key, _ in known))
+    chosen = list(dict.fromkeys(_whole(text, hashes) for text in options.hashes))  # all are looked up before the first goes
+    for key, environments in known:
+        if key in chosen:
+            environments.remove(key)
     _removed(options, chosen)
     return 0
 
@@ -92,7 +103,7 @@ def _remove(options: argparse.Namespace) -> int:
 def _collect(options: argparse.Namespace) -> int:
     if not options.unused_days >= 0:
         raise invalid(f"--unused-days is {options.unused_days:g}, expected 0 or more")
-    _removed(options, _environments(options).collect(options.unused_days * _DAY_S))
+    _removed(options, [key for environments in _all(options) for key in environments.collect(options.unused_days * _DAY_S)])
     return 0
 
 

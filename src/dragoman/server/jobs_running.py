@@ -13,10 +13,8 @@ from dragoman.server.settings import Settings
 from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.data_sets import DataSets
-from dragoman.serving.jobs.environments import JobEnvironments, Prepared, confined_by
+from dragoman.serving.jobs.environments import JOBS_FOLDER, JobEnvironments, Prepared, confined_by
 from dragoman.serving.jobs.run import Parts
-
-ENVIRONMENTS = "environments"
 
 
 class _Isolations:
@@ -37,9 +35,9 @@ class _Isolations:
 
 def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
     """The parts of every start."""
-    folder = settings.data_path.absolute() / "jobs"
     isolations = _Isolations(settings)
-    environments = JobEnvironments(folder / ENVIRONMENTS, frameworks=settings.env_frameworks, confine=confined_by(isolations.get))
+    folder = settings.data_path.absolute() / JOBS_FOLDER
+    environments = JobEnvironments(folder, frameworks=settings.env_frameworks, confine=confined_by(isolations.get))
     accounts = Accounts(settings.data_path)
 
     async def data(mount: Mount) -> Path:

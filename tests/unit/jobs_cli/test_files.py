@@ -32,7 +32,7 @@ SHOP = Project("shop", "ann", "id")
 
 def test_nothing_is_kept() -> None:
     """Nobody is logged in, the folder is nothing; what needs it says how to begin."""
-    assert login() is project() is data_set() is configuration() is None
+    assert [login(), project(), data_set(), configuration()] == [None] * 4
     assert not upload().begun
     forget_login()
     with pytest.raises(ServingError, match="dragoman init NAME"):

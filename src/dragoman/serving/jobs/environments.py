@@ -27,6 +27,8 @@ from dragoman.serving.jobs.environment_names import Named, named, nearest
 from dragoman.serving.jobs.imports import PACKAGES, Imports, bytes_of, imports_of, package_of
 
 REQUIREMENTS = "floyd_requirements.txt"
+JOBS_FOLDER = Path("jobs") / "environments"
+"""Where a server keeps them, within its data directory."""
 OLDEST = (3, 8)
 """The oldest Python that what runs inside of a job can do with."""
 
@@ -117,11 +119,9 @@ class JobEnvironments:
             held.release()
             raise
 
-    async def collect(self, older_than_s: float) -> list[str]:
-        """Remove virtualenvs that no job has used for that long; returns their hashes."""
-        roots = [self._root, *await asyncio.to_thread(lambda: sorted((self._root / _OWNERS).glob("*")))]
-        removed = [await asyncio.to_thread(self._at(root).collect, older_than_s) for root in roots if root.is_dir()]
-        return [key for keys in removed for key in keys]
+    def all(self) -> list[Environments]:
+        """Those that are shared by everybody, and those of each owner. Blocks."""
+        return [self._at(root) for root in (self._root, *sorted((self._root / _OWNERS).glob("*"))) if root.is_dir()]
 
     def _of(self, owner: str) -> Environments:
         """Those of one owner. With another's code in between, a cache of downloads could have been tampered with."""
@@ -183,14 +183,14 @@ class JobEnvironments:
     ) -> Held:
         """The virtualenv, built with the installer's lines in the log, or taken from the cache, which the log says, too.
 
-        What the project did not ask for may be what cannot be installed, so `beside` is tried only.
+        What the project did not ask for may be what cannot be installed: then, if the installer speaks of it, `beside` is left out.
         """
         if beside:
             log(f"installing releases that fit what {REQUIREMENTS} pins: {', '.join(beside)}")
             try:
                 return await _hold(environments, Environment("", (*packages, *beside), text), interpreter, log)
             except ServingError as error:
-                if error.kind is not Kind.UNAVAILABLE:
+                if error.kind is not Kind.UNAVAILABLE or not any(_name(line) in error.trace.lower() for line in beside):
                     raise
                 log("they cannot be installed with the rest; trying again without them")
         return await _hold(environments, Environment("", packages, text), interpreter, log)
