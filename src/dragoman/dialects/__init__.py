@@ -121,8 +121,10 @@ class Request:
             chunk = self._taken(await self._receive())
         return chunk
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, to its end. Raises like `body`."""
+    async def pieces(self, most: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, to its end. Raises like `body`; `most` takes the place of the server's limit, for who has one of their own."""
+        if most is not None:
+            self.max_body = most
         while piece := await self.read():
             yield piece
 

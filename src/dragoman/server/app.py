@@ -28,6 +28,9 @@ _ADMITTED = (Access.ADMIN, Access.JOBS)
 _REGISTRIES = ("/api/v1/", "/api/2.0/", "//api/v1/", "/expose/")
 """Below them paths end in names that people gave, to models and files: such an ending says nothing there."""
 
+_UPLOADS = ("api/v1/modules", "api/v1/upload/")
+"""Where jobs' code and data come in, which have limits of their own."""
+
 _POLLED = len("/predictions/") + 32
 """The length of the path of one prediction at the root."""
 
@@ -73,8 +76,8 @@ class App:
 
     @staticmethod
     def streams(path: str) -> bool:
-        """Whether what is sent there is passed on as it comes, whatever its size: to a job's own program."""
-        return prefixes.endpoint(path)
+        """Whether what is sent there is passed on as it comes, whatever its size: to a job's own program, or to the disk."""
+        return prefixes.endpoint(path) or path.lstrip("/").startswith(_UPLOADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -246,6 +246,19 @@ def test_an_announced_length_that_is_too_long(tmp_path: Path) -> None:
         run(place.code.add(untouched(), FORM, accept, length=5 << 20))
 
 
+def test_a_body_that_never_ends(tmp_path: Path) -> None:
+    """What is behind the form is dropped, but not for ever."""
+    place = Place(tmp_path, max_bytes=1000, max_files=10)
+
+    async def endless() -> Any:
+        yield form({"./a": b"1"})
+        for _ in range(1000):
+            yield bytes(1 << 16)
+
+    with pytest.raises(ServingError, match="limit of 1000 bytes"):
+        run(place.code.add(endless(), FORM, accept))
+
+
 @pytest.mark.parametrize(
     ("json", "word"),
     [

@@ -49,7 +49,7 @@ class Modules:
 
         length = request.header(b"content-length")
         size = int(length) if length is not None and length.isdigit() else None
-        module = await self._code.add(request.pieces(), content_type, accept, length=size)
+        module = await self._code.add(request.pieces(self._code.limits.largest_body), content_type, accept, length=size)
         return success({"id": module.id, "name": f"{module.owner}/projects/{module.project}", "files": module.files, "size": module.size})
 
     async def one(self, request: Request, name: str) -> Answer:

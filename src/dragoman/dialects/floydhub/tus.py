@@ -46,7 +46,9 @@ class Tus:
         offset = _number(request, b"upload-offset")
         length = request.header(b"content-length")
         size = int(length) if length is not None and length.isdigit() else None
-        upload = await self._uploads.append(*_credentials(request, upload_id), offset, request.pieces(), length=size)
+        upload = await self._uploads.append(
+            *_credentials(request, upload_id), offset, request.pieces(self._uploads.limits.max_upload), length=size
+        )
         return _answer(204, upload)
 
     async def discard(self, request: Request, upload_id: str) -> Answer:

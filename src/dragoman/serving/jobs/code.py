@@ -87,7 +87,7 @@ class Code:
         self._store = store
         self._files = Files(folder)
         self._place = place
-        self._limits = limits or CodeLimits()
+        self.limits = limits or CodeLimits()
         self._clock = clock
 
     async def add(self, chunks: AsyncIterator[bytes], content_type: str, accept: Accept, *, length: int | None = None) -> Module:
@@ -97,14 +97,16 @@ class Code:
         `chunks` raise; UNAVAILABLE when the disk or the store refuses. Nothing is left then.
         """
         boundary = boundary_of(content_type)
-        room = self._limits.max_bytes + self._limits.max_json
-        if length is not None and length > room + self._limits.max_files * 1024:
-            raise too_large(self._limits)
-        receiving = Receiving(self._files, boundary, self._limits)
+        if length is not None and length > self.limits.largest_body:
+            raise too_large(self.limits)
+        receiving = Receiving(self._files, boundary, self.limits)
         try:
-            waiting = bytearray()
+            waiting, left = bytearray(), self.limits.largest_body
             async for chunk in chunks:
                 waiting += chunk
+                left -= len(chunk)
+                if left < 0:
+                    raise too_large(self.limits)
                 if len(waiting) >= _PIECE:
                     await to_the_end(partial(receiving.feed, bytes(waiting)))
                     waiting.clear()

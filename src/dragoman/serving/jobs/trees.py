@@ -33,6 +33,11 @@ class CodeLimits:
     max_json: int = 1 << 20
     """Bytes of what is said of it beside the files."""
 
+    @property
+    def largest_body(self) -> int:
+        """Bytes that a form within these limits may have at most: each file has a head with its name, in which letters may take three."""
+        return self.max_bytes + self.max_json + self.max_files * 4096 + (1 << 20)
+
 
 @dataclass(slots=True)
 class Tree:
