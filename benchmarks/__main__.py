@@ -15,6 +15,7 @@ from benchmarks import (
     image,
     installed,
     iris,
+    jobs,
     json_bodies,
     memory,
     mlrun,
@@ -46,6 +47,7 @@ SECTIONS: Mapping[str, Callable[[Models, Options], Section]] = {
     "grpc": grpc_calls.run,
     "mlrun": mlrun.run,
     "streams": streams.run,
+    "jobs": jobs.run,
     "peers": installed.run,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

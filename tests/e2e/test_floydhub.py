@@ -14,7 +14,7 @@ from tests.floyd import WEB, Done, Floyd, answering, hub, project, until
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with hub(tmp_path_factory.mktemp("hub")) as running:
+    with hub(tmp_path_factory.mktemp("hub"), "--max-code", "1MB", "--max-code-files", "100") as running:
         yield running
 
 
@@ -77,8 +77,12 @@ class TestServe:
         log = floyd(folder, "logs", job).out
         assert "starting" in log
         assert "tensorflow" in log
-        stopped = floyd(folder, "stop", job)
-        assert "shutdown request submitted" in stopped.out
+        with floyd.meanwhile(folder, "logs", "-f", job) as following:
+            assert following.stdout is not None
+            assert next(line for line in following.stdout if "starting" in line), "shown while it runs"
+            assert "shutdown request submitted" in floyd(folder, "stop", job).out
+            assert "[shutdown] Task execution cancelled" in following.stdout.read()
+            assert following.wait(60) == 0
         until(lambda: floyd.state(folder, job) == "shutdown")
         assert "[shutdown] Task execution cancelled" in floyd(folder, "logs", "-f", job).out
         assert httpx.get(done.endpoint).status_code == 410
@@ -182,6 +186,15 @@ class TestFailures:
         (folder / "floyd.yml").write_text("env: tensorflow-9\n", "utf-8")
         assert "pytorch-1.0" in floyd(folder, "run", "ls", code=4).out
         assert "not found" in floyd(folder, "status", "alice/projects/nothing/1", code=1).out
+
+    def test_too_much_code(self, floyd: Floyd, folder: Path) -> None:
+        """The limit is in the client's own output, however much it was about to send: neither a bare number nor a broken connection."""
+        (folder / "large").write_bytes(bytes(20 << 20))
+        assert "larger than the limit of 1048576 bytes" in floyd(folder, "run", "ls", code=4).out
+        (folder / "large").unlink()
+        for number in range(101):
+            (folder / f"file{number}").write_bytes(b"x")
+        assert "100" in floyd(folder, "run", "ls", code=4).out
 
     def test_a_command_runs_to_its_end(self, floyd: Floyd, folder: Path) -> None:
         """Its output is kept and can be fetched; `run --follow` ends with it."""

@@ -189,10 +189,12 @@ def test_a_busy_job_delays_nobody(tmp_path: Path) -> None:
         assert busy.state == "running"
         assert httpx.get(f"{server.url}/api/v1/env", timeout=30.0).status_code == 200
         assert answers == []
+        until(lambda: (look := busy.look())["waiting"] == 5 and look["busy"] == 1, busy.look)
         (folder / "home" / "go").touch()
         for thread in threads:
             thread.join(60)
         assert answers == [200] * 6
+        until(lambda: (look := busy.look())["calls"] == 7 and look["waiting"] == 0, busy.look)
 
 
 def test_an_idle_job_sleeps_and_a_request_wakes_it(tmp_path: Path) -> None:
@@ -257,3 +259,14 @@ def test_a_program_that_is_killed_fails_and_the_others_go_on(tmp_path: Path) -> 
         _gone(tmp_path, job)
         assert other.ask("/").status_code == 200
         assert "killed" in job.log().splitlines()[-2]
+
+
+def test_commands_that_are_done_at_once_have_succeeded(tmp_path: Path) -> None:
+    """Also when many come together, and each ends before anybody could ask how it is."""
+    with serving(tmp_path) as server:
+        hub = Hub(server.url)
+        jobs = [hub.run({}, "command", full_command="echo over > /output/said; exit $((0))") for _ in range(8)]
+        bad = hub.run({}, "command", full_command="exit 3")
+        for job in jobs:
+            assert job.until("success")["reason"] == ""
+        assert "exit code 3" in bad.until("failed")["reason"]

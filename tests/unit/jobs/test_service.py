@@ -216,6 +216,21 @@ def test_a_job_that_has_ended_can_be_deleted(tmp_path: Path) -> None:
     run(World(tmp_path), test)
 
 
+def test_a_job_whose_files_another_mounts_is_not_deleted(tmp_path: Path) -> None:
+    """Until that one has ended."""
+
+    async def test(world: World) -> None:
+        job = await world.submit()
+        await world.kept.edit(job.id, lambda now: now.to(Phase.FAILED))
+        user = await world.submit(mounts=(Mount(f"{job.id}.output", "input", f"{job.name}/output"),))
+        error = await refused(world.jobs.delete(job))
+        assert (error.kind, user.name in error.message) == (Kind.CONFLICT, True)
+        await world.kept.edit(user.id, lambda now: now.to(Phase.FAILED))
+        await world.jobs.delete(job)
+
+    run(World(tmp_path), test)
+
+
 def test_seconds_and_calls_are_counted_for_ever(tmp_path: Path) -> None:
     """Also those of jobs that were deleted: what is counted never gets less."""
 

@@ -39,11 +39,19 @@ _REFINED: Mapping[tuple[Kind, str], int] = {
 }
 
 
+_KNOWN = frozenset({400, 401, 403, 404, 423, 429})
+
+
 def success(content: Any, status: int = 200) -> Answer:
     return Answer(status, orjson.dumps(content))
 
 
-def refusal(error: ServingError, allowed: Iterable[str] = ()) -> Answer:
-    """The answer to any error; `allowed` are the methods that the path has, for a wrong one."""
+def refusal(error: ServingError, allowed: Iterable[str] = (), *, original: bool = False) -> Answer:
+    """The answer to any error; `allowed` are the methods that the path has, for a wrong one.
+
+    `original`: the client that asks is FloydHub's own, which shows the number alone of a status that it does not know, and of a 400 the message.
+    """
     status = error.status or _REFINED.get((error.kind, error.what), STATUS[error.kind])
+    if original and 400 <= status < 500 and status not in _KNOWN:
+        status = 400
     return Answer(status, body_of({"message": words(error), "code": status}), headers=headers(status, error, allowed))

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from dragoman.core.errors import invalid
-from dragoman.core.jobs import Job
+from dragoman.core.jobs import Job, Phase
 from dragoman.dialects import Answer, Request
 from dragoman.dialects.addresses import base_url
 from dragoman.dialects.documents import json_object
@@ -13,7 +13,7 @@ from dragoman.dialects.floydhub.answers import success
 from dragoman.dialects.floydhub.data import Data
 from dragoman.dialects.floydhub.people import People
 from dragoman.dialects.floydhub.projects import check_seen
-from dragoman.dialects.floydhub.shapes import job_object, task_instance
+from dragoman.dialects.floydhub.shapes import job_object, moment, task_instance
 from dragoman.serving.jobs import environment_names
 from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.floyd_yml import MODES, merged
@@ -40,7 +40,10 @@ class Experiments:
         return job
 
     async def one(self, request: Request, name: str) -> Answer:
-        return success(self._shown(request, await self.seen(request, name)))
+        """With how it is at this moment, where it runs: its queue, its calls so far, its isolation."""
+        job = await self.seen(request, name)
+        now = await self._jobs.seen(job) if job.phase is Phase.RUNNING else None
+        return success({**self._shown(request, job), **({} if now is None else moment(job, now))})
 
     async def of_project(self, request: Request) -> Answer:
         """Newest first: the client shows them in this order."""

@@ -33,6 +33,10 @@ _WORDS = (
 )
 
 
+_ORIGINAL = b"x-floydhub-cli-version"
+"""What FloydHub's client says of itself, and ours as well."""
+
+
 class FloydHub:
     """A Dialect."""
 
@@ -47,7 +51,9 @@ class FloydHub:
         return chosen(request, self._methods(request))
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
-        return refusal(error, self._methods(request) if error.what == "method" else ())
+        ours = (request.header(b"user-agent") or b"").startswith(b"dragoman/")
+        original = request.header(_ORIGINAL) is not None and not ours
+        return refusal(error, self._methods(request) if error.what == "method" else (), original=original)
 
     def _methods(self, request: Request) -> Methods:
         """What a path has, by method; nothing for a path that does not exist."""
@@ -145,7 +151,7 @@ _METHODS = ("GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS")
 
 async def _version(request: Request) -> Answer:
     """Whatever version asks is the latest: an older or newer client is neither stopped nor told to upgrade (requirement F1)."""
-    asking = (request.header(b"x-floydhub-cli-version") or b"").decode("latin-1")
+    asking = (request.header(_ORIGINAL) or b"").decode("latin-1")
     return success({"latest_version": asking if asking.replace(".", "").isalnum() else "0.11.17", "min_version": "0.0.1"})
 
 

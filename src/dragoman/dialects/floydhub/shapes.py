@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from dragoman.core.jobs import Job, Mode, Phase
+from dragoman.core.jobs import Job, Mode, Phase, Seen
 from dragoman.serving.jobs.records import Project
 
 TASK_MODES: Mapping[Mode, str] = {Mode.SERVE: "serving", Mode.JUPYTER: "jupyter", Mode.COMMAND: "cli"}
@@ -61,6 +61,18 @@ def job_object(job: Job, duration_s: float, base: str) -> dict[str, Any]:
         "started": date(job.started) if job.started else None,
         "ended": date(job.ended) if job.ended else None,
         "data": [{"id": mount.data, "name": mount.title, "mount": mount.name} for mount in job.mounts],
+    }
+
+
+def moment(job: Job, now: Seen) -> dict[str, Any]:
+    """What is added for a job that runs, for clients of ours."""
+    return {
+        "ready": now.ready,
+        "waiting": now.waiting,
+        "busy": now.busy,
+        "calls": job.calls + now.calls,
+        "memory": now.memory,
+        "isolation": now.isolation,
     }
 
 

@@ -56,7 +56,7 @@ class Runner:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         tasks = [task for _, task in self._runs.values()]
-        for run, _ in self._runs.values():
+        for run, _ in list(self._runs.values()):
             if not (abandoned and await run.let_go()):
                 run.leave()
         if tasks:

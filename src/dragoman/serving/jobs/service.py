@@ -211,10 +211,13 @@ class Jobs:
         return await self._kept.edit(job.id, stopped)
 
     async def delete(self, job: Job) -> None:
-        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended."""
+        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended, or whose files another that has not mounts."""
         now = await self.job(job.id)
         if now.phase not in ENDED:
             raise ServingError(Kind.CONFLICT, f"job {now.name} has not ended ({now.phase.value}); stop it first", what="job")
+        for other in self.board.jobs():
+            if other.phase not in ENDED and any(mount.data.startswith(f"{now.id}.") for mount in other.mounts):
+                raise ServingError(Kind.CONFLICT, f"files of job {now.name} are mounted by {other.name}, which has not ended", what="job")
         condemned = await asyncio.to_thread(self._condemn, now)
         await self._kept.remove(now)
         task = asyncio.get_running_loop().create_task(asyncio.to_thread(shutil.rmtree, condemned, ignore_errors=True))

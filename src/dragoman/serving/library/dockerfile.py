@@ -98,7 +98,7 @@ def dockerfile(stored: Stored) -> tuple[str, list[str]]:
         "USER 10001",
         "ENV HOME=/data DRAGOMAN_DATA_DIR=/data",
         "EXPOSE 3000",
-        "HEALTHCHECK --start-period=10m CMD dragoman status --url http://127.0.0.1:3000",
+        "HEALTHCHECK --start-period=10m CMD dragoman status --server --url http://127.0.0.1:3000",
         f"ENTRYPOINT {json.dumps(serve)}",
         "",
     ]

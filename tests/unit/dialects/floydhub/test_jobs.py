@@ -207,6 +207,8 @@ class TestLife:
             job = (await at.run()).json
             assert (await at("GET", f"experiments/cancel/{job['id']}")).json["stopping"]
             assert (await at("GET", f"experiments/cancel/{job['id']}")).status == 409
+            original = await at("GET", f"experiments/cancel/{job['id']}", headers={**ALICE, "x-floydhub-cli-version": "0.11.17"})
+            assert (original.status, "being stopped already" in original.message) == (400, True), "it shows messages of a 400 only"
             assert (await at("GET", "experiments/cancel/nothing")).status == 404
             assert (await at("DELETE", f"experiments/{job['id']}")).status == 409
 
