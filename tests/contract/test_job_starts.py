@@ -111,6 +111,19 @@ def test_jobs_listen_on_one_port(server: Server, root: Path) -> None:
         assert server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
 
 
+@pytest.mark.parametrize("alone", [setting for setting in settings() if setting.alone], ids=lambda setting: setting.name)
+def test_an_endpoint_without_a_network(alone: Setting) -> None:
+    """A job that reaches nothing can be reached: through its gate."""
+    server = Server(alone)
+    try:
+        with own_folder(alone) as folder:
+            folder = serving(server, folder, "alone", network=False)
+            assert get(folder) == b"alone"
+            assert server.ask("stop", folder=folder, grace_s=5)["how"] == "stopped"
+    finally:
+        server.close()
+
+
 def test_jobs_have_data_of_their_own(server: Server, root: Path) -> None:
     """Two jobs at once that mount different data under one name, and write one file of /output, each see their own (F17, F19)."""
     program = "import os, time\nsaid = open('/input/file.txt').read()\nprint(said, flush=True)\nopen('/output/file.txt', 'a').write(said)\n"
