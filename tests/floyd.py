@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import httpx
 
 from tests import clients
-from tests.e2e.running import Running, serving
+from tests.e2e.running import Running, command, environment, serving
 
 PATIENCE_S = 90.0
 
@@ -82,12 +83,23 @@ class Floyd:
 
     def __call__(self, folder: Path, *words: str, code: int = 0, timeout_s: float = 100.0) -> Done:
         """`floyd WORDS` in a folder; fails when it ends with another code."""
-        environment = {"HOME": str(self.home), "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8", "BROWSER": "true"}
+        changed = {"HOME": str(self.home), "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8", "BROWSER": "true"}
         said = clients.run(
-            "floyd", _SCRIPT, timeout_s=timeout_s, environment=environment, folder=str(folder), url=self.url, words=list(words)
+            "floyd", _SCRIPT, timeout_s=timeout_s, environment=changed, folder=str(folder), url=self.url, words=list(words)
         )
         assert said["code"] == code, f"floyd {' '.join(words)} ended with {said['code']}:\n{said['out']}"
         return Done(said["code"], said["out"])
+
+    @contextmanager
+    def meanwhile(self, folder: Path, *words: str) -> Iterator[Popen[str]]:
+        """`dragoman floyd WORDS`, which goes on beside the test; its standard output is for reading."""
+        client = clients.python_of("floyd").parents[1]
+        given = environment(self.home, {"HOME": str(self.home), "DRAGOMAN_FLOYD": str(client), "DRAGOMAN_URL": self.url})
+        with Popen(command("floyd", *words), cwd=folder, env=given, stdout=PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def logged_in(self, name: str) -> "Floyd":
         self.home.mkdir(parents=True, exist_ok=True)

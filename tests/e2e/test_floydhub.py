@@ -77,8 +77,12 @@ class TestServe:
         log = floyd(folder, "logs", job).out
         assert "starting" in log
         assert "tensorflow" in log
-        stopped = floyd(folder, "stop", job)
-        assert "shutdown request submitted" in stopped.out
+        with floyd.meanwhile(folder, "logs", "-f", job) as following:
+            assert following.stdout is not None
+            assert next(line for line in following.stdout if "starting" in line), "shown while it runs"
+            assert "shutdown request submitted" in floyd(folder, "stop", job).out
+            assert "[shutdown] Task execution cancelled" in following.stdout.read()
+            assert following.wait(60) == 0
         until(lambda: floyd.state(folder, job) == "shutdown")
         assert "[shutdown] Task execution cancelled" in floyd(folder, "logs", "-f", job).out
         assert httpx.get(done.endpoint).status_code == 410

@@ -17,7 +17,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     shared = tmp_path_factory.mktemp("shared")
     (shared / "faces").mkdir()
     (shared / "faces" / "one.txt").write_text("a face")
-    with hub(tmp_path_factory.mktemp("hub"), "--data-root", str(shared)) as running:
+    with hub(tmp_path_factory.mktemp("hub"), "--data-root", str(shared), "--workers", "2") as running:
         yield running
 
 

@@ -19,6 +19,7 @@ from dragoman.core.errors import Kind, ServingError
 from dragoman.engines.jobs.isolation import Isolation, find
 from dragoman.serving.jobs.environments import JobEnvironments, Prepared, confined_by
 from tests import wheels
+from tests.fake_uv import alive, until
 
 BACKEND = """\
 import base64, hashlib, json, os, socket, zipfile
@@ -69,11 +70,11 @@ version = "1.0"
 """
 
 
-def source_package(folder: Path, look: dict[str, Any]) -> None:
-    """curious-1.0.tar.gz: code of strangers, which runs when it is installed."""
+def source_package(folder: Path, look: dict[str, Any], first: str = "") -> None:
+    """curious-1.0.tar.gz: code of strangers, which runs when it is installed; `first` before anything else."""
     files = {
         "pyproject.toml": PROJECT,
-        "backend.py": BACKEND,
+        "backend.py": first + BACKEND,
         "look.json": json.dumps(look, default=str),
         "PKG-INFO": "Metadata-Version: 2.1\nName: curious\nVersion: 1.0\n",
     }
@@ -211,3 +212,40 @@ def test_without_namespaces(shop: Shop) -> None:
     found = json.loads(said_by(prepared, "import curious, json; print(json.dumps(curious.FOUND))"))
     assert "SECRET_OF_SERVER" not in found["environ"]
     assert prepared.python.resolve().samefile(Path(sys.executable).resolve())
+
+
+def test_stopped_while_it_installs(shop: Shop, isolation: Isolation) -> None:
+    """No process is left, not even one that the code of a package has sent away, where there are namespaces."""
+    token = f"sent-away-{shop.port}"
+    sleeper = f"[sys.executable, '-c', 'import time; time.sleep(300)', {token!r}]"
+    away = f"subprocess.Popen({sleeper}, start_new_session=True)" if isolation.bwrap else ""
+    waiting = f"import subprocess, sys\n{away}\nsubprocess.run({sleeper})\n"
+    source_package(shop.folder, {}, waiting)
+    (shop.home / "floyd_requirements.txt").write_text("curious\n")
+
+    async def found() -> Isolation:
+        return isolation
+
+    def there() -> list[str]:
+        pids = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
+        return [pid for pid in pids if token.encode() in command_of(pid).split(b"\0") and alive(int(pid))]
+
+    async def test() -> None:
+        environments = JobEnvironments(shop.data / "jobs" / "environments", confine=confined_by(found))
+        task = asyncio.ensure_future(environments.prepare("default", shop.home, shop.log.append))
+        await until(lambda: len(there()) == (2 if isolation.bwrap else 1), 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: not there())
+
+    asyncio.run(test())
+    folders = {path.name for path in (shop.data / "jobs" / "environments").iterdir() if path.is_dir()}
+    assert folders == {"cache", "locks", "other"}
+
+
+def command_of(pid: str) -> bytes:
+    try:
+        return (Path("/proc") / pid / "cmdline").read_bytes()
+    except OSError:
+        return b""

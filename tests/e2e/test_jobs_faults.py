@@ -259,3 +259,14 @@ def test_a_program_that_is_killed_fails_and_the_others_go_on(tmp_path: Path) -> 
         _gone(tmp_path, job)
         assert other.ask("/").status_code == 200
         assert "killed" in job.log().splitlines()[-2]
+
+
+def test_commands_that_are_done_at_once_have_succeeded(tmp_path: Path) -> None:
+    """Also when many come together, and each ends before anybody could ask how it is."""
+    with serving(tmp_path) as server:
+        hub = Hub(server.url)
+        jobs = [hub.run({}, "command", full_command="echo over > /output/said; exit $((0))") for _ in range(8)]
+        bad = hub.run({}, "command", full_command="exit 3")
+        for job in jobs:
+            assert job.until("success")["reason"] == ""
+        assert "exit code 3" in bad.until("failed")["reason"]

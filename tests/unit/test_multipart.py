@@ -68,7 +68,7 @@ def test_content_that_looks_like_a_boundary(step: int) -> None:
     content = b"a\r\n--b\r\n--\r\n\r\n-B--B\r\n-"
     found, _ = taken(part(b'; name="code"; filename="x"', content) + part(b'; name="json"', b"{}") + b"--B--", step=step)
     assert [content for _, content in found] == [content, b"{}"]
-    assert found[1][0] == Part("json", None)
+    assert found[1][0] == Part("json", None, "text/plain")
 
 
 def test_what_is_before_and_behind_is_dropped() -> None:
@@ -76,7 +76,7 @@ def test_what_is_before_and_behind_is_dropped() -> None:
     form = Form("B")
     for _ in range(100):
         assert not list(form.feed(b"before " * 1000))
-    assert [item for item in form.feed(b"\r\n" + part(b"; name=a") + b"--B--") if isinstance(item, Part)] == [Part("a")]
+    assert [item for item in form.feed(b"\r\n" + part(b"; name=a") + b"--B--") if isinstance(item, Part)] == [Part("a", None, "text/plain")]
     assert form.complete
     assert not list(form.feed(part(b"; name=b")))
 

@@ -1,6 +1,6 @@
 """Forms with files (multipart/form-data, RFC 7578) taken apart while they come: bytes in, parts and pieces of content out. Pure.
 
-Holds one head and less than one boundary of content, however large the form. Called by serving/jobs/receiving.py for uploads of code.
+Holds one head and less than one boundary of content, however large the form. Called by serving/jobs/receiving.py and dialects/tungsten.
 """
 
 import re
@@ -12,6 +12,7 @@ from dragoman.core.errors import invalid
 
 _BOUNDARY = re.compile(r'\s*multipart/form-data\s*;(?:.*;)?\s*boundary=(?:"([^"\r\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE | re.DOTALL)
 _DISPOSITION = re.compile(rb"^content-disposition:[ \t]*form-data[ \t]*(;.*)$", re.IGNORECASE | re.MULTILINE)
+_TYPE = re.compile(rb"^content-type:[ \t]*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
 _PARAMETER = re.compile(rb';[ \t]*([a-zA-Z]{1,16}\*?)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]*))[ \t]*')
 _ESCAPED = re.compile(rb"%22|%0[0-9A-F]|%1[0-9A-F]|\\[\\\"]")
 """What clients write for characters that a quoted name cannot have: browsers and urllib3 `%22` and control characters, older ones backslashes."""
@@ -26,6 +27,8 @@ class Part:
     name: str
     filename: str | None = None
     """As the client wrote it, unescaped; None for a field that is no file."""
+    media_type: str = ""
+    """As the client declared it, "" where it did not."""
 
 
 def boundary_of(content_type: str) -> str:
@@ -37,12 +40,13 @@ def boundary_of(content_type: str) -> str:
 
 
 class Form:
-    """One form. `complete` is whether its last boundary has been seen; what comes behind that is dropped."""
+    """One form. `begun`: its first boundary has been seen; `complete`: the last one, too. What is before and behind is dropped."""
 
     def __init__(self, boundary: str) -> None:
         self._mark = _LINE + b"--" + boundary.encode("latin-1", "replace")
         self._have = bytearray(_LINE)  # so that the first boundary, which has no line before it, looks like the others
         self._step = self._preamble
+        self.begun = False
         self.complete = False
 
     def feed(self, data: bytes) -> Iterator[Part | bytes]:
@@ -60,6 +64,7 @@ class Form:
         at = self._have.find(self._mark)
         if at >= 0:
             del self._have[: at + len(self._mark)]
+            self.begun = True
             self._step = self._behind_boundary
         else:
             del self._have[: max(0, len(self._have) - len(self._mark) + 1)]
@@ -124,7 +129,9 @@ def _part(head: bytes) -> Part:
         at = one.end()
     if "name" not in named:
         raise _broken("a part has no name")
-    return Part(named["name"], named.get("filename*", named.get("filename")))
+    declared = _TYPE.search(head)
+    media_type = declared[1].strip().decode("latin-1") if declared else ""
+    return Part(named["name"], named.get("filename*", named.get("filename")), media_type)
 
 
 def _unescaped(quoted: bytes) -> str:

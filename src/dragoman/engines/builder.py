@@ -213,7 +213,7 @@ def _normal(name: str) -> str:
 
 
 def described(recipe: Recipe) -> str:
-    """An environment in a few words."""
-    lines = recipe.lines
+    """An environment in a few words: what people wrote themselves goes first."""
+    lines = [r.line for r in (*recipe.requirements, *recipe.packages)]
     some = ", ".join(lines[:4]) + (f" and {len(lines) - 4} more" if len(lines) > 4 else "")
     return f"Python {recipe.interpreter.version}" + (f" with {some}" if some else "")

@@ -159,7 +159,7 @@ def test_a_form_has_few_fields() -> None:
     with pytest.raises(ServingError, match="more than 100 fields"):
         upload(part * 200_000 + multipart(), FORM.encode())
     assert upload(part * 99 + multipart(content=b"y"), FORM.encode()).data == b"y"
-    long = b"--frontier\r\nContent-Disposition: form-data; " + b"a" * 16_000 + b"\r\n\r\n\r\n"
+    long = b"--frontier\r\nContent-Disposition: form-data; name=" + b"a" * 16_000 + b"\r\n\r\n\r\n"
     assert upload(long * 99 + multipart(content=b"z"), FORM.encode()).data == b"z"
 
 

@@ -55,6 +55,8 @@ async def launch(start: Start, isolation: Isolation) -> Started:
             await _end(started)
             raise
         else:
+            if await asyncio.to_thread(read_end, start.folder) is not None:
+                return started  # the program was done before anybody could ask: its ending says how
             reason = "its first process ended at once"
         await _end(started)
         raise _failed(start, _said(words) or reason)
