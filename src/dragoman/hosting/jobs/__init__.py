@@ -24,7 +24,8 @@ The gate. One JSON object per line each way; at most one question is open on a c
     {"ask": "stop", "grace_s": S, "how": HOW, "reason": TEXT}   {"answer": "stopping"}; HOW and TEXT are those of the ending.
                        With HOW "idle" {"answer": "busy"}, and nothing is stopped, while there are requests.
 
-Permits are granted in order, `concurrency` at a time.
+Permits are granted in order, `concurrency` at a time. One that is given back counts until the program has let go of its connection, for a
+minute at most: it may still be at work for a sender who has hung up, and programs expect one request at a time.
 """
 
 from __future__ import annotations
