@@ -84,9 +84,7 @@ class Floyd:
     def __call__(self, folder: Path, *words: str, code: int = 0, timeout_s: float = 100.0) -> Done:
         """`floyd WORDS` in a folder; fails when it ends with another code."""
         changed = {"HOME": str(self.home), "PYTHONIOENCODING": "utf-8", "LC_ALL": "C.UTF-8", "BROWSER": "true"}
-        said = clients.run(
-            "floyd", _SCRIPT, timeout_s=timeout_s, environment=changed, folder=str(folder), url=self.url, words=list(words)
-        )
+        said = clients.run("floyd", _SCRIPT, timeout_s=timeout_s, environment=changed, folder=str(folder), url=self.url, words=list(words))
         assert said["code"] == code, f"floyd {' '.join(words)} ended with {said['code']}:\n{said['out']}"
         return Done(said["code"], said["out"])
 

@@ -70,6 +70,13 @@ def test_a_signal_is_named(tmp_path: Path) -> None:
     assert (end["how"], end["code"], end["reason"]) == ("exit", -11, "the program was ended by SIGSEGV")
 
 
+def test_a_kill_from_outside_is_explained(tmp_path: Path) -> None:
+    """It is how the kernel ends a program when memory has run out."""
+    end = command(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert (end["how"], end["code"]) == ("exit", -9)
+    assert end["reason"] == "the program was ended by SIGKILL, by somebody on this machine or because its memory has run out"
+
+
 def test_what_cannot_be_started(tmp_path: Path) -> None:
     """The file is named."""
     with inside(tmp_path, mode="command", argv=("not-there", "x")) as job:

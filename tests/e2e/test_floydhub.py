@@ -11,6 +11,8 @@ import pytest
 from tests.e2e.running import Running
 from tests.floyd import WEB, Done, Floyd, answering, hub, project, until
 
+KEY = {"Authorization": "apikey alice"}
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -33,7 +35,7 @@ def folder(floyd: Floyd, tmp_path: Path, request: pytest.FixtureRequest) -> Path
 
 
 def name_of(request: pytest.FixtureRequest) -> str:
-    return request.node.name.removeprefix("test_")[:60]
+    return str(request.node.name).removeprefix("test_")[:60]
 
 
 def serve(floyd: Floyd, folder: Path, *options: str) -> Done:
@@ -54,7 +56,7 @@ class TestPeople:
         done = floyd(tmp_path, "init", "fresh")
         assert done.out.strip() == 'Project "fresh" initialized in current directory'
         assert {".floydexpt", ".floydignore", "floyd.yml"} <= {path.name for path in tmp_path.iterdir()}
-        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x", headers={"Authorization": "apikey alice"}).status_code == 404
+        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x", headers=KEY).status_code == 404
 
 
 class TestServe:
@@ -138,7 +140,7 @@ class TestServe:
         """The same code under a new number and address; a task of floyd.yml says mode, environment and text (F6, F26)."""
         (folder / "floyd.yml").write_text("task:\n  web:\n    mode: serve\n    env: keras\n    description: from the file\n", "utf-8")
         job = floyd(folder, "run", "--task", "web").job
-        found = httpx.get(f"{floyd.url}/api/v1/experiments/{job}", headers={"Authorization": "apikey alice"}).json()
+        found = httpx.get(f"{floyd.url}/api/v1/experiments/{job}", headers=KEY).json()
         assert (found["mode"], found["env"], found["description"]) == ("serve", "keras", "from the file")
         answering(found["service_url"])
         (folder / "app.py").unlink()
@@ -156,7 +158,10 @@ class TestServe:
         until(lambda: floyd.state(folder, done.job) == "timeout")
         assert "[timeout] Task execution cancelled" in floyd(folder, "logs", "-f", done.job).out
         assert httpx.get(done.endpoint).status_code == 410
-        assert len({floyd(folder, "status", done.job).out.split()[-1] for _ in range(2)}) == 1
+        shown = [httpx.get(f"{floyd.url}/api/v1/experiments/{done.job}", headers=KEY).json()["duration"] for _ in range(2)]
+        assert shown[0] == shown[1] >= 2
+        columns = floyd(folder, "status", done.job).out.splitlines()[2].split()
+        assert str(int(shown[0])) in columns
 
 
 class TestFailures:

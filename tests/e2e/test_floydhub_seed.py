@@ -79,3 +79,23 @@ def test_the_walk_through(server: Running, tmp_path: Path) -> None:
         assert "/input" in log
         assert "/output" in log
         floyd(tmp_path / "paths", "stop", job.job)
+
+
+def test_two_versions_of_one_package(server: Running, tmp_path: Path) -> None:
+    """Each job has what its own floyd_requirements.txt names (requirement F8); what cannot be installed fails the job, with the name (F25)."""
+    floyd = Floyd(server.url, tmp_path / "home").logged_in("bob")
+    print_it = "python -c \"from importlib.metadata import version; print('it is', version('itsdangerous'))\""
+    jobs = {}
+    for version in ("2.1.2", "2.2.0"):
+        app = project(tmp_path / version, floyd_requirements_txt=f"itsdangerous=={version}\n")
+        floyd(app, "init", "pinned")
+        jobs[version] = floyd(app, "run", print_it).job
+    for version, job in jobs.items():
+        log = floyd(tmp_path / version, "logs", "-f", job).out
+        assert f"it is {version}\n" in log
+        assert "[success] Finished execution" in log
+    app = project(tmp_path / "broken", floyd_requirements_txt="itsdangerous==0.0.0.1\n")
+    floyd(app, "init", "broken")
+    log = floyd(app, "run", "--follow", print_it).out
+    assert "itsdangerous==0.0.0.1" in log
+    assert "[failed] Task execution failed" in log

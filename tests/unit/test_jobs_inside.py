@@ -374,5 +374,6 @@ def test_a_program_that_does_not_let_go(tmp_path: Path, server: socket.socket) -
         assert last.hear() == {}
         thread.join()
         assert [there.recv(1) for there in kept] == [b""] * 3
-        for there in (*kept, last):
+        last.close()
+        for there in kept:
             there.close()

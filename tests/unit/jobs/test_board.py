@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Phase
 from dragoman.serving.jobs.board import Board
 from dragoman.serving.jobs.kept import Kept
@@ -64,6 +65,31 @@ def test_only_a_sleeping_job_is_woken(tmp_path: Path) -> None:
         asleep = await world.kept.edit(job.id, lambda now: replace(now, phase=Phase.ASLEEP))
         woken = await asyncio.gather(*(world.board.wake(asleep) for _ in range(5)))
         assert {each.phase for each in woken} == {Phase.QUEUED}
+
+    asyncio.run(body())
+
+
+def test_a_store_that_is_down_at_the_start_is_tried_again(tmp_path: Path) -> None:
+    """What it has is shown once it answers; a lone worker then needs to look no more."""
+
+    async def body() -> None:
+        store = FakeStore()
+        world = World(tmp_path, store=store)
+        job = await world.submit()
+
+        async def opened() -> FakeStore:
+            return store
+
+        board = Board(tmp_path)
+        watch = Watch(Kept(LateStore(opened, lambda: True), board), alone=True)
+        store.failure = ServingError(Kind.UNAVAILABLE, "the database is away")
+        await watch.start()
+        assert board.jobs() == []
+        store.failure = None
+        async with asyncio.timeout(PATIENCE_S):
+            while board.jobs() != [job]:
+                await board.changes.after(board.changes.count, 0.05)
+        await watch.close()
 
     asyncio.run(body())
 

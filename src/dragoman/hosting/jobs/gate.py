@@ -329,7 +329,7 @@ class Gate:
         """Waits for the program to close its side, or to write to nobody: until then it may be at work for a sender who did not wait for it."""
         if app not in self._lingering:
             return
-        if app.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _NOT_CLOSED and time.monotonic() < at_most:
+        if _is_at_work(app) and time.monotonic() < at_most:
             self._loop.after(wait_s, lambda: self._let_go(app, min(2 * wait_s, _POLL_S), at_most))
             return
         self._lingering.discard(app)
@@ -340,3 +340,13 @@ class Gate:
         self._busy -= 1
         self._idle_since = time.monotonic()
         self._grant()
+
+
+def _is_at_work(app: socket.socket) -> bool:
+    """Whether the program has not closed a connection that we have shut, and does not write to it either: closing it now breaks that off."""
+    if app.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _NOT_CLOSED:
+        return False
+    try:
+        return not app.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False

@@ -22,6 +22,7 @@ class Watch:
         self._kept = kept
         self._alone = alone
         self._bell: Bell | None = None
+        self._down = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -38,7 +39,7 @@ class Watch:
 
     async def _go_on(self) -> None:
         while True:
-            if self._bell is None:
+            if self._bell is None or self._down:
                 await asyncio.sleep(_APPEAR_S)
             else:
                 try:
@@ -58,6 +59,11 @@ class Watch:
                     self._bell = await store.bell()
                 self._kept.board.replace(await self._kept.jobs())
         except ServingError as error:
-            log.warning("jobs cannot be read from the store: %s; it is tried again", error.message)
+            if not self._down:
+                log.warning("jobs cannot be read from the store: %s; it is tried again", error.message)
+            self._down = True
             return False
+        if self._down:
+            log.info("jobs can be read from the store again")
+        self._down = False
         return True

@@ -123,7 +123,7 @@ class TestRun:
         """Nulls mean not given; the mode is the module's, or floyd.yml's, or the client's default."""
 
         async def test(at: Hub) -> None:
-            nothing = dict.fromkeys(("description", "env", "instance_type", "max_runtime", "yaml_config", "task"))
+            nothing: dict[str, Any] = dict.fromkeys(("description", "env", "instance_type", "max_runtime", "yaml_config", "task"))
             job = (await at.run(mode=None, full_command="floyd run ls", data_ids=[], **{**nothing, "yaml_config": "command: ls\n"})).json
             assert (job["mode"], job["command"], job["service_url"], job["instance_type"]) == ("command", "ls", None, "c1")
             assert job["timeout_seconds"] == 604800

@@ -1,6 +1,7 @@
 """FloydHub's API: versions, environments, who is let in, and what a server that runs no jobs says (requirements F1, F2, F5)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,8 @@ class TestWho:
         """Without accounts for any password, with accounts for the right one."""
 
         async def test(at: Hub) -> None:
-            for body in ({"username": "bob"}, {"username": 1, "password": "x"}, []):
+            bodies: list[Any] = [{"username": "bob"}, {"username": 1, "password": "x"}, []]
+            for body in bodies:
                 assert (await at("POST", "user/login", body, headers={})).status == 400
             assert (await at("POST", "user/login", body=b"{", headers={})).status == 400
             token = (await at("POST", "user/login", {"username": "bob", "password": "x"}, headers={})).json["access_token"]
