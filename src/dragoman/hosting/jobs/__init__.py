@@ -18,6 +18,8 @@ The gate. One JSON object per line each way; at most one question is open on a c
                        the program; or {"answer": "no", "state": "starting" | "ending", "reason": TEXT, "ran_s": S} at once while the
                        program accepts no connections yet or any more; or {"answer": "failed", "reason": TEXT} when it did and refuses now.
     {"ask": "done"}    gives the permit back, without an answer; closing the connection does that too, and leaves the queue.
+    {"ask": "last"}    gives the permit back, too, but goes on with the program in another protocol (WebSocket), for as long as the
+                       connection is open: no request waits for that, and the job is not idle meanwhile. There is no answer.
     {"ask": "look"}    {"answer": "seen", ...} with the fields of `core.jobs.Seen`.
     {"ask": "hold"}    the same at once, and again whenever `ready` changes; at the end {"answer": "ended", ...} with those of `End`.
                        While one who holds is connected, the job has somebody who looks after it; else it ends after `orphan_s`.

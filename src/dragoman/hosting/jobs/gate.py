@@ -23,6 +23,8 @@ _CONNECT_S = 10.0
 _NOT_CLOSED = (4, 5)
 """States of TCP in which only this side has closed: FIN_WAIT1, FIN_WAIT2."""
 _POLL_S = 0.05
+_PIECES = 256
+"""What a connection may hold, in pieces of _LINE."""
 
 
 class _Caller:
@@ -37,6 +39,8 @@ class _Caller:
         self.passes = False
         """Has a permit, or is being connected for one."""
         self.holds = False
+        self.lasts = False
+        """Speaks another protocol with the program: not a request any more, but somebody who is there."""
         self.app: socket.socket | None = None
         """Its connection to the program, which it has been given, too."""
         self.give_up: Callable[[], None] | None = None
@@ -119,7 +123,7 @@ class Gate:
     def seen(self) -> dict[str, Any]:
         """The fields of core.jobs.Seen."""
         ready = self._address is not None
-        idle_s = time.monotonic() - self._idle_since if ready and not self._busy and not self._queue else 0.0
+        idle_s = time.monotonic() - self._idle_since if ready and not self._occupied else 0.0
         return {
             "ready": ready,
             "keeps_prefix": self._keeps_prefix,
@@ -129,6 +133,10 @@ class Gate:
             "idle_s": idle_s,
             **self._facts(),
         }
+
+    @property
+    def _occupied(self) -> bool:
+        return bool(self._busy or self._queue) or any(caller.lasts for caller in self._callers)
 
     # --- connections ---
 
@@ -177,13 +185,18 @@ class Gate:
             self._ask_permit(caller)
         elif ask == "done":
             self._give_back(caller)
+        elif ask == "last":
+            if not caller.passes or caller.app is None:
+                return False
+            caller.passes, caller.lasts = False, True
+            self._free()
         elif ask == "look":
             self._say(caller, {"answer": "seen", **self.seen()})
         elif ask == "hold":
             caller.holds = True
             self.unheld_since = None
             self._say(caller, {"answer": "seen", **self.seen()})
-        elif ask == "stop" and how == "idle" and (self._busy or self._queue):
+        elif ask == "stop" and how == "idle" and self._occupied:
             self._say(caller, {"answer": "busy"})
         elif ask == "stop":
             self._say(caller, {"answer": "stopping"})
@@ -233,6 +246,10 @@ class Gate:
         if caller.waits:
             caller.waits = False
             self._queue.remove(caller)
+        if caller.lasts and caller.app is not None:
+            self._hang_up(caller.app)
+            caller.app.close()
+            self._idle_since = time.monotonic()
         self._give_back(caller)
         if caller.holds and not any(c.holds for c in self._callers):
             self.unheld_since = time.monotonic()
@@ -294,10 +311,19 @@ class Gate:
         if app is None:
             self._free()
             return
-        with contextlib.suppress(OSError):  # the program has hung up already
-            app.shutdown(socket.SHUT_RDWR)
+        self._hang_up(app)
         self._lingering.add(app)
         self._let_go(app, 0.001, time.monotonic() + self._linger_s)
+
+    @staticmethod
+    def _hang_up(app: socket.socket) -> None:
+        """A program that goes on to write hears so; one that waits for room, because nobody has read, has to be given some before."""
+        with contextlib.suppress(OSError):
+            for _ in range(_PIECES):
+                if not app.recv(_LINE):
+                    break
+        with contextlib.suppress(OSError):  # the program has hung up already
+            app.shutdown(socket.SHUT_RDWR)
 
     def _let_go(self, app: socket.socket, wait_s: float, at_most: float) -> None:
         """Waits for the program to close its side, or to write to nobody: until then it may be at work for a sender who did not wait for it."""
