@@ -109,7 +109,7 @@ def _status(port: int, path: str, body: bytes) -> int:
 
 def _latency(port: int, path: str, body: bytes, seconds: int) -> float:
     """Seconds that a request takes, by the median of those in this time."""
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while (began := time.perf_counter()) < end or not times:
         if (status := _status(port, path, body)) != 200:

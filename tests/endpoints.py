@@ -148,7 +148,7 @@ def _received(conn: socket.socket) -> Received:
         data += more
     head, _, rest = data.partition(b"\r\n\r\n")
     line, *lines = head.decode("latin-1").split("\r\n")
-    return Received(conn, line, [(name, value) for name, _, value in (each.partition(": ") for each in lines)], rest)
+    return Received(conn, line, [(name.lower(), value) for name, _, value in (each.partition(": ") for each in lines)], rest)
 
 
 def says(head: str, body: bytes = b"") -> Answering:

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.jobs_inside import HTTP, Inside, command, inside, kinds, oldest_python, until
+from tests.jobs_inside import DEADLINE_S, HTTP, Inside, command, inside, kinds, oldest_python, until
 
 each_kind = pytest.mark.parametrize("kind", kinds())
 each_python = pytest.mark.parametrize("python", sorted({sys.executable, oldest_python()}))
@@ -68,6 +68,13 @@ def test_a_signal_is_named(tmp_path: Path) -> None:
     """A program that is killed has its code, negative, and its name in the reason."""
     end = command(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     assert (end["how"], end["code"], end["reason"]) == ("exit", -11, "the program was ended by SIGSEGV")
+
+
+def test_a_kill_from_outside_is_explained(tmp_path: Path) -> None:
+    """It is how the kernel ends a program when memory has run out."""
+    end = command(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert (end["how"], end["code"]) == ("exit", -9)
+    assert end["reason"] == "the program was ended by SIGKILL, by somebody on this machine or because its memory has run out"
 
 
 def test_what_cannot_be_started(tmp_path: Path) -> None:
@@ -268,6 +275,54 @@ def test_what_is_no_question_ends_the_connection(served: Inside, garbage: bytes)
     for open_line in served._lines:
         open_line.close()
     until(lambda: served.ask(ask="look")["busy"] == 0)
+
+
+def test_a_sender_that_hangs_up_does_not_let_two_requests_meet(tmp_path: Path) -> None:
+    """The program sees the end of its connection; the next request is passed once it has let go of that one (F15)."""
+    code = HTTP + dedent("""
+        def get(self):
+            if self.path == "/slow":
+                assert self.rfile.read() == b""
+                open("noticed", "w").close()
+                while not os.path.exists("go"): time.sleep(0.01)
+                open("finished", "w").close()
+            self.answer(200, str(os.path.exists("finished")).encode())
+        App.do_GET = get
+        serve()
+    """)
+    with inside(tmp_path, code) as job:
+        job.ready()
+        line = job.permit()
+        line.passed[0].sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        waiting = job.line(ask="permit")
+        assert waiting.hear() == {"answer": "wait", "ahead": 1}
+        line.close()
+        until((tmp_path / "home" / "noticed").exists)
+        assert (job.ask(ask="look")["busy"], job.ask(ask="look")["waiting"]) == (1, 1)
+        (tmp_path / "home" / "go").touch()
+        assert waiting.hear()["answer"] == "go"
+        assert waiting.get("/next").endswith(b"True")
+
+
+def test_a_program_that_writes_to_nobody(tmp_path: Path) -> None:
+    """Is told so, and the next request is passed: a stream without an end does not keep others out."""
+    code = HTTP + dedent("""
+        def get(self):
+            self.answer(200, b"")
+            while self.path == "/stream":
+                self.wfile.write(b"x" * 1000)
+                time.sleep(0.01)
+        App.do_GET = get
+        serve()
+    """)
+    with inside(tmp_path, code) as job:
+        job.ready()
+        line = job.permit()
+        line.passed[0].settimeout(DEADLINE_S)
+        line.passed[0].sendall(b"GET /stream HTTP/1.0\r\n\r\n")
+        assert line.passed[0].recv(100)
+        line.close()
+        assert job.permit().get().startswith(b"HTTP/1.0 200")
 
 
 def test_several_at_once_when_asked(tmp_path: Path) -> None:

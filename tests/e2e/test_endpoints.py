@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.core.jobs import ENDED, Job, Mode, Phase
+from dragoman.core.jobs import Job, Mode, Phase
 from tests.endpoints import WAIT_S, Received, Served, Site, says, site, until
 
 
@@ -319,7 +319,7 @@ def test_what_never_was_is_not_found(here: Site, path: str) -> None:
     assert isinstance(content["message"], str)
 
 
-@pytest.mark.parametrize("phase", sorted(ENDED, key=lambda phase: phase.value))
+@pytest.mark.parametrize("phase", [Phase.SUCCESS, Phase.FAILED, Phase.SHUTDOWN, Phase.TIMEOUT])
 def test_an_ended_job_says_how(here: Site, phase: Phase) -> None:
     """410 with its state, reason and seconds (requirement F22)."""
     job = here.job(phase=phase, reason="because of a test", ran_s=12.34)

@@ -448,6 +448,30 @@ def test_any_other_protocol_passes_with_its_half_closes(here: Site) -> None:
     served.free()
 
 
+def test_another_protocol_does_not_keep_requests_out(here: Site) -> None:
+    """It is somebody who is there, so the job is not idle; but requests are one at a time beside it (requirement F15)."""
+
+    def answering(request: Received) -> None:
+        if request.header("upgrade"):
+            request.conn.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+            hung_up(request)
+        else:
+            request.conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    served = here.serving(answering)
+    with here.connect() as lasting, here.connect() as client:
+        lasting.sendall(head_of(served, "GET", "Connection: Upgrade", "Upgrade: x"))
+        until_recv(lasting, b"\r\n\r\n")
+        for _ in range(3):
+            client.sendall(head_of(served))
+            until_recv(client, b"ok")
+        until(lambda: served.gate.seen["busy"] == 0, "a permit did not come back")
+        assert served.gate.seen["idle_s"] == 0
+        assert served.program.now == 1
+    until(lambda: served.gate.seen["idle_s"] > 0, "it is not idle")
+    until(lambda: served.program.now == 0, "the program was not hung up on")
+
+
 @pytest.mark.parametrize("status", [200, 400, 426])
 def test_a_refused_upgrade_is_an_ordinary_answer(here: Site, status: int) -> None:
     """The program need not know the protocol."""

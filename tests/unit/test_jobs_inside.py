@@ -14,11 +14,12 @@ import pytest
 
 from dragoman.core import jobs
 from dragoman.hosting.jobs import Limits, Orders, orders_from, processes
+from dragoman.hosting.jobs.gate import Gate
 from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
 from dragoman.hosting.jobs.loop import READ, Loop
 from dragoman.hosting.jobs.second_era import defines_app
-from tests.jobs_inside import unstamped, until
+from tests.jobs_inside import Line, unstamped, until
 
 ORDERS = Orders(mode="serve", argv=("python", "app.py"), python="/p", cwd="/floyd/home", environ={"A": "1"}, gate=3, log=4, end=5)
 
@@ -333,3 +334,46 @@ def test_two_ways_to_look_for_processes() -> None:
 def test_signals_have_names() -> None:
     """Those that have none keep their number."""
     assert [processes.signal_name(number) for number in (9, 15, 40, 99)] == ["SIGKILL", "SIGTERM", "signal 40", "signal 99"]
+
+
+def test_a_program_that_does_not_let_go(tmp_path: Path, server: socket.socket) -> None:
+    """Holds up the next request only so long, and not the end."""
+    loop = Loop()
+    with socket.socket(socket.AF_UNIX) as listener:
+        place = os.open(tmp_path, os.O_PATH)
+        listener.bind(f"/proc/self/fd/{place}/gate")
+        os.close(place)
+        listener.listen()
+        gate = Gate(loop, listener, 1, lambda: {"ran_s": 0.0}, lambda *_: None, lambda: None, linger_s=0.1)
+        gate.open(server.getsockname(), keeps_prefix=False)
+        over = threading.Event()
+
+        def look() -> None:
+            if over.is_set():
+                gate.ended({"how": "exit"})
+                loop.stop()
+            loop.after(0.01, look)
+
+        look()
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        lines = [Line(tmp_path).say(ask="permit") for _ in range(2)]
+        assert lines[0].hear()["answer"] == "go"
+        assert lines[1].hear()["answer"] == "wait"
+        kept = [server.accept()[0]]
+        lines[0].close()
+        assert lines[1].hear()["answer"] == "go"
+        kept.append(server.accept()[0])
+        lines[1].close()
+        until(lambda: gate.seen()["busy"] == 0)
+        last = Line(tmp_path).say(ask="permit")
+        assert last.hear()["answer"] == "go"
+        kept.append(server.accept()[0])
+        last.say(ask="done")
+        over.set()
+        assert last.hear() == {}
+        thread.join()
+        assert [there.recv(1) for there in kept] == [b""] * 3
+        last.close()
+        for there in kept:
+            there.close()

@@ -463,6 +463,20 @@ def test_sweeping(place: Place) -> None:
     run(go())
 
 
+def test_a_server_with_another_store(place: Place) -> None:
+    """It does not take for unneeded what it knows nothing of: the next server may have the first store again."""
+
+    async def go() -> None:
+        module = await place.add(FILES)
+        other = Place(place.folder)
+        other.clock.now += 10 * DAY_S
+        foreign = await other.add({"./x": b"1"})
+        assert await other.code.sweep([foreign.id]) == 0
+        await place.code.place(module.id, place.folder / "home")
+
+    run(go())
+
+
 def test_sweeping_where_nothing_is(place: Place) -> None:
     """A server that never had any code."""
     assert run(place.code.sweep([])) == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,21 @@ def test_a_version_out_of_a_job(place: Place) -> None:
         (folder / "sub" / "model.bin").unlink()
         assert (version.files, version.size, version.description) == (1, 300_000, "made")
         assert contents(await place.data.folder(version.id)) == {"sub/model.bin": bytes(300_000), "inner": b"-> sub/model.bin"}
+        await place.data.close()
+
+    run(go())
+
+
+def test_a_job_that_is_deleted_while_it_is_copied(place: Place) -> None:
+    """The version is invalid and says why."""
+
+    async def go() -> None:
+        (place.job() / "x").write_text("1")
+        version = await place.data.add_job(await place.set_id(), "J1", "output")
+        shutil.rmtree(place.folder / "data" / "jobs" / "run")
+        version = await until(lambda: place.data.version(version.id), lambda found: found.state is not DataState.WAITING)
+        assert version.state is DataState.INVALID
+        assert version.reason
         await place.data.close()
 
     run(go())

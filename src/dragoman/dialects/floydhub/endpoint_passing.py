@@ -75,6 +75,7 @@ async def passed(request: Request, place: Place, body: Body, permit: Permit) -> 
         if reply.status == 101:
             if not upgrade:
                 raise BadReply("the program changed to another protocol without being asked")
+            permit.last()
             passage.follow(b"", body, request)
             return Answer(
                 101, passage.body(reply), b"", [*replied(reply.headers), (b"upgrade", dict(reply.headers).get(b"upgrade", upgrade))]

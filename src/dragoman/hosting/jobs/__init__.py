@@ -18,13 +18,16 @@ The gate. One JSON object per line each way; at most one question is open on a c
                        the program; or {"answer": "no", "state": "starting" | "ending", "reason": TEXT, "ran_s": S} at once while the
                        program accepts no connections yet or any more; or {"answer": "failed", "reason": TEXT} when it did and refuses now.
     {"ask": "done"}    gives the permit back, without an answer; closing the connection does that too, and leaves the queue.
+    {"ask": "last"}    gives the permit back, too, but goes on with the program in another protocol (WebSocket), for as long as the
+                       connection is open: no request waits for that, and the job is not idle meanwhile. There is no answer.
     {"ask": "look"}    {"answer": "seen", ...} with the fields of `core.jobs.Seen`.
     {"ask": "hold"}    the same at once, and again whenever `ready` changes; at the end {"answer": "ended", ...} with those of `End`.
                        While one who holds is connected, the job has somebody who looks after it; else it ends after `orphan_s`.
     {"ask": "stop", "grace_s": S, "how": HOW, "reason": TEXT}   {"answer": "stopping"}; HOW and TEXT are those of the ending.
                        With HOW "idle" {"answer": "busy"}, and nothing is stopped, while there are requests.
 
-Permits are granted in order, `concurrency` at a time.
+Permits are granted in order, `concurrency` at a time. One that is given back counts until the program has let go of its connection, for a
+minute at most: it may still be at work for a sender who has hung up, and programs expect one request at a time.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Knows nothing of processes and limits: inside.py opens and shuts it.
 from __future__ import annotations
 
 import array
+import contextlib
 import json
 import socket
 import time
@@ -19,6 +20,11 @@ _LINE = 65536
 _BACKLOG = 1 << 20
 """Bytes that somebody may leave unread before the connection is given up."""
 _CONNECT_S = 10.0
+_NOT_CLOSED = (4, 5)
+"""States of TCP in which only this side has closed: FIN_WAIT1, FIN_WAIT2."""
+_POLL_S = 0.05
+_PIECES = 256
+"""What a connection may hold, in pieces of _LINE."""
 
 
 class _Caller:
@@ -33,6 +39,10 @@ class _Caller:
         self.passes = False
         """Has a permit, or is being connected for one."""
         self.holds = False
+        self.lasts = False
+        """Speaks another protocol with the program: not a request any more, but somebody who is there."""
+        self.app: socket.socket | None = None
+        """Its connection to the program, which it has been given, too."""
         self.give_up: Callable[[], None] | None = None
         """Ends the attempt to reach the program."""
 
@@ -49,8 +59,10 @@ class Gate:
         stop: Callable[[float, str, str], None],
         refused: Callable[[], None],
         room: int = 65536,
+        linger_s: float = 60.0,
     ) -> None:
-        """`room`: connections at a time; others wait until they are accepted."""
+        """`room`: connections at a time; others wait until they are accepted. `linger_s`: how long a program may go on with a request whose
+        sender has hung up, before the next one is passed all the same."""
         self._loop = loop
         self._listener = listener
         self._concurrency = max(1, concurrency)
@@ -58,6 +70,8 @@ class Gate:
         self._stop = stop
         self._refused = refused
         self._room = room
+        self._linger_s = linger_s
+        self._lingering: set[socket.socket] = set()
         self._callers: set[_Caller] = set()
         self._queue: deque[_Caller] = deque()
         self._busy = 0
@@ -100,13 +114,16 @@ class Gate:
             self._say(caller, {"answer": "ended", **ending})
         for caller in list(self._callers):
             self._drop(caller)
+        for app in self._lingering:
+            app.close()
+        self._lingering.clear()
         self._loop.forget(self._listener)
         self._listener.close()
 
     def seen(self) -> dict[str, Any]:
         """The fields of core.jobs.Seen."""
         ready = self._address is not None
-        idle_s = time.monotonic() - self._idle_since if ready and not self._busy and not self._queue else 0.0
+        idle_s = time.monotonic() - self._idle_since if ready and not self._occupied else 0.0
         return {
             "ready": ready,
             "keeps_prefix": self._keeps_prefix,
@@ -116,6 +133,10 @@ class Gate:
             "idle_s": idle_s,
             **self._facts(),
         }
+
+    @property
+    def _occupied(self) -> bool:
+        return bool(self._busy or self._queue) or any(caller.lasts for caller in self._callers)
 
     # --- connections ---
 
@@ -164,13 +185,18 @@ class Gate:
             self._ask_permit(caller)
         elif ask == "done":
             self._give_back(caller)
+        elif ask == "last":
+            if not caller.passes or caller.app is None:
+                return False
+            caller.passes, caller.lasts = False, True
+            self._free()
         elif ask == "look":
             self._say(caller, {"answer": "seen", **self.seen()})
         elif ask == "hold":
             caller.holds = True
             self.unheld_since = None
             self._say(caller, {"answer": "seen", **self.seen()})
-        elif ask == "stop" and how == "idle" and (self._busy or self._queue):
+        elif ask == "stop" and how == "idle" and self._occupied:
             self._say(caller, {"answer": "busy"})
         elif ask == "stop":
             self._say(caller, {"answer": "stopping"})
@@ -194,8 +220,6 @@ class Gate:
             except OSError:
                 self._loop.after(0, lambda: self._drop(caller))  # not now: who says something is in the middle of it
                 return
-            if beside is not None:
-                beside.close()
             caller.unsent.popleft()
             if sent < len(line):
                 caller.unsent.appendleft((line[sent:], None))
@@ -219,12 +243,13 @@ class Gate:
         self._callers.discard(caller)
         self._loop.forget(caller.sock)
         caller.sock.close()
-        for _, beside in caller.unsent:
-            if beside is not None:
-                beside.close()
         if caller.waits:
             caller.waits = False
             self._queue.remove(caller)
+        if caller.lasts and caller.app is not None:
+            self._hang_up(caller.app)
+            caller.app.close()
+            self._idle_since = time.monotonic()
         self._give_back(caller)
         if caller.holds and not any(c.holds for c in self._callers):
             self.unheld_since = time.monotonic()
@@ -258,6 +283,7 @@ class Gate:
             caller.give_up = None  # nothing is left to give up
             if sock is not None:
                 self._calls += 1
+                caller.app = sock
                 self._say(caller, {"answer": "go", "prefix": "keep" if self._keeps_prefix else "strip"}, sock)
                 return
             self._say(caller, {"answer": "failed", "reason": "the program does not accept connections any more"})
@@ -281,6 +307,46 @@ class Gate:
             caller.give_up()
             caller.give_up = None
         caller.passes = False
+        app, caller.app = caller.app, None
+        if app is None:
+            self._free()
+            return
+        self._hang_up(app)
+        self._lingering.add(app)
+        self._let_go(app, 0.001, time.monotonic() + self._linger_s)
+
+    @staticmethod
+    def _hang_up(app: socket.socket) -> None:
+        """A program that goes on to write hears so; one that waits for room, because nobody has read, has to be given some before."""
+        with contextlib.suppress(OSError):
+            for _ in range(_PIECES):
+                if not app.recv(_LINE):
+                    break
+        with contextlib.suppress(OSError):  # the program has hung up already
+            app.shutdown(socket.SHUT_RDWR)
+
+    def _let_go(self, app: socket.socket, wait_s: float, at_most: float) -> None:
+        """Waits for the program to close its side, or to write to nobody: until then it may be at work for a sender who did not wait for it."""
+        if app not in self._lingering:
+            return
+        if _is_at_work(app) and time.monotonic() < at_most:
+            self._loop.after(wait_s, lambda: self._let_go(app, min(2 * wait_s, _POLL_S), at_most))
+            return
+        self._lingering.discard(app)
+        app.close()
+        self._free()
+
+    def _free(self) -> None:
         self._busy -= 1
         self._idle_since = time.monotonic()
         self._grant()
+
+
+def _is_at_work(app: socket.socket) -> bool:
+    """Whether the program has not closed a connection that we have shut, and does not write to it either: closing it now breaks that off."""
+    if app.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _NOT_CLOSED:
+        return False
+    try:
+        return not app.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False

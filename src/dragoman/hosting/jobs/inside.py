@@ -181,6 +181,8 @@ class Inside:
         if not code:
             return ""
         reason = f"the program was ended by {processes.signal_name(-code)}" if code < 0 else f"the program ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            reason += ", by somebody on this machine or because its memory has run out"
         error = self._log.last_error()
         return f"{reason}: {error}" if error else reason
 

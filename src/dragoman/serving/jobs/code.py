@@ -8,7 +8,6 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,8 +159,8 @@ class Code:
     async def remove(self, module_id: str) -> None:
         """Forget one that no job names any more; its files go with the next `sweep`. No error when there is none."""
         store = await self._store.existing()
-        if store is not None:
-            await store.remove_document(MODULE, module_id)
+        if store is not None and await store.remove_document(MODULE, module_id):
+            await asyncio.to_thread(self._files.unname, module_id)
 
     async def sweep(self, named: Collection[str]) -> int:
         """Remove uploads that are older than a day and not among `named` (the ids that jobs have), and files that no upload names; how many files.
@@ -174,19 +173,8 @@ class Code:
         before = self._clock() - _UNUSED_S
         for module in await self._modules():
             if module.created < before and module.id not in named:
-                await store.remove_document(MODULE, module.id)
-        loop = asyncio.get_running_loop()
-
-        def needed() -> set[str]:
-            """Asked in a thread, while no upload can be added."""
-            kept: set[str] = set()
-            for module in asyncio.run_coroutine_threadsafe(self._modules(), loop).result():
-                kept.add(module.tree)
-                with suppress(ServingError):  # of a damaged one the files cannot be told; it cannot be placed anyway
-                    kept |= trees.digests(self._tree(module).values())
-            return kept
-
-        return await to_the_end(partial(self._files.collect, needed))
+                await self.remove(module.id)
+        return await to_the_end(partial(self._files.collect, trees.named))
 
     # --- inside ---
 
@@ -210,7 +198,12 @@ class Code:
                 said,
                 place,
             )
-            await store.edit_document(MODULE, module.id, lambda _: asdict(module), group=place)
+            await to_the_end(partial(self._files.name, module.id, tree))
+            try:
+                await store.edit_document(MODULE, module.id, lambda _: asdict(module), group=place)
+            except ServingError:
+                self._files.unname(module.id)
+                raise
             return module
         finally:
             naming.__exit__(None, None, None)

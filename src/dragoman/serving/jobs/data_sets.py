@@ -8,6 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class DataSets:
         return version
 
     async def add_job(self, identity: str, job_id: str, part: str, description: str = "") -> DataVersion:
-        """The next version of a set: a copy of what a job has now, `part` as in PARTS. Returned UNPACKING, copied afterwards.
+        """The next version of a set: a copy of what a job has now, `part` as in PARTS. Returned WAITING, copied afterwards.
 
         Raises NOT_FOUND when the job has no such folder.
         """
@@ -236,8 +237,9 @@ class DataSets:
         return found
 
     async def _count(self, version: DataVersion, place: Path) -> None:
-        files, size = await asyncio.to_thread(browsing.measure, place)
-        await self._kept.edit(version.id, lambda now: replace(now, files=files, size=size))
+        with suppress(OSError, ServingError):  # it is only shown
+            files, size = await asyncio.to_thread(browsing.measure, place)
+            await self._kept.edit(version.id, lambda now: replace(now, files=files, size=size))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

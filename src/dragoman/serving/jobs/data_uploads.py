@@ -146,13 +146,17 @@ class DataUploads:
 
     async def take(self, version: DataVersion, chunks: AsyncIterator[bytes]) -> None:
         """Unpack a tar file that the server makes itself, of any length. What goes wrong makes the version INVALID."""
-        await self._disk(partial(self._empty, version.id, 0))
-        file = await to_the_end(partial(self._open, version.id), undo=os.close)
         try:
-            size = await self._write(file, chunks, replace(version, length=1 << 62), 0)
-        finally:
-            os.close(file)
-        await self._went_on(await self._kept.edit(version.id, lambda found: replace(found, length=size)), size)
+            await self._disk(partial(self._empty, version.id, 0))
+            file = await to_the_end(partial(self._open, version.id), undo=os.close)
+            try:
+                size = await self._write(file, chunks, replace(version, length=1 << 62), 0)
+            finally:
+                os.close(file)
+            await self._went_on(await self._kept.edit(version.id, lambda found: replace(found, length=size)), size)
+        except (ServingError, OSError) as error:
+            reason = error.message if isinstance(error, ServingError) else _refused(error).message
+            await self._failed(version, invalid(reason))
 
     def settle(self, version: DataVersion) -> None:
         """See to it that a whole upload is unpacked: by this worker, unless somebody does that already."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.paths import private_folder
 
-_COMING = "coming"
+_COMING, _NAMED = "coming", "named"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _LEFT_BEHIND_S = 86400.0
 """A folder of an upload that is older belongs to a server that was killed."""
@@ -27,7 +27,10 @@ _AT_ONCE = 8
 
 
 class Files:
-    """A folder with 256 folders of files; `coming` in it has a folder for each upload that is being received."""
+    """A folder with 256 folders of files. In it, `coming` has a folder for each upload that is being received, and `named` says what is needed.
+
+    That is not left to the store: a server that is started with another one must not take everything for unneeded.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,29 +88,51 @@ class Files:
             raise ServingError(Kind.UNAVAILABLE, "a stored file is damaged", what="file")
         return content
 
-    def collect(self, named: Callable[[], Collection[str]], now: float | None = None) -> int:
-        """Remove the files that nobody names, and what killed uploads left; how many files. 0 when somebody is just naming some.
+    def name(self, owner: str, digest: str) -> None:
+        """Write down that `owner` (an id) needs a file, and what that names in turn. Called in `naming`. Raises OSError."""
+        folder = self.folder / _NAMED
+        private_folder(folder)
+        draft = folder / f".{owner}"
+        draft.write_text(digest)
+        _flush(draft)
+        draft.rename(folder / owner)
+        _flush(folder)
 
-        `named` is asked while nothing can be added. Raises OSError, and what `named` raises; then nothing is removed.
+    def unname(self, owner: str) -> None:
+        """It needs nothing any more; no error when it never did."""
+        (self.folder / _NAMED / owner).unlink(missing_ok=True)
+
+    def collect(self, names: Callable[[bytes], Collection[str]]) -> int:
+        """Remove the files that nobody needs, and what killed uploads left; how many files. 0 when somebody is just adding some.
+
+        `names` answers which files a needed one names. Raises OSError.
         """
         if not self.folder.is_dir():
             return 0
         count = 0
         try:
             with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                kept = named()
+                needed = self._needed(names)
                 for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
-                    if path.name not in kept:
+                    if path.name not in needed:
                         path.unlink(missing_ok=True)
                         count += 1
         except BlockingIOError:
             return 0
-        oldest = (time.time() if now is None else now) - _LEFT_BEHIND_S
         for folder in (self.folder / _COMING).glob("*"):
             with contextlib.suppress(FileNotFoundError):
-                if folder.stat().st_mtime < oldest:
+                if folder.stat().st_mtime < time.time() - _LEFT_BEHIND_S:
                     shutil.rmtree(folder, ignore_errors=True)
         return count
+
+    def _needed(self, names: Callable[[bytes], Collection[str]]) -> set[str]:
+        needed = set[str]()
+        for path in (self.folder / _NAMED).glob("[!.]*"):
+            digest = path.read_text()
+            needed.add(digest)
+            with contextlib.suppress(ServingError):  # of a damaged one it cannot be told; it cannot be placed anyway
+                needed.update(names(self.read(digest)))
+        return needed
 
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:

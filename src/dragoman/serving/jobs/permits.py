@@ -7,6 +7,7 @@ import array
 import asyncio
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -44,6 +45,11 @@ class Permit:
         self._line = line
         self.app = app
         self.keeps_prefix = keeps_prefix
+
+    def last(self) -> None:
+        """Go on with the program in another protocol, and let the next request pass: the one that was asked for has been answered."""
+        with suppress(OSError):  # the gate is gone, and hangs up on the program by that
+            self._line.send(b'{"ask": "last"}\n')
 
     def close(self) -> None:
         """Hang up on the program, and let the next request pass."""

@@ -1,7 +1,7 @@
 """A tree of uploaded code: which files it has, under which paths, and the rules for paths. Pure; called by receiving.py and code.py."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -101,9 +101,9 @@ def read(text: bytes) -> dict[str, File]:
     return {path: File(sha256, size, executable) for path, sha256, size, executable in orjson.loads(text)}
 
 
-def digests(files: Iterable[File]) -> set[str]:
-    """The names of their contents."""
-    return {file.sha256 for file in files}
+def named(text: bytes) -> set[str]:
+    """The names of the contents of a tree's files."""
+    return {file.sha256 for file in read(text).values()}
 
 
 def _refused(filename: str, why: str) -> ServingError:
