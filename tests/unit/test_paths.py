@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.paths import check_relative, confine, read_bounded, read_labels
+from dragoman.serving.paths import check_relative, confine, read_bounded, read_labels, remove_tree
 
 
 @pytest.fixture
@@ -132,3 +132,27 @@ def test_no_text_leads_out(tmp_path_factory: pytest.TempPathFactory, relative: s
     folder = tmp_path_factory.getbasetemp().resolve()
     with contextlib.suppress(ServingError):
         assert confine(folder, relative, "x").is_relative_to(folder)
+
+
+def test_removing_what_a_program_left(tmp_path: Path) -> None:
+    """Very deep folders, folders that nobody may read, links to elsewhere: all of it goes, and nothing but that."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    folder = tmp_path / "folder"
+    (folder / "closed" / "inner").mkdir(parents=True)
+    (folder / "closed" / "inner" / "file").write_text("x")
+    (folder / "closed").chmod(0)
+    (folder / "link").symlink_to(tmp_path / "kept")
+    os.mkfifo(folder / "pipe")
+    at = os.open(folder, os.O_RDONLY)
+    for index in range(1500):
+        os.mkdir("d", dir_fd=at)
+        os.symlink(tmp_path / "kept", f"l{index}", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    remove_tree(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept" / "file").read_text() == "x"
+    remove_tree(folder)

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.core.jobs import ENDED, Mount
+from dragoman.core.jobs import ENDED, Job, Mount
 from dragoman.dialects import Answer, Request
 from dragoman.dialects.documents import json_object
 from dragoman.dialects.floydhub.answers import success
 from dragoman.dialects.floydhub.people import People, User
 from dragoman.dialects.floydhub.projects import check_seen
 from dragoman.dialects.floydhub.shapes import date
+from dragoman.serving.jobs.code import Code
 from dragoman.serving.jobs.data_records import DataSet, DataState, DataVersion, size_text
 from dragoman.serving.jobs.data_sets import DataSets
 from dragoman.serving.jobs.floyd_yml import mount_name
@@ -20,13 +21,16 @@ from dragoman.serving.settings import quoted
 _LARGEST = 1 << 20
 _PARTS = {"output": "output", "home": "home", "files": "home"}
 """What is named behind a job's name, and the part of the job that is meant. Without any it is its files."""
+_CODE = "/code"
+"""Behind a job's name: its code as it was uploaded, which can be made into data, but not be mounted as it is."""
 _INPUT = "input"
 """Where a single data set was before its place had to be said."""
 
 
 class Data:
-    def __init__(self, jobs: Jobs, data: DataSets, people: People) -> None:
+    def __init__(self, jobs: Jobs, code: Code, data: DataSets, people: People) -> None:
         self._jobs = jobs
+        self._code = code
         self._data = data
         self._people = people
 
@@ -49,7 +53,10 @@ class Data:
         await self._own_set(user, identity)
         body = await json_object(request, _LARGEST)
         source, description = _text(body, "source"), _text(body, "description", "")
-        if "/projects/" in source:
+        if "/projects/" in source and source.rstrip("/").endswith(_CODE):
+            job = await self._job(user, source.rstrip("/").removesuffix(_CODE))
+            version = await self._data.add_tar(identity, (await self._code.download(job.code)).chunks, description)
+        elif "/projects/" in source:
             job_id, _, _, part = await self._job_part(user, source)
             version = await self._data.add_job(identity, job_id, part, description)
         else:
@@ -138,9 +145,13 @@ class Data:
             named, _, word = name.partition(".")
         if word not in _PARTS:
             raise invalid(f"{quoted(name)} does not say which files of a job are meant; expected {', '.join(_PARTS)} at its end", "data")
-        job = await self._jobs.job(named)
-        check_seen(user, job.owner, f"job {quoted(named)}")
+        job = await self._job(user, named)
         return job.id, job.name, job.owner, _PARTS[word]
+
+    async def _job(self, user: User, name: str) -> Job:
+        job = await self._jobs.job(name)
+        check_seen(user, job.owner, f"job {quoted(name)}")
+        return job
 
     async def _own_set(self, user: User, identity: str, *, public: bool = False) -> DataSet:
         found = await self._data.data_set(identity)

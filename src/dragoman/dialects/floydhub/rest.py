@@ -85,7 +85,7 @@ class _Parts:
         assert jobs is not None
         assert code is not None
         assert data is not None
-        self._data = Data(jobs, data, people)
+        self._data = Data(jobs, code, data, people)
         self._projects = Projects(jobs, people)
         self._experiments = Experiments(jobs, code, self._data, people, services.public_url)
         self._modules = Modules(jobs, code, self._data, people)

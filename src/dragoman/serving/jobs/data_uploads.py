@@ -5,28 +5,24 @@ take any piece. When the last piece is there it is unpacked to jobs/data/ID, in 
 """
 
 import asyncio
-import fcntl
 import hashlib
 import hmac
 import logging
 import os
 import secrets
-import shutil
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.serving.jobs.browsing import measure
+from dragoman.serving.jobs.data_disk import DataDisk, append
 from dragoman.serving.jobs.data_kept import KeptData
 from dragoman.serving.jobs.data_records import DataState, DataVersion
-from dragoman.serving.jobs.data_unpacking import DataLimits, unpack
-from dragoman.serving.paths import private_folder
+from dragoman.serving.jobs.data_unpacking import DataLimits
 from dragoman.serving.settings import quoted
 from dragoman.serving.threads import to_the_end
 
@@ -69,13 +65,11 @@ class DataUploads:
     ) -> None:
         self.limits = limits or DataLimits()
         self._kept = kept
-        self._coming = folder / "uploads"
-        self._data = folder / "data"
+        self._on_disk = DataDisk(folder, self.limits)
         self._expiry_s = expiry_s
         self._clock = clock
         self._unpacking: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_UNPACKED_AT_ONCE)
-        self._stopped = threading.Event()
 
     async def credentials(self, version_id: str) -> tuple[str, str]:
         """The name of a version's upload and a new password for it; older passwords hold no longer. Raises NOT_FOUND (what="data")."""
@@ -93,7 +87,7 @@ class DataUploads:
             raise ServingError(Kind.CONFLICT, f"{version.name} has been uploaded already", what="offset")
         if length < 0 or length > self.limits.max_upload:
             raise _too_large(f"the upload has {length} bytes, the limit is {self.limits.max_upload} bytes")
-        room = await self._disk(partial(self._empty, upload_id, length))
+        room = await self._disk(partial(self._on_disk.empty, upload_id, length))
         if room is not None:
             raise _too_large(f"the upload has {length} bytes, the server has room for {room} bytes")
         version = await self._kept.edit(upload_id, lambda found: replace(found, length=length))
@@ -105,7 +99,7 @@ class DataUploads:
         if version.state in (DataState.UNPACKING, DataState.VALID):
             self.settle(version)
             return Upload(upload_id, version.length, version.length)
-        size = await self._disk(partial(self._size, upload_id))
+        size = await self._disk(partial(self._on_disk.size, upload_id))
         return await self._went_on(version, size)
 
     async def append(self, upload_id: str, token: str, offset: int, chunks: AsyncIterator[bytes], *, length: int | None = None) -> Upload:
@@ -122,7 +116,7 @@ class DataUploads:
         if length is not None and offset + length > version.length:
             raise _more(version)
         try:
-            file = await to_the_end(partial(self._open, upload_id), undo=os.close)
+            file = await to_the_end(partial(self._on_disk.open, upload_id), undo=os.close)
         except OSError as error:
             raise _refused(error) from error
         try:
@@ -141,14 +135,14 @@ class DataUploads:
         version = await self._version(upload_id, token)
         if version.state is not DataState.WAITING:
             raise ServingError(Kind.CONFLICT, f"the upload of {version.name} is whole, it cannot be given up", what="offset")
-        await self._disk(partial(self._remove, upload_id))
+        await self._disk(partial(self._on_disk.remove, upload_id))
         await self._kept.edit(upload_id, _given_up("the upload was given up by its owner"))
 
     async def take(self, version: DataVersion, chunks: AsyncIterator[bytes]) -> None:
         """Unpack a tar file that the server makes itself, of any length. What goes wrong makes the version INVALID."""
         try:
-            await self._disk(partial(self._empty, version.id, 0))
-            file = await to_the_end(partial(self._open, version.id), undo=os.close)
+            await self._disk(partial(self._on_disk.empty, version.id, 0))
+            file = await to_the_end(partial(self._on_disk.open, version.id), undo=os.close)
             try:
                 size = await self._write(file, chunks, replace(version, length=1 << 62), 0)
             finally:
@@ -160,7 +154,7 @@ class DataUploads:
 
     def settle(self, version: DataVersion) -> None:
         """See to it that a whole upload is unpacked: by this worker, unless somebody does that already."""
-        if version.state is DataState.UNPACKING and version.id not in self._unpacking and not self._stopped.is_set():
+        if version.state is DataState.UNPACKING and version.id not in self._unpacking and not self._on_disk.stopped.is_set():
             task = asyncio.get_running_loop().create_task(self._unpack(version))
             self._unpacking[version.id] = task
             task.add_done_callback(lambda _: self._unpacking.pop(version.id, None))
@@ -173,18 +167,18 @@ class DataUploads:
             if version.place != place or version.folder:
                 continue
             self.settle(version)
-            if version.state is DataState.WAITING and await asyncio.to_thread(self._last, version) + self._expiry_s < self._clock():
+            if version.state is DataState.WAITING and await asyncio.to_thread(self._on_disk.last, version) + self._expiry_s < self._clock():
                 with suppress(ServingError):
-                    await self._disk(partial(self._remove, version.id))
+                    await self._disk(partial(self._on_disk.remove, version.id))
                     await self._kept.edit(version.id, _given_up(_EXPIRED))
 
     async def forget(self, version_id: str) -> None:
         """Remove the files of a version; one that is being unpacked, when that has ended."""
-        await asyncio.to_thread(self._forget, version_id)
+        await asyncio.to_thread(self._on_disk.forget, version_id)
 
     async def close(self) -> None:
         """What is being unpacked is broken off; the next server does it again."""
-        self._stopped.set()
+        self._on_disk.stopped.set()
         await asyncio.gather(*self._unpacking.values(), return_exceptions=True)
 
     # --- inside ---
@@ -220,21 +214,21 @@ class DataUploads:
                     piece = bytes(waiting)
                     waiting.clear()
                     size += len(piece)
-                    await to_the_end(partial(_append, file, piece))
+                    await to_the_end(partial(append, file, piece))
         finally:
             rest = bytes(waiting)
             size += len(rest)
-            await to_the_end(partial(_append, file, rest, flush=True))
+            await to_the_end(partial(append, file, rest, flush=True))
         return size
 
     async def _unpack(self, version: DataVersion) -> None:
         async with self._room:
             try:
-                found = await to_the_end(partial(self._unpack_now, version))
+                found = await to_the_end(partial(self._on_disk.unpack, version))
                 if found is not None:
                     files, size = found
                     await self._kept.edit(version.id, lambda now: replace(now, state=DataState.VALID, files=files, size=size))
-                    await self._disk(partial(self._remove, version.id))
+                    await self._disk(partial(self._on_disk.remove, version.id))
             except ServingError as error:
                 await self._failed(version, error)
             except OSError as error:
@@ -248,106 +242,13 @@ class DataUploads:
         elif error.kind is Kind.INVALID_INPUT or error.what == "disk":
             with suppress(ServingError):
                 await self._kept.edit(version.id, _given_up(error.message))
-                await self._disk(partial(self._remove, version.id))
+                await self._disk(partial(self._on_disk.remove, version.id))
 
     async def _disk(self, work: Callable[[], R]) -> R:
         try:
             return await to_the_end(work)
         except OSError as error:
             raise _refused(error) from error
-
-    # --- these block ---
-
-    def _empty(self, upload_id: str, length: int) -> int | None:
-        """Make the file. The room that there is, when that is too little."""
-        private_folder(self._coming)
-        room = int(shutil.disk_usage(self._coming).free * 0.9)
-        if length > room:
-            return room
-        file = os.open(self._coming / upload_id, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with _locked(file):
-            os.ftruncate(file, 0)
-        return None
-
-    def _open(self, upload_id: str) -> int:
-        """The file to append to, locked until it is closed. Raises CONFLICT (what="busy")."""
-        file = os.open(self._coming / upload_id, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            raise ServingError(Kind.CONFLICT, "another piece of the upload is being written", what="busy", retry_after_s=1.0) from None
-        return file
-
-    def _size(self, upload_id: str) -> int:
-        try:
-            file = self._open(upload_id)
-        except FileNotFoundError:
-            return 0
-        try:
-            return os.fstat(file).st_size
-        finally:
-            os.close(file)
-
-    def _last(self, version: DataVersion) -> float:
-        try:
-            return (self._coming / version.id).stat().st_mtime
-        except OSError:
-            return version.created
-
-    def _remove(self, upload_id: str) -> None:
-        (self._coming / upload_id).unlink(missing_ok=True)
-
-    def _unpack_now(self, version: DataVersion) -> tuple[int, int] | None:
-        """How many files it holds and their bytes; None when another worker does it, has done it, or this one is stopping."""
-        target, part = self._data / version.id, self._data / f".{version.id}.part"
-        private_folder(self._data)
-        try:
-            file = self._open(version.id)
-        except FileNotFoundError:
-            if target.is_dir():
-                return measure(target)
-            raise invalid("what was uploaded is no longer there") from None
-        except ServingError:
-            return None
-        try:
-            if target.is_dir():  # the server ended before it could say so
-                return measure(target)
-            shutil.rmtree(part, ignore_errors=True)
-            found = unpack(self._coming / version.id, part, self.limits, self._stopped.is_set)
-            if found is not None:
-                part.rename(target)
-            return found
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            os.close(file)
-
-    def _forget(self, version_id: str) -> None:
-        """Out of sight at once, whatever is being done with it."""
-        self._remove(version_id)
-        gone = self._data / f".{version_id}.gone"
-        with suppress(OSError):
-            (self._data / version_id).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-
-@contextmanager
-def _locked(file: int) -> Iterator[None]:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ServingError(Kind.CONFLICT, "a piece of the upload is being written", what="busy", retry_after_s=1.0) from None
-    finally:
-        os.close(file)
-
-
-def _append(file: int, piece: bytes, *, flush: bool = False) -> None:
-    view = memoryview(piece)
-    while view:
-        view = view[os.write(file, view) :]
-    if flush:
-        os.fsync(file)
 
 
 def _whole(version: DataVersion) -> DataVersion:

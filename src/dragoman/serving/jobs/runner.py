@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 from dataclasses import replace
 
 from dragoman.core.errors import ServingError
@@ -16,7 +15,7 @@ from dragoman.engines.locks import FileLock
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.run import LEAVE_GRACE_S, Parts, Run
-from dragoman.serving.paths import private_folder
+from dragoman.serving.paths import private_folder, remove_tree
 
 log = logging.getLogger("dragoman.jobs")
 
@@ -94,7 +93,7 @@ class Runner:
         with contextlib.suppress(OSError):
             for name in os.listdir(self._board.runs):
                 if name.startswith("."):
-                    shutil.rmtree(self._board.runs / name, ignore_errors=True)
+                    remove_tree(self._board.runs / name)
 
     # --- from then on ---
 

@@ -4,7 +4,6 @@ Called by dialects/floydhub. Everything here returns at once: nothing waits for 
 """
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from dragoman.serving.jobs.board import Board
 from dragoman.serving.jobs.kept import Kept, no_job, no_project
 from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.records import Project, check_name, new_id, project_id
-from dragoman.serving.paths import private_folder
+from dragoman.serving.paths import private_folder, remove_tree
 from dragoman.serving.settings import quoted
 
 
@@ -220,7 +219,7 @@ class Jobs:
                 raise ServingError(Kind.CONFLICT, f"files of job {now.name} are mounted by {other.name}, which has not ended", what="job")
         condemned = await asyncio.to_thread(self._condemn, now)
         await self._kept.remove(now)
-        task = asyncio.get_running_loop().create_task(asyncio.to_thread(shutil.rmtree, condemned, ignore_errors=True))
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(remove_tree, condemned))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
 

@@ -313,6 +313,9 @@ class TestJobsFiles:
             made = await at("POST", f"datasets/{(await at('GET', 'datasets/alice/d')).json['id']}", {"source": f"{job['name']}/output"})
             assert await settled(at, made.json["data_id"]) == "valid"
             assert (await at("GET", f"resources/{made.json['data_id']}/made.txt?content=true")).body == b"output"
+            made = await at("POST", f"datasets/{(await at('GET', 'datasets/alice/d')).json['id']}", {"source": f"{job['name']}/code"})
+            assert await settled(at, made.json["data_id"]) == "valid"
+            assert (await at("GET", f"resources/{made.json['data_id']}/app.py?content=true")).body == b"pass"
 
         hub(tmp_path, test)
 
