@@ -40,7 +40,7 @@ class Data:
         """Made by the first look-up of its owner (requirement F3)."""
         user = self._people.who(request)
         check_seen(user, owner, f"data set {owner}/{name}")
-        return success(_set_object(await self._data.look_up(owner, name, create=user.name == owner and request.method == "GET"), user))
+        return success(_set_object(await self._data.look_up(owner, name, create=user.makes(owner) and request.method == "GET"), user))
 
     async def data_sets(self, request: Request) -> Answer:
         user = self._people.who(request)

@@ -23,6 +23,13 @@ class User:
     def sees(self, owner: str) -> bool:
         return self.everything or self.name == owner
 
+    def makes(self, owner: str) -> bool:
+        """Whether their first look at something of this owner makes it (requirement F3).
+
+        Where nobody checks who they are they may also go by the name that their client has written down.
+        """
+        return bool(self.name) and self.sees(owner)
+
     def named(self) -> str:
         """The name. Raises UNAUTHENTICATED where there is none."""
         if not self.name:
