@@ -30,6 +30,10 @@ class User:
         """
         return bool(self.name) and self.sees(owner)
 
+    def full(self, name: str) -> str:
+        """The client leaves out whose it is, but not the slash, when it asks for data that was named without a user: /datasets/X/N."""
+        return self.name + name if name.startswith("/") else name
+
     def named(self) -> str:
         """The name. Raises UNAUTHENTICATED where there is none."""
         if not self.name:
