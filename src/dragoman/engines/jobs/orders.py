@@ -53,7 +53,7 @@ def mounted(start: Start) -> list[tuple[Path, str]]:
             below = [each.relative_to(at).parts[0] for each in (*start.readable, start.python, start.folder) if Path(at) in each.parents]
             if below:
                 with os.scandir(path) as entries:
-                    fixed = () if path.is_relative_to(start.folder.parent) else islice(entries, _ENTRIES)
+                    fixed = () if path.parent.parent == start.folder.parent else islice(entries, _ENTRIES)
                     found += [(Path(e.path), f"{at}/{e.name}") for e in fixed if e.name not in below and not e.is_symlink()]
             else:
                 found.append((path, at))
