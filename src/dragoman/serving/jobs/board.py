@@ -9,11 +9,8 @@ from pathlib import Path
 
 from dragoman.core.jobs import ENDED, Job, Phase
 from dragoman.serving.changes import Changes
-from dragoman.serving.jobs import place
 from dragoman.serving.jobs.records import project_id
-
-GATE = "gate"
-"""Name of the unix socket in a job's folder."""
+from dragoman.serving.place import make_place, read_place
 
 
 class Board:
@@ -49,10 +46,6 @@ class Board:
     def folder(self, job: Job) -> Path:
         return self.runs / job.id
 
-    def gate(self, job: Job) -> Path:
-        """The unix socket of its gate: there while it is RUNNING (and for a moment before and after)."""
-        return self.runs / job.id / GATE
-
     async def wake(self, job: Job) -> Job:
         """Ask for an ASLEEP job to be started; returns at once with what it is then (QUEUED as a rule). Others are returned as they are."""
         if job.phase is not Phase.ASLEEP or self.waker is None:
@@ -74,12 +67,12 @@ class Board:
     @property
     def place(self) -> str:
         """The name of the folder, "" before its first job."""
-        self._place = self._place or place.read(self._folder)
+        self._place = self._place or read_place(self._folder)
         return self._place
 
     def make_place(self) -> str:
         """As `place`, which has a name from now on. Blocks. Raises OSError."""
-        return place.make(self._folder)
+        return make_place(self._folder)
 
     def jobs(self) -> list[Job]:
         return list(self._jobs.values())
