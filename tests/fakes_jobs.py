@@ -108,7 +108,7 @@ class World:
             self._launch,
             self._adopt,
             lambda folder: self.ends.get(folder.name),
-            lambda folder: self.ends.pop(folder.name, None),
+            self._forget,
             self._rest,
             self._isolation,
             clock=lambda: self.now,
@@ -177,6 +177,9 @@ class World:
         if folder.name in self.adopting:
             await self.adopting[folder.name]
         return self.adopted.get(folder.name)
+
+    def _forget(self, folder: Path) -> None:
+        self.ends.pop(folder.name, None)
 
     async def _rest(self, folder: Path, grace_s: float) -> bool:
         self.asked_to_rest += 1

@@ -92,9 +92,13 @@ class Board:
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
+    def is_here(self, job: Job) -> bool:
+        """Whether its files are, and this server runs it."""
+        return job.place == self.place
+
     def put(self, job: Job) -> None:
         """Show this record of a job from now on."""
-        if job.place != self.place:
+        if not self.is_here(job):
             self._elsewhere[job.id] = job
             return
         if self._jobs.get(job.id) == job:
