@@ -17,6 +17,7 @@ import orjson
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.configuration import read
 from dragoman.server.holder import Holder, TakenError
+from dragoman.server.jobs import check_isolation
 from dragoman.server.listeners import bound, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.loop import new_event_loop
@@ -53,6 +54,7 @@ class Server:
         with ExitStack() as undo:
             loop = _Loop()
             undo.callback(loop.close)
+            loop.run(check_isolation(settings))
             settings, holder = _held(settings, undo)
             sockets = bound(settings, undo)
             settings = reserved(settings, undo)
@@ -86,7 +88,7 @@ def serve(*targets: str, **settings: Any) -> Server:
 
     `settings` are those of the command line with underscores (`port`, `batch_size`, ...); `port` 0 takes a free one, which is the default
     here. No configuration file and no environment variable is read. Raises ServingError INVALID_INPUT for a setting that is wrong,
-    UNAVAILABLE when no target could be loaded, OSError when a port is taken.
+    UNSUPPORTED for isolation of jobs that this machine does not allow, UNAVAILABLE when no target could be loaded, OSError when a port is taken.
     """
     return Server(_settings(targets, settings))
 

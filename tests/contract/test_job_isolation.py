@@ -16,7 +16,7 @@ from tests.jobs import RefusedError, Server, Setting, installed, job_folder, own
 
 _PROGRAM = Path(__file__).parents[1] / "job_report.py"
 _FORBIDDEN = (
-    "/input/new.txt", "/input/file.txt", "/floyd/new.txt", "/floyd/input/new.txt", "/new.txt", "/usr/new.txt", "/etc/new.txt", "/dev/new.txt",
+    "/input/new.txt", "/input/file.txt", "/floyd/input/input/new.txt", "/usr/new.txt", "/etc/passwd", "/dev/new.txt", "/proc/version",
 )  # fmt: skip
 
 
@@ -70,7 +70,8 @@ def inside(request: pytest.FixtureRequest) -> Iterator[Inside]:
                 root / "secret.key", folder / "start.json", folder / "log", other / "home" / "app.py",
             ],
             "write": [
-                "/output/a.txt", "/floyd/output/b.txt", "/floyd/home/c.txt", "d.txt", *(_FORBIDDEN if setting.contained else ()),
+                "/output/a.txt", "/floyd/output/b.txt", "/floyd/home/c.txt", "d.txt", "/new-at-the-top.txt",
+                *(_FORBIDDEN if setting.contained else ()),
             ],
             "list": ["/", "/input", "/floyd/input/input", "/output", "/home", "/root", "/tmp", "/usr/bin", "/run"],
             "reach": [("127.0.0.1", port), ("10.0.2.2", port)],
@@ -170,26 +171,25 @@ def test_nothing_of_the_machine_is_visible(inside: Inside) -> None:
         "output",
         "input",
         "root",
+        "new-at-the-top.txt",
     }
     assert inside.said["list"]["/home"][0] == "FileNotFoundError"
     assert inside.said["list"]["/tmp"] == ["ok", []]
     assert inside.said["list"]["/run"] == ["ok", ["dragoman"]]
 
 
+def test_it_makes_folders_at_the_top(inside: Inside) -> None:
+    """FloydHub's mnist sample keeps what it is sent in /eval. It is a job's own, and for one start."""
+    assert inside.write("/new-at-the-top.txt") == ["ok", "written"]
+    assert (inside.folder / "root" / "new-at-the-top.txt").read_text() == "written"
+    assert not Path("/new-at-the-top.txt").exists()
+
+
 def test_it_writes_nowhere_else(inside: Inside) -> None:
-    """The system, the data and the root are read-only."""
+    """The system and the data are read-only."""
     if not inside.setting.contained:
         return
-    for path in (
-        "/input/new.txt",
-        "/input/file.txt",
-        "/floyd/new.txt",
-        "/new.txt",
-        "/usr/new.txt",
-        "/etc/new.txt",
-        "/dev/new.txt",
-        "/floyd/input/new.txt",
-    ):
+    for path in _FORBIDDEN:
         assert inside.write(path)[0] != "ok", path
 
 

@@ -173,6 +173,27 @@ def test_paths_are_mapped(tmp_path: Path, python: str) -> None:
     assert (tmp_path / "output" / "c").read_text() == "C"
 
 
+@each_python
+def test_folders_at_the_top(tmp_path: Path, python: str) -> None:
+    """Those that the machine does not have are a job's own; those that it has are what they are."""
+    (tmp_path / "top").mkdir()
+    found = told(
+        tmp_path,
+        """
+        import json, os
+        os.makedirs("/eval/pictures")
+        with open("/eval/pictures/one", "w") as file: file.write("1")
+        os.chdir("/eval")
+        print(json.dumps([os.listdir("/eval"), os.path.getsize("/eval/pictures/one"), os.path.exists("/none/of"), "usr" in os.listdir("/"),
+                          os.path.isdir("/proc/self"), os.path.exists("/etc/passwd"), os.path.exists("/output/kept")]))
+        """,
+        python=python,
+        paths={"/": str(tmp_path / "top"), "/output": str(tmp_path)},
+    )
+    assert found == [["pictures"], 1, False, True, True, True, False]
+    assert (tmp_path / "top" / "eval" / "pictures" / "one").read_text() == "1"
+
+
 def test_nothing_is_changed_without_need(tmp_path: Path) -> None:
     """A job with its own network and files runs Python as it is."""
     code = "import json, os; print(json.dumps([type(open).__name__, type(os.stat).__name__, os.environ.get('PYTHONPATH')]))"

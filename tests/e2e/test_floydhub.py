@@ -52,11 +52,12 @@ class TestPeople:
             assert Floyd(url, tmp_path)(tmp_path, "login", "-k", "bob").out.strip() == "Login Successful as bob"
 
     def test_the_first_look_makes_a_project(self, floyd: Floyd, tmp_path: Path) -> None:
-        """`init` needs nobody to press a key (F3); other people's projects are not made."""
+        """`init` needs nobody to press a key (F3), whatever name the client goes by; who says no name makes nothing."""
         done = floyd(tmp_path, "init", "fresh")
         assert done.out.strip() == 'Project "fresh" initialized in current directory'
         assert {".floydexpt", ".floydignore", "floyd.yml"} <= {path.name for path in tmp_path.iterdir()}
-        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x", headers=KEY).status_code == 404
+        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x").status_code == 404
+        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x", headers=KEY).json()["owner"] == "bob"
 
 
 class TestServe:

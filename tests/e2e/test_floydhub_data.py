@@ -64,16 +64,18 @@ class TestData:
             floyd(app, "stop", job.job)
 
     def test_versions_count_and_go(self, floyd: Floyd, tmp_path: Path) -> None:
-        """A name without a number means the newest; a version is removed for good."""
+        """A name without a number means the newest, one without a user means the caller's; a version is removed for good."""
         folder = tmp_path / "numbers"
         assert uploaded(floyd, folder, "numbers", one_txt="1").endswith("/1")
         assert uploaded(floyd, folder, "numbers", two_txt="2").endswith("/2")
         assert "two.txt" in floyd(folder, "data", "listfiles", "alice/datasets/numbers").out
+        assert "ERROR" not in (shown := floyd(tmp_path, "data", "listfiles", "numbers/1").out), shown
+        assert "one.txt" in shown
         assert "Deleted" in floyd(folder, "data", "delete", "-y", "alice/datasets/numbers/1").out
         assert httpx.get(self.module(floyd, "alice/datasets/numbers/1"), headers=KEY).status_code == 404
 
     def test_out_of_a_job_and_out_of_a_folder(self, floyd: Floyd, tmp_path: Path) -> None:
-        """`data add` makes a version of what a job left, or names a folder of the server that its operator has opened."""
+        """`data add` makes a version of what a job left, or names a folder of the server that its operator has opened. Users may be left out."""
         app = project(tmp_path / "app", readme_txt="x")
         floyd(app, "init", "making")
         job = floyd(app, "run", "--follow", "echo made > /output/made.txt").job
@@ -89,7 +91,7 @@ class TestData:
             "--data",
             f"{job}/output:before",
             "--data",
-            "alice/datasets/made/2:faces",
+            "made/2:faces",
             "cat /before/made.txt /faces/one.txt",
         )
         assert "made\na face" in done.out

@@ -396,3 +396,32 @@ def test_the_banner_while_models_load() -> None:
     assert "gRPC: [::1]:5" in both
     assert "No model is served yet" in banner(Settings(), [1], Loaded((), (), ()))
     assert "failed: bad" in banner(Settings(), [1], Loaded(("good",), (("bad", "no"),), ()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "ready", "told"),
+    [
+        (Settings(), (), True),
+        (Settings(), ("m",), False),
+        (Settings(jobs="off"), (), False),
+        (Settings(host="0.0.0.0"), (), False),
+        (Settings(host="0.0.0.0", jobs="on"), (), True),
+    ],
+)
+def test_the_banner_of_a_server_for_jobs(settings: Settings, ready: tuple[str, ...], told: bool) -> None:
+    """Where there is no model, what else it is good for, if it runs jobs."""
+    said = "dragoman run --mode serve --url http://127.0.0.1:3000" in banner(settings, [3000], Loaded(ready, (), ()))
+    assert said is told
+
+
+def test_namespaces_that_this_machine_does_not_allow(command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose jobs must have them does not start; one without jobs does not look."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran = command("serve", "-p", "0", "--data-dir", str(tmp_path / "data"), "--job-isolation", "namespaces")
+    assert ran.code == 1
+    assert ran.err == "dragoman: --job-isolation namespaces is not possible here: bubblewrap is not installed\n"
+    assert not (tmp_path / "data").exists()
+    ran = command(
+        "serve", "-p", "0", "--data-dir", str(tmp_path / "data"), "--job-isolation", "namespaces", "--jobs", "off", "nothing.onnx"
+    )
+    assert "namespaces" not in ran.err

@@ -192,6 +192,14 @@ def test_wrong_settings_raise(iris: Path, settings: dict[str, Any], message: str
     assert caught.value.kind is Kind.INVALID_INPUT
 
 
+def test_namespaces_for_jobs_that_cannot_be_had_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything listens."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(dragoman.ServingError, match="--job-isolation namespaces is not possible here: bubblewrap") as caught:
+        dragoman.serve(data_dir=str(tmp_path / "data"), job_isolation="namespaces")
+    assert caught.value.kind is Kind.UNSUPPORTED
+
+
 def test_models_are_closed_when_the_server_ends_or_cannot_begin(tmp_path: Path) -> None:
     """After the block, and after an error that came when they were loaded already."""
     with installed(tmp_path, "dragoman.runtimes", "package", BROKEN) as package:

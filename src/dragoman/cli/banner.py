@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TextIO
 from urllib.parse import quote
 
+from dragoman.server.jobs import wanted
 from dragoman.server.loading import Loaded
 from dragoman.server.settings import Settings
 
@@ -49,6 +50,10 @@ def banner(settings: Settings, ports: list[int], loaded: Loaded | None, metrics_
     if loaded.ready:
         lines.append(
             f"Models: {', '.join(loaded.ready)}" + (f"   failed: {', '.join(n for n, _ in loaded.failed)}" if loaded.failed else "")
+        )
+    if base and wanted(settings) and not loaded.ready:
+        lines.append(
+            f"Jobs: `dragoman run --mode serve --url {base}` in a folder with an app.py, or `floyd --host {base} run --mode serve`"
         )
     lines.append("")
     if not base:

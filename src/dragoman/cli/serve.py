@@ -19,6 +19,7 @@ from dragoman.server.configuration import as_toml, flag_of, read
 from dragoman.server.ending import GRACE_S, end_within, ignore_sigterm, on_sigterm
 from dragoman.server.guard import first_key, key_file
 from dragoman.server.holder import Holder
+from dragoman.server.jobs import check_isolation
 from dragoman.server.listeners import bound, metrics_port, ports, reserved
 from dragoman.server.loading import Loaded
 from dragoman.server.logs import configure_logging
@@ -89,6 +90,7 @@ def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
     configure_logging(settings.log_level, settings.log_format)
     for text in warnings:
         log.warning("%s", text)
+    asyncio.run(check_isolation(settings))
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))

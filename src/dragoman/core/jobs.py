@@ -153,7 +153,8 @@ class Start:
 
     job: str
     folder: Path
-    """Of this job alone: home/ and output/ (kept), log (kept), and of one start: tmp/, gate (a unix socket), start.json, end.json."""
+    """Of this job alone: home/ and output/ (kept), log (kept), and of one start: tmp/, root/ (what it makes at the top), gate (a unix socket),
+    start.json, end.json."""
     mode: Mode
     argv: tuple[str, ...]
     """As inside, in the folder of the code: ("python", "app.py"). `python` is that of `python` below."""

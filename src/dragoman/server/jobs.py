@@ -36,6 +36,14 @@ def wanted(settings: Settings) -> bool:
     return settings.jobs == "on" or (settings.jobs == "auto" and is_local(settings.host))
 
 
+async def check_isolation(settings: Settings) -> None:
+    """Called before a server listens. Raises UNSUPPORTED where its jobs are to have namespaces, and this machine does not allow them."""
+    if wanted(settings) and settings.job_isolation == "namespaces":
+        from dragoman.server.jobs_running import isolation_of
+
+        await isolation_of(settings)
+
+
 def allowed(settings: Settings) -> Allowed:
     limits = Limits(
         max_runtime_s=settings.job_max_runtime or math.inf,

@@ -1,6 +1,8 @@
 """What the runner starts jobs with: isolation, environments, code and data, put together from the settings. Called by server/jobs.py."""
 
 import asyncio
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,13 @@ from dragoman.serving.jobs.data_sets import DataSets
 from dragoman.serving.jobs.environments import JOBS_FOLDER, JobEnvironments, Prepared, confined_by
 from dragoman.serving.jobs.run import Parts
 
+log = logging.getLogger("dragoman.jobs")
+
+
+async def isolation_of(settings: Settings) -> Isolation:
+    """What this machine allows jobs, tried. Raises UNSUPPORTED when the settings ask for more than there is."""
+    return await find(settings.job_isolation, (settings.data_path,))
+
 
 class _Isolations:
     """What this machine allows, tried when the first job starts: that takes a moment."""
@@ -29,8 +38,20 @@ class _Isolations:
         """Raises UNSUPPORTED when the settings ask for more than there is."""
         async with self._lock:
             if self._found is None:
-                self._found = await find(self._settings.job_isolation, (self._settings.data_path,))
+                self._found = await isolation_of(self._settings)
+                _tell(self._found)
             return self._found
+
+
+def _tell(found: Isolation) -> None:
+    """The operator, who does not read the logs of jobs."""
+    if found.bwrap:
+        log.info("isolation of jobs: %s", found.sentence())
+    else:
+        may = (
+            "a job may do anything on this machine, as the server runs as root" if os.geteuid() == 0 else "a job may do what the server may"
+        )
+        log.warning("isolation of jobs: %s; %s", found.sentence(), may)
 
 
 def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:

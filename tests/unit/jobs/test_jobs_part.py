@@ -1,13 +1,16 @@
 """Whether a server runs jobs at all, and what its settings say about every one of them."""
 
 import asyncio
+import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from dragoman.core.jobs import Limits, Mode, Phase
 from dragoman.server.jobs import JobsPart, allowed, wanted
+from dragoman.server.jobs_running import running
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.service import Submission
 from dragoman.serving.late_store import LateStore
@@ -75,3 +78,21 @@ def test_a_job_of_unknown_code_fails_on_a_whole_server(tmp_path: Path) -> None:
         await part.close()
 
     asyncio.run(body())
+
+
+def test_an_operator_is_told_what_jobs_may_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, in the server's own log, where there is nothing around a job: as root it may do anything."""
+    settings = Settings(data_dir=str(tmp_path), job_isolation="shim")
+    part = JobsPart(settings, late(), 0)
+    assert part.code is not None
+    assert part.data_sets is not None
+    parts = running(settings, part.code, part.data_sets)
+
+    async def body() -> None:
+        assert (await parts.isolation(True)).startswith("no namespaces")
+        await parts.isolation(False)
+
+    asyncio.run(body())
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("isolation of jobs: no namespaces: the job runs as this server's user")
+    assert ("root" in warning) is (os.geteuid() == 0)

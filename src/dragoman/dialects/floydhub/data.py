@@ -40,7 +40,7 @@ class Data:
         """Made by the first look-up of its owner (requirement F3)."""
         user = self._people.who(request)
         check_seen(user, owner, f"data set {owner}/{name}")
-        return success(_set_object(await self._data.look_up(owner, name, create=user.name == owner and request.method == "GET"), user))
+        return success(_set_object(await self._data.look_up(owner, name, create=user.makes(owner) and request.method == "GET"), user))
 
     async def data_sets(self, request: Request) -> Answer:
         user = self._people.who(request)
@@ -105,7 +105,11 @@ class Data:
         return success({})
 
     async def version(self, user: User, name: str, owner: str = "") -> DataVersion:
-        """By id or name, of a job's files too; a name without a user is of `owner`. Raises NOT_FOUND for what the user does not see."""
+        """By id or name, of a job's files too; a name without a user is of `owner`, by default of the caller.
+
+        Raises NOT_FOUND for what the caller does not see.
+        """
+        name, owner = user.full(name), owner or user.name
         if "/projects/" in name or name.partition(".")[2] in _PARTS:
             return await self._data.of_job(*await self._job_part(user, name))
         try:
@@ -160,7 +164,7 @@ class Data:
         return found
 
     async def _own_version(self, user: User, name: str) -> DataVersion:
-        version = await self._data.version(name)
+        version = await self._data.version(user.full(name))
         check_seen(user, version.owner, f"data {quoted(name)}")
         return version
 

@@ -35,8 +35,9 @@ class Experiments:
 
     async def seen(self, request: Request, name: str) -> Job:
         """A job of the caller, by id or name. Raises NOT_FOUND."""
-        job = await self._jobs.job(name)
-        check_seen(self._people.who(request), job.owner, f"job {quoted(name)}")
+        user = self._people.who(request)
+        job = await self._jobs.job(user.full(name))
+        check_seen(user, job.owner, f"job {quoted(name)}")
         return job
 
     async def one(self, request: Request, name: str) -> Answer:

@@ -23,6 +23,17 @@ class User:
     def sees(self, owner: str) -> bool:
         return self.everything or self.name == owner
 
+    def makes(self, owner: str) -> bool:
+        """Whether their first look at something of this owner makes it (requirement F3).
+
+        Where nobody checks who they are they may also go by the name that their client has written down.
+        """
+        return bool(self.name) and self.sees(owner)
+
+    def full(self, name: str) -> str:
+        """The client leaves out whose it is, but not the slash, when it asks for data that was named without a user: /datasets/X/N."""
+        return self.name + name if name.startswith("/") else name
+
     def named(self) -> str:
         """The name. Raises UNAUTHENTICATED where there is none."""
         if not self.name:

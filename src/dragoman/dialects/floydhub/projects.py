@@ -17,7 +17,7 @@ class Projects:
     async def one(self, request: Request, owner: str, name: str) -> Answer:
         user = self._people.who(request)
         check_seen(user, owner, f"project {owner}/{name}")
-        project = await self._jobs.look_up_project(owner, name, create=user.name == owner and request.method == "GET")
+        project = await self._jobs.look_up_project(owner, name, create=user.makes(owner) and request.method == "GET")
         return success(await self._shown(project))
 
     async def all(self, request: Request) -> Answer:

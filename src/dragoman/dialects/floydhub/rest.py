@@ -33,6 +33,9 @@ _WORDS = (
 )
 
 
+_NAMED = ("modules", "experiments")
+"""What follows them is a name, whose first part may be left empty: see User.full."""
+
 _ORIGINAL = b"x-floydhub-cli-version"
 """What FloydHub's client says of itself, and ours as well."""
 
@@ -61,7 +64,9 @@ class FloydHub:
         parts = [path_text(part) for part in raw.split(b"/")[3:]]
         if len(parts) > 1 and not parts[-1]:  # one slash at the end changes nothing
             parts.pop()
-        if not all(parts):
+        if not all(parts[:1]) or not all(parts[2:]):
+            return {}
+        if not all(parts) and parts[0] not in _NAMED:
             return {}
         match parts:
             case ["cli_version"]:

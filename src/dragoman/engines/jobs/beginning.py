@@ -31,7 +31,7 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
     folder = start.folder
     for name in ("home", "output"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in ("tmp", "bin"):
+    for name in ("tmp", "bin", "root"):
         clear(folder / name)
         (folder / name).mkdir(mode=0o700)
     for name in PROGRAMS:
@@ -85,6 +85,7 @@ def _plain(start: Start) -> View:
     folder = start.folder
     paths = {"/output": folder / "output", "/floyd/output": folder / "output", "/floyd/home": folder / "home"}
     paths |= {at: path for path, at in mounted(start)}
+    paths["/"] = folder / "root"
     return View(str(folder / "home"), str(folder / "tmp"), str(folder / "bin"), {name: str(path) for name, path in paths.items()}, port=0)
 
 

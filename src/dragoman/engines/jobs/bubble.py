@@ -36,6 +36,8 @@ class Bubble:
     """Path inside -> content of small files that are only there."""
     uplink: str = ""
     """Path of slirp4netns, if the network is to have a way out."""
+    sealed: bool = True
+    """Whether nothing can be made at its top, beside what is mounted."""
 
 
 @dataclasses.dataclass
@@ -101,9 +103,8 @@ def begin(
             file.seek(0)
             given.append(file.fileno())
             arguments += ["--ro-bind-data", str(file.fileno()), path]
-        first = First(
-            spawn([bubble.bwrap, *bubble.arguments, *arguments, "--remount-ro", "/", "--", *bubble.command], given, words, environ)
-        )
+        arguments += ["--remount-ro", "/"] * bubble.sealed
+        first = First(spawn([bubble.bwrap, *bubble.arguments, *arguments, "--", *bubble.command], given, words, environ))
         try:
             telling.close()
             first.pid = _first_in(told)

@@ -23,6 +23,8 @@ _CONNECT_S = 10.0
 _NOT_CLOSED = (4, 5)
 """States of TCP in which only this side has closed: FIN_WAIT1, FIN_WAIT2."""
 _POLL_S = 0.05
+_CLOSES_S = 0.02
+"""How long a program has that has answered, to close its side by itself, before it is hung up on."""
 _PIECES = 256
 """What a connection may hold, in pieces of _LINE."""
 
@@ -117,6 +119,7 @@ class Gate:
         for caller in list(self._callers):
             self._drop(caller)
         for app in self._lingering:
+            self._loop.forget(app)
             app.close()
         self._lingering.clear()
         self._loop.forget(self._listener)
@@ -314,17 +317,41 @@ class Gate:
         if app is None:
             self._free()
             return
-        self._hang_up(app)
+        if self._drained(app):
+            self._let_go_of(app)
+            return
         self._lingering.add(app)
-        self._let_go(app, 0.001, time.monotonic() + self._linger_s)
+
+        def hang_up() -> None:
+            if app in self._lingering:
+                self._loop.forget(app)
+                self._hang_up(app)
+                self._let_go(app, 0.001, time.monotonic() + self._linger_s)
+
+        def moved() -> None:
+            timer.cancel()
+            if self._drained(app):
+                self._loop.forget(app)
+                self._let_go_of(app)
+            else:
+                hang_up()
+
+        timer = self._loop.after(_CLOSES_S, hang_up)
+        self._loop.watch(app, READ, moved)
 
     @staticmethod
-    def _hang_up(app: socket.socket) -> None:
-        """A program that goes on to write hears so; one that waits for room, because nobody has read, has to be given some before."""
-        with contextlib.suppress(OSError):
-            for _ in range(_PIECES):
-                if not app.recv(_LINE):
-                    break
+    def _drained(app: socket.socket) -> bool:
+        """Whether the program has closed its side, or is gone. What nobody has read is dropped: it may wait for room to go on."""
+        try:
+            return any(not app.recv(_LINE) for _ in range(_PIECES))
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _hang_up(self, app: socket.socket) -> None:
+        """A program that goes on to write hears so from now on."""
+        self._drained(app)
         with contextlib.suppress(OSError):  # the program has hung up already
             app.shutdown(socket.SHUT_RDWR)
 
@@ -335,6 +362,9 @@ class Gate:
         if _is_at_work(app) and time.monotonic() < at_most:
             self._loop.after(wait_s, lambda: self._let_go(app, min(2 * wait_s, _POLL_S), at_most))
             return
+        self._let_go_of(app)
+
+    def _let_go_of(self, app: socket.socket) -> None:
         self._lingering.discard(app)
         app.close()
         self._free()

@@ -75,8 +75,8 @@ class TestSets:
         """As projects are."""
 
         async def test(at: Hub) -> None:
-            assert (await at("GET", "datasets/alice/d", headers=BOB)).status == 404
-            made = (await at("GET", "datasets/alice/d")).json
+            assert (await at("GET", "datasets/alice/d", headers={})).status == 404
+            made = (await at("GET", "datasets/alice/d", headers=BOB)).json
             assert {"name": "d", "description": "", "public": True}.items() <= made.items()
             assert (await at("GET", "datasets")).json == {"datasets": [made]}
             assert (await at("GET", f"modules/?module_type=data&family_id={made['id']}")).json == []

@@ -1,7 +1,8 @@
 """Start-up shim of jobs that have no network, or no files, of their own: moves port 5000, and maps /output, /input and the like.
 
 Python imports it by its name when it starts, since its folder is on the PYTHONPATH of the job; a sitecustomize that is there besides is run
-after it. DRAGOMAN_JOB_SHIM says what to do: {"port": N, "paths": {"/output": FOLDER, ...}}; without it nothing is changed.
+after it. DRAGOMAN_JOB_SHIM says what to do: {"port": N, "paths": {"/output": FOLDER, ...}}; without it nothing is changed. The path "/" is where
+folders at the top go that the machine does not have.
 Reaches what goes through Python's own functions, not what libraries in C open themselves, and no programs in other languages.
 """
 
@@ -136,7 +137,9 @@ class _Scan(_Mapped):
 
 
 def _map_paths(places: dict[str, str]) -> None:
-    longest_first = sorted(((path.rstrip("/"), real) for path, real in places.items()), key=lambda place: -len(place[0]))
+    top = places.get("/")
+    longest_first = sorted(((path, real) for path, real in places.items() if path != "/"), key=lambda place: -len(place[0]))
+    machine = frozenset(os.listdir("/")) if top else frozenset()
 
     def mapped(path: Any) -> Any:
         """The real path of one that is mapped, text or bytes as it is given; everything else unchanged."""
@@ -151,8 +154,12 @@ def _map_paths(places: dict[str, str]) -> None:
         for name, real in longest_first:
             if text == name or text.startswith(name + "/"):
                 found = real + text[len(name) :]
-                return os.fsencode(found) if isinstance(given, bytes) else found
-        return path
+                break
+        else:
+            if top is None or text == "/" or text.split("/", 2)[1] in machine:
+                return path
+            found = top + text
+        return os.fsencode(found) if isinstance(given, bytes) else found
 
     for names, count in ((_OF_ONE, 1), (_OF_TWO, 2)):
         for name in names:
