@@ -151,6 +151,24 @@ def test_no_process_is_left(server: Server, root: Path) -> None:
     server.ask("stop", folder=other, grace_s=5)
 
 
+@pytest.mark.skipif(not WHOLE.contained, reason="without namespaces the program rules its first process")
+def test_a_program_cannot_end_its_job_by_a_signal() -> None:
+    """Its job would be taken for one whose server has ended, and started again, for ever; from outside the same signal ends it."""
+    server = Server(WHOLE)
+    program = "import os, signal, time\nfor number in (2, 15, 9, 19): os.kill(1, number)\ntime.sleep(1)\nprint('here')\n"
+    try:
+        with own_folder(WHOLE) as root:
+            folder = job_folder(WHOLE, root, "one", program + "while not os.path.exists('go'): time.sleep(0.02)\n")
+            server.launch(folder)
+            eventually(lambda: "here" in log_of(folder), "the program has ended")
+            record = read_record(folder)
+            assert record is not None
+            os.kill(record.pid, signal.SIGTERM)
+            assert server.ask("ended", folder=folder)["how"] == "stopped"
+    finally:
+        server.close()
+
+
 def test_killed_from_outside(server: Server, root: Path) -> None:
     """When its first process is killed by somebody, the job is lost, and none of it is left."""
     folder, marker = lasting(server, root, "lost")

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.engines.locks import FileLock
+from dragoman.engines.removal import remove_tree
 
 _ENTRY = re.compile(r"([0-9a-f]{20})(?:-[0-9a-f]{8}(?:\.tmp)?|\.json|\.failed)\Z")
 
@@ -119,7 +119,7 @@ class Shelf:
         named = self._named(key)
         for path in self.root.glob(f"{key}-*"):
             if path.name != named and _ENTRY.match(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
     def _named(self, key: str) -> str:
         """The directory that is the environment, "" without one."""

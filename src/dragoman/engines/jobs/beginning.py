@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +16,7 @@ from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import First
 from dragoman.engines.jobs.orders import PROGRAMS, SEARCHED, View, mounted, orders
 from dragoman.engines.jobs.started import END, START, Record
+from dragoman.engines.removal import remove_tree
 
 _ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
 """Of the first process; that of the program is in its orders."""
@@ -32,7 +31,7 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
     for name in ("home", "output"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("tmp", "bin", "root"):
-        clear(folder / name)
+        remove_tree(folder / name)
         (folder / name).mkdir(mode=0o700)
     for name in PROGRAMS:
         (folder / "bin" / name).symlink_to(start.python)
@@ -66,18 +65,6 @@ def _first(start: Start, isolation: Isolation, told: int, inherited: tuple[int, 
         return bubble.begin(described, (told, *inherited), words, _ENVIRON), view
     child = bubble.spawn([str(start.python), "-I", "-S", str(sandbox.INSIDE), str(told)], (told, *inherited), words, _ENVIRON)
     return First(child, child.pid), _plain(start)
-
-
-def clear(folder: Path) -> None:
-    """Remove a folder that a program has filled: whatever modes it has given what is in there. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    each = os.path.join(path, name)
-                    if not stat.S_ISLNK(os.lstat(each).st_mode):
-                        os.chmod(each, 0o700)
-        shutil.rmtree(folder)
 
 
 def _plain(start: Start) -> View:

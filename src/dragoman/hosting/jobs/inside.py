@@ -34,6 +34,7 @@ _HINT_S = 5.0
 _FILES = 65536
 """Connections at the gate, those who wait among them, if this many may be open."""
 _OWN_FILES = 32
+_ENDING = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
 def run(orders_fd: int) -> None:
@@ -91,6 +92,7 @@ class Inside:
         self._left_alone = False
         """Whether the program has ended well and what it began goes on."""
         self._is_second_era = False
+        self._alone = processes.is_alone()
         self._how = ""
         """How it ends, once that is decided."""
         self._code = 0
@@ -100,8 +102,10 @@ class Inside:
     def begin(self) -> None:
         """Starts the program."""
         signal.set_wakeup_fd(wake_by_signals(self.loop, self._signal), warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGCHLD, signal.SIGHUP, *_ENDING):
             signal.signal(number, lambda *_: None)
+        if self._alone:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # it is looked who sends them
         processes.adopt_orphans()
         processes.set_open(readable=False)
         file = self._file()
@@ -248,6 +252,9 @@ class Inside:
             return
         self._keep_progress()
         limits, orders, now = self._limits, self._orders, time.monotonic()
+        if self._alone and processes.told_from_outside(_ENDING):
+            self.end(orders.grace_s, "stopped", "")
+            return
         how, reason = self._usage.look()
         silent_s = now - self._unreachable_since if self._unreachable_since else 0.0
         if how:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job
 from dragoman.engines.locks import FileLock
+from dragoman.engines.removal import remove_tree
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.run import LEAVE_GRACE_S, LIVE, Parts, Run
-from dragoman.serving.paths import private_folder, remove_tree
+from dragoman.serving.paths import private_folder
 
 log = logging.getLogger("dragoman.jobs")
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.jobs import ENDED, Job, Limits, Mode, Mount, Phase, Seen
+from dragoman.engines.removal import remove_tree
 from dragoman.serving.jobs import log, metering
 from dragoman.serving.jobs.board import Board
 from dragoman.serving.jobs.kept import Kept, no_job, no_project
 from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.records import Project, check_name, new_id, project_id
-from dragoman.serving.paths import private_folder, remove_tree
+from dragoman.serving.paths import private_folder
 from dragoman.serving.settings import quoted
 
 
