@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.engines.jobs.started import read_end, read_record
+from dragoman.engines.jobs.started import forget_end, read_end, read_left, read_record
 from tests.jobs import RefusedError, Server, Setting, eventually, job_folder, own_folder, parent_of, permit, processes_with, settings
 
 WHOLE, *_ = settings()
@@ -151,6 +151,24 @@ def test_no_process_is_left(server: Server, root: Path) -> None:
     server.ask("stop", folder=other, grace_s=5)
 
 
+@pytest.mark.skipif(not WHOLE.contained, reason="without namespaces the program rules its first process")
+def test_a_program_cannot_end_its_job_by_a_signal() -> None:
+    """Its job would be taken for one whose server has ended, and started again, for ever; from outside the same signal ends it."""
+    server = Server(WHOLE)
+    program = "import os, signal, time\nfor number in (2, 15, 9, 19): os.kill(1, number)\ntime.sleep(1)\nprint('here')\n"
+    try:
+        with own_folder(WHOLE) as root:
+            folder = job_folder(WHOLE, root, "one", program + "while not os.path.exists('go'): time.sleep(0.02)\n")
+            server.launch(folder)
+            eventually(lambda: "here" in log_of(folder), "the program has ended")
+            record = read_record(folder)
+            assert record is not None
+            os.kill(record.pid, signal.SIGTERM)
+            assert server.ask("ended", folder=folder)["how"] == "stopped"
+    finally:
+        server.close()
+
+
 def test_killed_from_outside(server: Server, root: Path) -> None:
     """When its first process is killed by somebody, the job is lost, and none of it is left."""
     folder, marker = lasting(server, root, "lost")
@@ -163,6 +181,26 @@ def test_killed_from_outside(server: Server, root: Path) -> None:
     assert end["ran_s"] > 0
     assert read_end(folder) is None
     eventually(lambda: processes_with(marker) == [], "processes are left")
+
+
+def test_what_a_killed_one_has_used_is_known(some_server: Server, root: Path) -> None:
+    """Every request counts, although its first process could not say how it ended: to the server, and to the next one."""
+    folder = serving(some_server, root, "used")
+    for _ in range(5):
+        assert get(folder) == b"used"
+    until_served = read_left(folder)
+    assert until_served is not None
+    record = read_record(folder)
+    assert record is not None
+    os.kill(record.pid, signal.SIGKILL)
+    end = some_server.ask("ended", folder=folder)
+    assert (end["how"], end["calls"]) == ("lost", 5)
+    left = read_left(folder)
+    assert left is not None
+    assert (left.how, left.calls) == ("lost", 5)
+    assert 0 < left.ran_s <= end["ran_s"]
+    forget_end(folder)
+    assert read_left(folder) is None
 
 
 def test_kill(some_server: Server, root: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.serving.paths import check_relative, confine, read_bounded, read_labels, remove_tree
+from dragoman.engines.removal import remove_tree
+from dragoman.serving.paths import check_relative, confine, read_bounded, read_labels
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from dragoman.engines import interpreters
 from dragoman.engines.builder import Log, Recipe, build, described, environment_for_builders
 from dragoman.engines.installer_files import needs_of
 from dragoman.engines.locks import FileLock
+from dragoman.engines.removal import remove_tree
 from dragoman.engines.requirements import OLDEST, from_file, from_model, minor_of
 from dragoman.engines.shelf import Installed, Shelf
 
@@ -218,7 +219,7 @@ class Environments:
             facts = {"python": recipe.interpreter.version, "packages": recipe.lines, "created": time.time()}
             self._shelf.complete(key, directory, facts)
         except BaseException as exc:
-            await _in_thread(shutil.rmtree, directory, True)
+            await _in_thread(remove_tree, directory)
             if isinstance(exc, ServingError):
                 self._shelf.note_failure(key, {"at": time.time(), "message": exc.message, "trace": exc.trace})
             raise
@@ -250,7 +251,7 @@ class Environments:
         try:
             await build(recipe, directory, self._uv, environ, log, deadline, wrap)
         finally:
-            await _in_thread(shutil.rmtree, temporary, True)
+            await _in_thread(remove_tree, temporary)
 
 
 def _find_uv(path: str | None) -> str:

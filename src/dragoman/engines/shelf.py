@@ -10,14 +10,15 @@ import json
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.disk import write_whole
 from dragoman.engines.locks import FileLock
+from dragoman.engines.removal import remove_tree
 
 _ENTRY = re.compile(r"([0-9a-f]{20})(?:-[0-9a-f]{8}(?:\.tmp)?|\.json|\.failed)\Z")
 
@@ -85,10 +86,10 @@ class Shelf:
 
     def complete(self, key: str, directory: Path, facts: Mapping[str, Any]) -> None:
         """From here on this directory is the environment."""
-        _write(self.root / f"{key}.json", {"directory": directory.name, **facts})
+        write_whole(self.root / f"{key}.json", json.dumps({"directory": directory.name, **facts}), flush=True)
 
     def note_failure(self, key: str, facts: Mapping[str, Any]) -> None:
-        _write(self.root / f"{key}.failed", facts)
+        write_whole(self.root / f"{key}.failed", json.dumps(facts), flush=True)
 
     def failure(self, key: str) -> dict[str, Any]:
         """What was noted, empty without a failure since the last build."""
@@ -119,7 +120,7 @@ class Shelf:
         named = self._named(key)
         for path in self.root.glob(f"{key}-*"):
             if path.name != named and _ENTRY.match(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
     def _named(self, key: str) -> str:
         """The directory that is the environment, "" without one."""
@@ -135,16 +136,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """All at once: readers take no lock."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _size(directory: Path) -> int:

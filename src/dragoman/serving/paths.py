@@ -3,10 +3,7 @@
 None may make the server open what lies elsewhere, wait for a pipe, or fill its memory. Called by whatever reads or writes such files.
 """
 
-import contextlib
-import itertools
 import os
-import secrets
 import stat
 from pathlib import Path, PurePosixPath
 
@@ -41,33 +38,6 @@ def private_folder(folder: Path) -> None:
     """Make a folder, and those above it, for this user alone; what is there stays as it is. Raises OSError."""
     for path in (*reversed(folder.parents), folder):
         path.mkdir(mode=0o700, exist_ok=True)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder that somebody's program has filled, as far as that goes: however deep, and whatever it forbids. No link is followed. Blocks.
-
-    Python's own way ends in a RecursionError below about a thousand folders, and at folders that their owner may not read.
-    """
-    token, waiting = secrets.token_hex(8), [folder]
-    for count in itertools.count():
-        if not waiting:
-            break
-        at = waiting.pop()
-        with contextlib.suppress(OSError), os.scandir(at) as entries:
-            for entry in list(entries):
-                with contextlib.suppress(OSError):
-                    if not entry.is_dir(follow_symlinks=False):
-                        os.unlink(entry.path)
-                        continue
-                    os.chmod(entry.path, 0o700)
-                    flat = folder / f"{token}-{count}-{len(waiting)}"  # so that no path grows longer than the system takes
-                    os.rename(entry.path, flat)
-                    waiting.append(flat)
-        if at != folder:
-            with contextlib.suppress(OSError):
-                os.rmdir(at)
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
 
 
 def read_bounded(path: Path, largest: int, what: str) -> bytes:

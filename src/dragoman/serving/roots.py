@@ -116,6 +116,10 @@ class Roots:
         """Whether a path, links resolved, lies in a place that sources may name."""
         return self._place(path) not in (None, self._closed)
 
+    def holds_own(self, path: Path) -> bool:
+        """Whether the server's own folder lies below a path, links resolved: who gets all of that would get the server's things, too."""
+        return Path(os.path.realpath(self._closed.path)).is_relative_to(path)
+
     def trusted(self, path: Path) -> bool:
         """Whether the operator answers for what lies at a path, links resolved."""
         place = self._place(path)

@@ -196,6 +196,18 @@ def test_folders_that_may_not_be_named(place: Place) -> None:
     run(go())
 
 
+def test_a_folder_with_the_servers_own_in_it(place: Place) -> None:
+    """Whoever mounts the whole of a root that the data directory lies in would read keys, records and other people's jobs."""
+
+    async def go() -> None:
+        wide = place.server(str(place.folder))
+        error = await refused(wide.add_folder(await place.set_id(), str(place.folder)))
+        assert "the server's own data directory" in error.message
+        assert (await wide.add_folder(await place.set_id(), str(place.root / "pets"))).folder == str(place.root / "pets")
+
+    run(go())
+
+
 def test_without_a_root(place: Place) -> None:
     """The refusal says what the operator can do."""
 

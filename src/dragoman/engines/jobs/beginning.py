@@ -3,21 +3,21 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from dragoman.core.disk import write_whole
 from dragoman.core.jobs import Start
 from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.bubble import First
 from dragoman.engines.jobs.orders import PROGRAMS, SEARCHED, View, mounted, orders
 from dragoman.engines.jobs.started import END, START, Record
+from dragoman.engines.removal import remove_tree
 
 _ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
 """Of the first process; that of the program is in its orders."""
@@ -32,7 +32,7 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
     for name in ("home", "output"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("tmp", "bin", "root"):
-        clear(folder / name)
+        remove_tree(folder / name)
         (folder / name).mkdir(mode=0o700)
     for name in PROGRAMS:
         (folder / "bin" / name).symlink_to(start.python)
@@ -51,7 +51,7 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
             failed.callback(first.kill)
             said, contained = isolation.sentence(start.network), bool(isolation.bwrap)
             record = Record(start.job, first.pid, processes.born(first.pid), processes.boot(), time.time(), said, contained)
-            _write(folder / START, json.dumps(asdict(record)).encode())
+            write_whole(folder / START, json.dumps(asdict(record)).encode())
             with contextlib.suppress(BrokenPipeError):  # it has ended already, and has said why
                 ours.write(orders(start, view, said, gate=gate.fileno(), log=log, end=end))
                 ours.close()
@@ -68,18 +68,6 @@ def _first(start: Start, isolation: Isolation, told: int, inherited: tuple[int, 
     return First(child, child.pid), _plain(start)
 
 
-def clear(folder: Path) -> None:
-    """Remove a folder that a program has filled: whatever modes it has given what is in there. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        for path, names, _ in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    each = os.path.join(path, name)
-                    if not stat.S_ISLNK(os.lstat(each).st_mode):
-                        os.chmod(each, 0o700)
-        shutil.rmtree(folder)
-
-
 def _plain(start: Start) -> View:
     """What a job without namespaces finds, where it really is."""
     folder = start.folder
@@ -93,10 +81,3 @@ def _open(opened: contextlib.ExitStack, path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     opened.callback(os.close, descriptor)
     return descriptor
-
-
-def _write(path: Path, content: bytes) -> None:
-    """At once or not at all."""
-    new = path.with_suffix(".new")
-    new.write_bytes(content)
-    os.replace(new, path)

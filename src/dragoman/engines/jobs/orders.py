@@ -44,7 +44,8 @@ def mounted(start: Start) -> list[tuple[Path, str]]:
     """What of the job's data is found where.
 
     What the program runs with may lie below a folder of the same name: a server that keeps its things in /data, and data mounted as `data`.
-    Then what is in the data is mounted one by one, beside that. Raises OSError when data is gone.
+    Then what is in the data is mounted one by one, beside that: but no links, which would be followed out here, and nothing of a job's folder,
+    which its program may exchange for links at any moment. Raises OSError when data is gone.
     """
     found = []
     for name, path in start.mounts.items():
@@ -52,7 +53,8 @@ def mounted(start: Start) -> list[tuple[Path, str]]:
             below = [each.relative_to(at).parts[0] for each in (*start.readable, start.python, start.folder) if Path(at) in each.parents]
             if below:
                 with os.scandir(path) as entries:
-                    found += [(Path(entry.path), f"{at}/{entry.name}") for entry in islice(entries, _ENTRIES) if entry.name not in below]
+                    fixed = () if path.parent.parent == start.folder.parent else islice(entries, _ENTRIES)
+                    found += [(Path(e.path), f"{at}/{e.name}") for e in fixed if e.name not in below and not e.is_symlink()]
             else:
                 found.append((path, at))
     return found

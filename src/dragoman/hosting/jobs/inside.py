@@ -6,7 +6,6 @@ Run by __main__.py. Everything happens in one thread, in the loop.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -16,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Sequence
 
 from dragoman.hosting.jobs import PORT, Orders, orders_from, processes
+from dragoman.hosting.jobs.ending import Ending
 from dragoman.hosting.jobs.gate import Gate
 from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
@@ -34,6 +34,7 @@ _HINT_S = 5.0
 _FILES = 65536
 """Connections at the gate, those who wait among them, if this many may be open."""
 _OWN_FILES = 32
+_ENDING = frozenset((signal.SIGTERM, signal.SIGINT))
 
 
 def run(orders_fd: int) -> None:
@@ -68,12 +69,16 @@ class Inside:
         self._limits = orders.limits
         self._log = Log(orders.log, self._limits.log_size)
         self._usage = Usage(self._limits)
+        self._ending = Ending(orders.end)
         listener = socket.socket(fileno=orders.gate)
         soft, hard = self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = max(soft, min(hard, _FILES))
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
         abreast = min(self._limits.concurrency, files // 4)
-        self._gate = Gate(self.loop, listener, abreast, self._facts, self.end, self._refused, room=max(8, files - abreast - _OWN_FILES))
+        self._gate = Gate(
+            self.loop, listener, abreast, self._facts, self.end, self._refused, self._keep_progress,
+            room=max(8, files - abreast - _OWN_FILES),
+        )  # fmt: skip
         self._has_endpoint = orders.mode != "command"
         self._listening = Listening(self.loop, orders.port, self._is_mine, self._accepted)
         if orders.mode == "jupyter":
@@ -87,6 +92,7 @@ class Inside:
         self._left_alone = False
         """Whether the program has ended well and what it began goes on."""
         self._is_second_era = False
+        self._alone = processes.is_alone()
         self._how = ""
         """How it ends, once that is decided."""
         self._code = 0
@@ -96,8 +102,10 @@ class Inside:
     def begin(self) -> None:
         """Starts the program."""
         signal.set_wakeup_fd(wake_by_signals(self.loop, self._signal), warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGCHLD, signal.SIGHUP, *_ENDING):
             signal.signal(number, lambda *_: None)
+        if self._alone:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # it is looked who sends them
         processes.adopt_orphans()
         processes.set_open(readable=False)
         file = self._file()
@@ -123,9 +131,7 @@ class Inside:
         """No process is left: says so, and that was all."""
         self._how = how
         ending = {"how": how, "code": code, "reason": reason, "ran_s": self._ran_s(), "calls": self._gate.calls, "at": time.time()}
-        with contextlib.suppress(OSError):  # the disk is full: then who holds the gate hears it
-            os.write(self._orders.end, json.dumps(ending).encode() + b"\n")
-            os.fsync(self._orders.end)
+        self._ending.final(ending)
         self._gate.ended(ending)
         self.loop.stop()
 
@@ -244,7 +250,11 @@ class Inside:
         """Every half second or more often: what is used, and for how long."""
         if self._how:
             return
+        self._keep_progress()
         limits, orders, now = self._limits, self._orders, time.monotonic()
+        if self._alone and processes.told_from_outside(_ENDING):
+            self.end(orders.grace_s, "stopped", "")
+            return
         how, reason = self._usage.look()
         silent_s = now - self._unreachable_since if self._unreachable_since else 0.0
         if how:
@@ -265,6 +275,9 @@ class Inside:
     def _elsewhere(self) -> str:
         places = sorted({port for port, _ in ports_of(processes.members())})
         return "it listens on port " + ", ".join(map(str, places)) if places else ""
+
+    def _keep_progress(self) -> None:
+        self._ending.progress(self._ran_s(), self._gate.calls)
 
     def _ran_s(self) -> float:
         return time.monotonic() - self._began if self._began else 0.0

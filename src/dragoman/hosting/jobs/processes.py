@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from typing import Iterator
+from typing import Collection, Iterator
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SUBREAPER = 36
@@ -33,6 +33,17 @@ def _prctl(option: int, value: int) -> None:
 def is_alone() -> bool:
     """Whether this is the first process of a pid namespace, with a /proc of that namespace: then all others are the job's."""
     return os.getpid() == 1 and os.readlink("/proc/self") == "1"
+
+
+def told_from_outside(signals: Collection[int]) -> bool:
+    """Whether one of these signals, which are blocked, has come from outside of this pid namespace.
+
+    A program that sends one ends nothing: its job would be taken for one whose server has ended, and be started again.
+    """
+    while (told := signal.sigtimedwait(signals, 0)) is not None:
+        if not told.si_pid:
+            return True
+    return False
 
 
 def members() -> list[int]:

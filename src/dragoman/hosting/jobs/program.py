@@ -63,6 +63,7 @@ def _become(output: int, argv: Sequence[str], cwd: str, environ: Mapping[str, st
     _limit(resource.RLIMIT_FSIZE, limits.file_size)
     # The second line, for what grows between two looks at all of them. Wide, since libraries reserve much that they never touch.
     _limit(resource.RLIMIT_DATA, limits.memory and 2 * limits.memory + (1 << 30))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     os.chdir(cwd)

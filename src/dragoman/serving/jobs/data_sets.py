@@ -234,6 +234,8 @@ class DataSets:
         found = self._roots.resolve(source)
         if not found.is_dir():
             raise invalid(f"the source {quoted(source)} is a file, expected a folder", "source")
+        if self._roots.holds_own(found):
+            raise invalid(f"the source {quoted(source)} has the server's own data directory in it; name folders beside that", "source")
         return found
 
     async def _count(self, version: DataVersion, place: Path) -> None:
