@@ -14,7 +14,7 @@ from dragoman.serving.place import make_place, read_place
 
 
 class Board:
-    """Of the jobs whose files are below `folder`; those of other places are not shown.
+    """Of the jobs whose files are below `folder`. Of those of other places, on servers that share the store, only `elsewhere` knows.
 
     `waker` asks for a job that sleeps to be started (service.py).
     """
@@ -28,6 +28,7 @@ class Board:
         """Told at every change of any job."""
         self.waker: Callable[[str], Awaitable[Job]] | None = None
         self._jobs: dict[str, Job] = {}
+        self._elsewhere: dict[str, Job] = {}
         self._endpoints: dict[str, str] = {}
         self._projects: dict[str, set[str]] = {}
 
@@ -42,6 +43,10 @@ class Board:
         """The jobs of a project that have not ended, oldest first: those behind /serve/OWNER/projects/NAME are the ones in mode serve."""
         ids = self._projects.get(project_id(owner, name), ())
         return sorted((self._jobs[each] for each in ids if self._jobs[each].phase not in ENDED), key=lambda job: job.number)
+
+    def elsewhere(self, is_it: Callable[[Job], bool]) -> Job | None:
+        """The newest of such jobs on another server."""
+        return max(filter(is_it, self._elsewhere.values()), key=lambda job: job.created, default=None)
 
     def folder(self, job: Job) -> Path:
         return self.runs / job.id
@@ -80,9 +85,16 @@ class Board:
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
+    def is_here(self, job: Job) -> bool:
+        """Whether its files are, and this server runs it."""
+        return job.place == self.place
+
     def put(self, job: Job) -> None:
         """Show this record of a job from now on."""
-        if job.place != self.place or self._jobs.get(job.id) == job:
+        if not self.is_here(job):
+            self._elsewhere[job.id] = job
+            return
+        if self._jobs.get(job.id) == job:
             return
         self._jobs[job.id] = job
         self._endpoints[job.endpoint] = job.id
@@ -90,6 +102,7 @@ class Board:
         self.changes.tell()
 
     def drop(self, job_id: str) -> None:
+        self._elsewhere.pop(job_id, None)
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._endpoints.pop(job.endpoint, None)
@@ -98,7 +111,7 @@ class Board:
 
     def replace(self, jobs: list[Job]) -> None:
         """Show these and no others: what the store has."""
-        for gone in self._jobs.keys() - {job.id for job in jobs}:
+        for gone in (self._jobs.keys() | self._elsewhere.keys()) - {job.id for job in jobs}:
             self.drop(gone)
         for job in jobs:
             self.put(job)

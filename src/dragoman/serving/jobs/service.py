@@ -136,6 +136,9 @@ class Jobs:
 
     async def log(self, job: Job) -> str:
         """The whole log so far; it exists from the submission on."""
+        if not self.board.is_here(job):
+            last = log.LAST_LINES.get(job.phase)
+            return f"the log of {job.name} is on another server, which runs the job\n" + (f"{last}\n" if last else "")
         return await asyncio.to_thread(log.read, self.folder(job))
 
     def duration_s(self, job: Job) -> float:
@@ -211,8 +214,11 @@ class Jobs:
         return await self._kept.edit(job.id, stopped)
 
     async def delete(self, job: Job) -> None:
-        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended, or whose files another that has not mounts."""
+        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended, whose files another that has not mounts, or
+        whose files are on another server."""
         now = await self.job(job.id)
+        if not self.board.is_here(now):
+            raise ServingError(Kind.CONFLICT, f"the files of job {now.name} are on another server; delete it there", what="job")
         if now.phase not in ENDED:
             raise ServingError(Kind.CONFLICT, f"job {now.name} has not ended ({now.phase.value}); stop it first", what="job")
         for other in self.board.jobs():

@@ -305,6 +305,16 @@ class TestJobsFiles:
                 assert (await at.run(data_ids=[f"{shown['id']}:input"])).status == 200
             assert unpacked(await at("GET", f"download/artifacts/files/{job['id']}?is_dir=true&path=")) == {"app.py": b"home"}
             assert (await at("GET", f"download/artifacts/files/{job['id']}?is_dir=false&path=app.py")).body == b"home"
+            assert (await at("GET", f"download/artifacts/files/{job['id']}?path=made.txt")).body == b"output"
+            assert (await at("GET", f"download/artifacts/files/{job['id']}?path=none")).status == 404
+            short = job["name"].removeprefix("alice")
+            for path, status in (
+                (f"experiments/{short}", 200),
+                (f"modules/{short}/output", 200),
+                (f"modules//{short}", 404),
+                ("modules//", 404),
+            ):
+                assert (await at("GET", path)).status == status, path
             assert unpacked(await at("GET", f"download/artifacts/code/{job['name'].replace('/', '%2F')}?is_dir=true")) == {
                 "app.py": b"pass"
             }
