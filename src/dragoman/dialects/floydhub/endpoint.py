@@ -172,8 +172,8 @@ def _starting(job: Job, reason: str, ran_s: float = 0.0) -> Answer:
 
 
 def _over(job: Job) -> Answer:
-    how = f" ({job.reason})" if job.reason else ""
-    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}{how}"
+    # Not why: its last words may be of any kind, and whoever has the address may ask.
+    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}; its owner's log says why"
     return _told(410, f"{job.name} {verb}", job)
 
 
