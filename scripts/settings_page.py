@@ -12,7 +12,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from dragoman.cli import FOREIGN, parser
+from dragoman.cli import parser
+from dragoman.cli.foreign import FOREIGN
 from dragoman.cli.foreign.flags import Flag
 from dragoman.server.configuration import flag_of
 from dragoman.server.settings import Settings

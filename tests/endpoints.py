@@ -19,7 +19,7 @@ import uvloop
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import Job, Mode, Phase
 from dragoman.dialects.floydhub.endpoint import Endpoint
-from dragoman.engines.jobs.gate_line import listen
+from dragoman.engines.jobs.gate_line import GATE, listen
 from dragoman.hosting.jobs.gate import Gate
 from dragoman.hosting.jobs.loop import READ, Loop
 from dragoman.server.app import App
@@ -28,13 +28,13 @@ from dragoman.server.http import HttpLimits, HttpServer, bind
 from dragoman.server.settings import Settings
 from dragoman.server.trace import Identified
 from dragoman.serving.gateway import Gateway
-from dragoman.serving.jobs import place
 from dragoman.serving.jobs.board import Board
 from dragoman.serving.jobs.kept import Kept
 from dragoman.serving.jobs.records import project_id
 from dragoman.serving.jobs.service import Allowed, Jobs
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.meters import Meters
+from dragoman.serving.place import make_place, read_place
 from dragoman.store import Store
 from tests.asgi import Speaker
 from tests.services import services
@@ -237,7 +237,7 @@ class Site:
         self._loop.close()
 
     async def _serve(self) -> None:
-        place.make(self.folder)
+        make_place(self.folder)
         meters = Meters()
         self.board = Board(self.folder)
         given = services(Gateway(meters), meters)
@@ -292,14 +292,14 @@ class Site:
             mode=mode,
             phase=phase,
             created=now,
-            place=place.read(self.folder),
+            place=read_place(self.folder),
         )
         if phase is Phase.RUNNING:
             job = replace(job, started=now, since=now)
         return self.put(replace(job, **fields))
 
     def gate(self, job: Job, concurrency: int = 1) -> GateOf:
-        gate = GateOf(self.board.gate(job), concurrency)
+        gate = GateOf(self.board.folder(job) / GATE, concurrency)
         self._closing.append(gate.close)
         return gate
 

@@ -80,6 +80,8 @@ class World:
     starts: dict[str, FakeStarted] = field(default_factory=dict)
     adopted: dict[str, FakeStarted] = field(default_factory=dict)
     """Folder name -> what is found running there."""
+    adopting: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    """Waited for before it is found."""
     ends: dict[str, End] = field(default_factory=dict)
     """The same, of what has ended without a server."""
     prepared: list[FakePrepared] = field(default_factory=list)
@@ -106,6 +108,7 @@ class World:
             self._launch,
             self._adopt,
             lambda folder: self.ends.get(folder.name),
+            self._forget,
             self._rest,
             self._isolation,
             clock=lambda: self.now,
@@ -171,7 +174,12 @@ class World:
         return self.starts[start.job]
 
     async def _adopt(self, folder: Path) -> FakeStarted | None:
+        if folder.name in self.adopting:
+            await self.adopting[folder.name]
         return self.adopted.get(folder.name)
+
+    def _forget(self, folder: Path) -> None:
+        self.ends.pop(folder.name, None)
 
     async def _rest(self, folder: Path, grace_s: float) -> bool:
         self.asked_to_rest += 1

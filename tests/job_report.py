@@ -1,14 +1,18 @@
 """The program of a job that says what it finds around it, as JSON. Runs inside, with any Python; reads what to look for from look.json."""
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
-def attempt(function, *arguments):
+def attempt(function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What came of it: ["ok", the result] or the name and number of the error."""
     try:
         return ["ok", function(*arguments)]
@@ -16,27 +20,27 @@ def attempt(function, *arguments):
         return [type(error).__name__, error.errno]
 
 
-def read(path):
+def read(path: str) -> str:
     with open(path) as file:
         return file.read()
 
 
-def write(path):
+def write(path: str) -> str:
     with open(path, "w") as file:
         file.write("written")
     return read(path)
 
 
-def writable(path):
+def writable(path: str) -> None:
     """Opens without writing: what must not be changed is not changed by a test that fails."""
     os.close(os.open(path, os.O_WRONLY))
 
 
-def reach(host, port):
+def reach(host: str, port: int) -> None:
     socket.create_connection((host, port), 3).close()
 
 
-def knobs():
+def knobs() -> list[str]:
     """Files of /proc that belong to the machine and can be opened for writing."""
     found = []
     for folder, names, files in os.walk("/proc"):
@@ -49,7 +53,7 @@ def knobs():
     return found
 
 
-def main():
+def main() -> None:
     with open("look.json") as file:
         look = json.load(file)
     contained = look["contained"]

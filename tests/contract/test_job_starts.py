@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.engines.jobs.started import read_end, read_record
+from dragoman.engines.jobs.started import forget_end, read_end, read_left, read_record
 from tests.jobs import RefusedError, Server, Setting, eventually, job_folder, own_folder, parent_of, permit, processes_with, settings
 
 WHOLE, *_ = settings()
@@ -181,6 +181,26 @@ def test_killed_from_outside(server: Server, root: Path) -> None:
     assert end["ran_s"] > 0
     assert read_end(folder) is None
     eventually(lambda: processes_with(marker) == [], "processes are left")
+
+
+def test_what_a_killed_one_has_used_is_known(some_server: Server, root: Path) -> None:
+    """Every request counts, although its first process could not say how it ended: to the server, and to the next one."""
+    folder = serving(some_server, root, "used")
+    for _ in range(5):
+        assert get(folder) == b"used"
+    until_served = read_left(folder)
+    assert until_served is not None
+    record = read_record(folder)
+    assert record is not None
+    os.kill(record.pid, signal.SIGKILL)
+    end = some_server.ask("ended", folder=folder)
+    assert (end["how"], end["calls"]) == ("lost", 5)
+    left = read_left(folder)
+    assert left is not None
+    assert (left.how, left.calls) == ("lost", 5)
+    assert 0 < left.ran_s <= end["ran_s"]
+    forget_end(folder)
+    assert read_left(folder) is None
 
 
 def test_kill(some_server: Server, root: Path) -> None:

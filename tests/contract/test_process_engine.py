@@ -17,6 +17,7 @@ from dragoman.core.errors import Kind
 from dragoman.core.model import BatchPolicy, Environment, ModelSpec
 from dragoman.engines import Context, Engines
 from dragoman.engines.environment import Environments, Held
+from dragoman.engines.interpreters import Interpreter
 from dragoman.engines.locks import FileLock
 from tests.contract.test_engines import Heard, World, check, failure, out, until, world
 from tests.scripted import noted, rows, runs, scripted_runtime
@@ -237,7 +238,9 @@ def test_an_interpreter_that_does_not_exist_is_a_failed_load(tmp_path: Path) -> 
             super().__init__(tmp_path / "environments")
             self._python = python
 
-        async def hold(self, environment: Environment, log: Callable[[str], None] = lambda _: None) -> Held:
+        async def hold(
+            self, environment: Environment, log: Callable[[str], None] = lambda _: None, *, interpreter: Interpreter | None = None
+        ) -> Held:
             return Held("0", self._python, await FileLock.wait(tmp_path / "lock", shared=True))
 
     async def test() -> None:

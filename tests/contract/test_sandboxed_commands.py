@@ -13,6 +13,8 @@ from tests.jobs import RefusedError, Server, Setting, eventually, own_folder, pr
 
 CONTAINED = [setting for setting in settings() if setting.contained and not setting.user]
 _SHELL = ["/bin/sh", "-c"]
+_LONG = "10007.25"
+"""Seconds; by this its processes are found."""
 
 
 @pytest.fixture(scope="module", params=CONTAINED, ids=lambda setting: setting.name)
@@ -115,3 +117,15 @@ def _name(pid: int) -> str:
 
 def _sleeps(marker: str) -> int:
     return sum(_name(pid) == "sleep" for pid in processes_with(marker))
+
+
+def test_it_ends_with_who_started_it(server: Server, folder: Path) -> None:
+    """A server that is killed leaves no installer behind."""
+    command = server.ask("sandboxed", command=[*_SHELL, f"echo began; exec sleep {_LONG}"], network=not server.setting.alone)
+    script = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    with subprocess.Popen([sys.executable, "-c", script, *command], stdout=subprocess.PIPE, env={"PATH": os.defpath}) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == b"began\n"
+        assert processes_with(_LONG)
+        starter.kill()
+    eventually(lambda: processes_with(_LONG) == [], "it lives on")

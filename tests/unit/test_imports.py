@@ -75,6 +75,8 @@ LATE = {
         for module, packages in {"graphs": ("tensorflow", "tf2onnx", "onnx"), "program": ("tensorflow", "tf2onnx")}.items()
     },
     "__init__.py": {"dragoman": "models run in processes that import this package too and must see only standard library and numpy"},
+    "cli/jobs_run.py": {"dragoman.cli.jobs_embedded": "a whole server, which a running one makes needless"},
+    "cli/predict.py": {"dragoman.embed": "the same", "dragoman.server.configuration": "the same"},
     "hosting/jobs/__main__.py": {"dragoman.hosting.jobs.inside": "what lies above its folder is made empty first"},
     "hosting/jobs/wsgi.py": {"werkzeug": "where the job has it", "uvicorn": "the same"},
     "hosting/jobs/shim/sitecustomize.py": {
@@ -274,9 +276,10 @@ def test_protocols_do_not_know_each_other() -> None:
 
 
 def test_only_the_seams_import_by_name() -> None:
-    """Runtimes, dialects and engines are found by core/plugins.py, user code by its runtime; nothing else hides an import in a text."""
+    """Runtimes, dialects and engines are found by core/plugins.py, user code by its runtime, commands by cli; nothing else is."""
     users = [named(path) for path in MODULES if "import_module" in path.read_text("utf-8") or "__import__" in path.read_text("utf-8")]
     assert users == [
+        "cli/__init__.py",
         "core/plugins.py",
         "runtimes/mlflow_function.py",
         "runtimes/python.py",
@@ -333,7 +336,7 @@ def test_a_model_file_loads_the_standard_library_and_nothing_else() -> None:
 
 def test_the_command_loads_no_framework() -> None:
     """Start-up time belongs to what is served: no model format, no protobuf, no HTTP client, no database before a store is opened."""
-    found = loaded_by("dragoman.cli", "dragoman.server.worker", "dragoman.store.sql", *modules_of("dialects", "console"))
+    found = loaded_by("dragoman.server.worker", "dragoman.store.sql", *modules_of("cli", "dialects", "console"))
     assert not {name for name in (*FRAMEWORKS, *CLIENTS, *DATABASES) if name in found}
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from dragoman.core import jobs
 from dragoman.hosting.jobs import Limits, Orders, orders_from, processes
+from dragoman.hosting.jobs.ending import Ending
 from dragoman.hosting.jobs.gate import Gate
 from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
@@ -377,3 +378,19 @@ def test_a_program_that_does_not_let_go(tmp_path: Path, server: socket.socket) -
         last.close()
         for there in kept:
             there.close()
+
+
+def test_an_ending_says_how_far_it_has_come(tmp_path: Path) -> None:
+    """Each word replaces the one before, whichever is longer, and no more room on the disk is needed for any."""
+    path = tmp_path / "end.json"
+    with path.open("wb", 0) as file:
+        ending = Ending(file.fileno())
+        size = path.stat().st_size
+        ending.progress(12345.5, 1000)
+        assert json.loads(path.read_bytes()) == {"ran_s": 12345.5, "calls": 1000}
+        ending.progress(1.0, 2)
+        assert json.loads(path.read_bytes()) == {"ran_s": 1.0, "calls": 2}
+        ending.final({"how": "exit", "reason": "\udcff" + "x" * 5000, "calls": 3})
+    said = json.loads(path.read_bytes())
+    assert (said["how"], said["calls"], said["reason"][:2]) == ("exit", 3, "?x")
+    assert path.stat().st_size == size

@@ -1,6 +1,6 @@
 """What tensorflow_model_server's flags say about SavedModels reaches their runtime as options."""
 
-from dragoman.cli import FOREIGN
+from dragoman.cli.foreign import FOREIGN
 
 
 def options(*arguments: str) -> tuple[str, ...]:

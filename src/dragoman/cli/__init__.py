@@ -1,36 +1,38 @@
 """The `dragoman` command: thin commands over the server or over HTTP. Exit codes: 0 done, 1 it failed, 2 the command was wrong."""
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
 
 from dragoman import __version__
-from dragoman.cli import (
-    accounts,
-    convert,
-    data_sets,
-    deployments,
-    env,
-    floyd,
-    jobs,
-    jobs_run,
-    keys,
-    listing,
-    predict,
-    registry,
-    serve,
-    status,
-    store,
-    streams,
-    tracking,
-    tungsten,
-)
-from dragoman.cli.foreign import mlserver, tfserving, triton
 from dragoman.core.errors import Kind, ServingError
 
-FOREIGN = {each.name: each for each in (tfserving.COMMAND, triton.COMMAND, mlserver.COMMAND)}
-"""Other servers' start commands: their flags are parsed as theirs are, not by argparse."""
+_MODULES: Mapping[str, tuple[str, ...]] = {
+    "serve": ("serve",),
+    "store": ("build", "tag", "remove", "clear", "extract", "push", "pull"),
+    "listing": ("models",),
+    "status": ("status",),
+    "registry": ("register", "deploy", "undeploy", "versions"),
+    "deployments": ("deployments",),
+    "predict": ("predict",),
+    "jobs_run": ("run", "restart"),
+    "jobs": ("login", "logout", "init", "info", "logs", "stop", "delete", "clone", "output"),
+    "data_sets": ("data",),
+    "streams": ("streams",),
+    "keys": ("keys",),
+    "accounts": ("accounts",),
+    "tracking": ("tracking",),
+    "env": ("env",),
+    "convert": ("convert",),
+}
+"""Module -> its commands. One is imported when a command of it is called: most only talk to a server, and need not load one themselves."""
+_MODULE_OF = {command: module for module, commands in _MODULES.items() for command in commands}
+_FOREIGN = ("tfserving", "triton", "mlserver")
+"""Other servers' start commands, see foreign/: their flags are parsed as theirs are, not by argparse."""
 
 _EPILOG = """\
 examples:
@@ -45,8 +47,8 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; documentation and completion are made from it."""
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """The whole command line; documentation and completion are made from it. For a `command` that there is, only what its module adds."""
     root = argparse.ArgumentParser(
         prog="dragoman",
         description="One model server, any model, every client's protocol.",
@@ -55,26 +57,14 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"dragoman {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    serve.add_to(commands)
-    store.add_to(commands)
-    listing.add_to(commands)
-    status.add_to(commands)
-    registry.add_to(commands)
-    deployments.add_to(commands)
-    predict.add_to(commands)
-    jobs_run.add_to(commands)
-    jobs.add_to(commands)
-    data_sets.add_to(commands)
-    streams.add_to(commands)
-    keys.add_to(commands)
-    accounts.add_to(commands)
-    tracking.add_to(commands)
-    env.add_to(commands)
-    convert.add_to(commands)
+    for module in (_MODULE_OF[command],) if command in _MODULE_OF else _MODULES:
+        _imported(module).add_to(commands)
+    if command in _MODULE_OF:
+        return root
     commands.add_parser("tungsten", help="Tungstenkit's own commands: dragoman tungsten --help", add_help=False)
     commands.add_parser("floyd", help="FloydHub's own client, against this server: dragoman floyd --help", add_help=False)
-    for each in FOREIGN.values():
-        commands.add_parser(each.name, help=each.help, add_help=False)
+    for name, foreign in _imported("foreign").FOREIGN.items():
+        commands.add_parser(name, help=foreign.help, add_help=False)
     return root
 
 
@@ -84,8 +74,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     Targets of `serve`, the CMD of `run` and the INPUT of `predict` may stand before, between and after flags, which argparse alone does not
     take. A CMD behind -- may hold flags of its own.
     """
-    root = parser()
     words, behind = list(sys.argv[1:] if arguments is None else arguments), []
+    root = parser(words[0] if words else "")
     if words[:1] in (["run"], ["restart"]) and "--" in words:
         cut = words.index("--")
         words, behind = words[:cut], words[cut + 1 :]
@@ -108,12 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] == ["tungsten"]:
-            sys.exit(tungsten.main(words[1:]))
-        if words[:1] == ["floyd"]:
-            sys.exit(floyd.main(words[1:]))
-        if words[:1] and words[0] in FOREIGN:
-            sys.exit(FOREIGN[words[0]].main(words[1:]))
+        if words[:1] in (["tungsten"], ["floyd"]):
+            sys.exit(_imported(words[0]).main(words[1:]))
+        if words and words[0] in _FOREIGN:
+            sys.exit(_imported("foreign").FOREIGN[words[0]].main(words[1:]))
         options = parse(words)
         code: int = options.run(options)
     except ServingError as error:
@@ -125,3 +113,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)
+
+
+def _imported(module: str) -> Any:
+    """A module of this package."""
+    collecting = gc.isenabled()
+    gc.disable()  # what is imported stays: to look through it for garbage again and again takes a tenth of the start
+    try:
+        return import_module(f"{__name__}.{module}")
+    finally:
+        if collecting:
+            gc.enable()

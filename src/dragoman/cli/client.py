@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -114,3 +115,14 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, ruled: bool 
     widths = [max(len(line[i]) for line in [heading, *rows]) for i in range(len(heading))]
     for line in [heading, *([["-" * width for width in widths]] if ruled else []), *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def confirmed(question: str, yes: bool) -> bool:
+    """Ask; the end of standard input is a no."""
+    if yes:
+        return True
+    print(f"{question} [y/n]: ", end="", flush=True)
+    answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        print()
+    return answer.strip().lower() in ("y", "yes")

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import add_output, add_server, table
+from dragoman.cli.client import add_output, add_server, confirmed, table
 from dragoman.cli.jobs import add_target, archive_of, created, fetched
 from dragoman.cli.jobs_api import Api, Json
 from dragoman.cli.jobs_files import DATA, Project, Upload, data_set, needed_data_set, save_data_set, upload
 from dragoman.cli.jobs_names import Here, data_names, split_name
 from dragoman.cli.jobs_progress import size
 from dragoman.cli.jobs_transfer import begin_upload, fetch_file, pack, send_data
-from dragoman.cli.store import confirmed
 from dragoman.core.errors import Kind, ServingError, invalid
 
 _NAME = "USER/datasets/NAME/NUMBER, NAME/NUMBER, USER/projects/NAME/NUMBER/output, or an id"

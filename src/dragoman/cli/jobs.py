@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dragoman.cli.client import NoServerError, add_output, add_server, moment, table
+from dragoman.cli.client import NoServerError, add_output, add_server, confirmed, moment, table
 from dragoman.cli.jobs_api import Api, Json, named, somebody
 from dragoman.cli.jobs_files import (
     CONFIGURATIONS,
@@ -32,7 +32,6 @@ from dragoman.cli.jobs_ignore import IGNORE, USUAL
 from dragoman.cli.jobs_logs import Follower, log_of
 from dragoman.cli.jobs_names import Here, job_names, split_name
 from dragoman.cli.jobs_transfer import fetch_folder
-from dragoman.cli.store import confirmed
 from dragoman.core.errors import Kind, ServingError, invalid
 
 STOPPABLE = ("queued", "queue_scheduled", "running")

@@ -5,13 +5,12 @@
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import Kind, ServingError, invalid
 
 PROJECT = Path(".floydexpt")
@@ -186,18 +185,9 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """In one step: no reader sees half of it, and an interrupted command leaves what was there."""
+    """An interrupted command leaves what was there."""
     with _told(path):
-        handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            if path != _config():
-                Path(name).chmod(0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(path, json.dumps(content), mode=0o600 if path == _config() else 0o644)
 
 
 @contextlib.contextmanager

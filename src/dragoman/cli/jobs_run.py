@@ -11,7 +11,6 @@ from urllib.parse import quote
 from dragoman.cli.client import NoServerError, add_server, table
 from dragoman.cli.jobs import JOB, job_of
 from dragoman.cli.jobs_api import Api, Json, named
-from dragoman.cli.jobs_embedded import Embedded
 from dragoman.cli.jobs_files import Project, configuration, needed_project, save_project
 from dragoman.cli.jobs_ignore import IGNORE, code_files
 from dragoman.cli.jobs_logs import Follower
@@ -127,6 +126,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _alone(options: argparse.Namespace, wanted: list[Wanted]) -> int:
     """The same with a server of one's own."""
+    from dragoman.cli.jobs_embedded import Embedded  # a whole server, which is rarely wanted here
+
     with Embedded(options) as server:
         options.url = server.url
         api = Api(options)

@@ -12,8 +12,6 @@ from urllib.parse import quote
 from dragoman.cli.client import NoServerError, accepted, add_place, add_server, exchange, url_of
 from dragoman.cli.fields import filled, parsed, saved
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.embed import TestClient
-from dragoman.server.configuration import read
 
 _DESCRIPTION = """\
 Call a model. INPUT is JSON, @FILE, or - for standard input: a list is one item per row, an object names the inputs.
@@ -136,6 +134,9 @@ def locally(target: str, fields: dict[str, str], options: argparse.Namespace) ->
 @contextmanager
 def _loaded(target: str, options: argparse.Namespace) -> Iterator[tuple[str, _Ask]]:
     """A model in this program: the name under which it is served, and how to ask."""
+    from dragoman.embed import TestClient  # a whole server, which a running one makes needless
+    from dragoman.server.configuration import read
+
     settings = read({"data_dir": options.data_dir, "store": options.store, "targets": [target]})
     with TestClient(
         target, data_dir=str(settings.data_path), store=settings.store, environments=settings.environments, load="wait"

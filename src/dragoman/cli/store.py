@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from dragoman.cli.client import add_place
+from dragoman.cli.client import add_place, confirmed
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import Environment
 from dragoman.engines.environment import FOLDER as ENVIRONMENTS
@@ -104,17 +104,6 @@ def with_library(where: Place, work: Callable[[Library], Awaitable[T]]) -> T:
             return await work(library)
 
     return asyncio.run(session())
-
-
-def confirmed(question: str, yes: bool) -> bool:
-    """Ask; the end of standard input is a no."""
-    if yes:
-        return True
-    print(f"{question} [y/n]: ", end="", flush=True)
-    answer = sys.stdin.readline()
-    if not answer.endswith("\n"):
-        print()
-    return answer.strip().lower() in ("y", "yes")
 
 
 def pairs_of(texts: list[str]) -> tuple[tuple[str, str], ...]:

@@ -249,7 +249,8 @@ def after(job: Job, end: End, *, watched: bool = True) -> Job:
 
     What was asked to stop is stopped, however it ended. One whose server left it, or that was lost with its machine, goes back into the line.
     """
-    over = replace(job, ran_s=job.ran_s + end.ran_s, calls=job.calls + end.calls, since=0.0)
+    begun = job if job.phase is not Phase.STARTING else replace(job.to(Phase.RUNNING), started=job.started or end.at - end.ran_s)
+    over = replace(begun, ran_s=job.ran_s + end.ran_s, calls=job.calls + end.calls, since=0.0)
     if job.stop or job.phase is Phase.STOPPING:
         stopping = over if over.phase is Phase.STOPPING else over.to(Phase.STOPPING)
         return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=end.at)

@@ -1,4 +1,4 @@
-"""File locks between processes, awaited: what keeps builders and users of a virtualenv apart, and two that fetch the same model.
+"""File locks between processes: what keeps builders and users of a virtualenv apart, two that fetch the same model, two that write one file.
 
 A lock is flock(2) on an open file: it ends with the process that has it, however that ends, and two openings in one process count as two.
 Lock files are empty and are never removed, since a lock on a removed file keeps nobody out.
@@ -31,6 +31,17 @@ class FileLock:
         except BlockingIOError:
             os.close(descriptor)
             return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    @classmethod
+    def take(cls, path: Path, *, shared: bool = False) -> "FileLock":
+        """The lock, as soon as it can be had; blocks until then."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except BaseException:
             os.close(descriptor)
             raise

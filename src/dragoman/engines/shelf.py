@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.disk import write_whole
 from dragoman.engines.locks import FileLock
 from dragoman.engines.removal import remove_tree
 
@@ -85,10 +86,10 @@ class Shelf:
 
     def complete(self, key: str, directory: Path, facts: Mapping[str, Any]) -> None:
         """From here on this directory is the environment."""
-        _write(self.root / f"{key}.json", {"directory": directory.name, **facts})
+        write_whole(self.root / f"{key}.json", json.dumps({"directory": directory.name, **facts}), flush=True)
 
     def note_failure(self, key: str, facts: Mapping[str, Any]) -> None:
-        _write(self.root / f"{key}.failed", facts)
+        write_whole(self.root / f"{key}.failed", json.dumps(facts), flush=True)
 
     def failure(self, key: str) -> dict[str, Any]:
         """What was noted, empty without a failure since the last build."""
@@ -135,16 +136,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """All at once: readers take no lock."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _size(directory: Path) -> int:

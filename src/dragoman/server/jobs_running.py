@@ -10,7 +10,7 @@ from dragoman.core.jobs import Job, Mount, Start
 from dragoman.engines.jobs import gate_line
 from dragoman.engines.jobs.isolation import Isolation, find
 from dragoman.engines.jobs.launch import adopt, launch
-from dragoman.engines.jobs.started import Started, read_end
+from dragoman.engines.jobs.started import Started, forget_end, read_left
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.jobs.code import Code
@@ -78,4 +78,4 @@ def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
     async def isolation(network: bool) -> str:
         return (await isolations.get()).sentence(network)
 
-    return Parts(code.place, data, prepare, launched, adopt, read_end, rest, isolation)
+    return Parts(code.place, data, prepare, launched, adopt, read_left, forget_end, rest, isolation)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from dragoman.core.data_uris import bare_name
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.model import EMPTY
 from dragoman.serving.fetch import FetchPolicy, Have, download
@@ -197,6 +198,4 @@ class State:
 
     def keep(self, path: str, have: Have) -> None:
         self._files[path] = Have(have.size, have.validator)
-        draft = self._path.with_suffix(".draft")
-        draft.write_text(json.dumps({path: [each.size, each.validator] for path, each in self._files.items()}), "utf-8")
-        draft.replace(self._path)
+        write_whole(self._path, json.dumps({path: [each.size, each.validator] for path, each in self._files.items()}))

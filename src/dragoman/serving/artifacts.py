@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.engines.locks import FileLock
 from dragoman.serving.artifact_sources import PAUSES_S, Bucket, Source, Web
@@ -166,9 +167,7 @@ class Artifacts:
             "fetched": time.time(),
             "manifest": manifest(files),
         }
-        draft = self.root / f"{key}.draft"
-        draft.write_text(json.dumps(record, indent=1), "utf-8")
-        draft.replace(self.root / f"{key}.json")
+        write_whole(self.root / f"{key}.json", json.dumps(record, indent=1))
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(partial.with_name(f"{partial.name}.unpacked"), ignore_errors=True)
         state.unlink(missing_ok=True)

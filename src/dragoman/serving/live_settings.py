@@ -17,6 +17,8 @@ try:
 except ImportError:  # this platform has one worker, and nobody to lock out
     fcntl = None  # type: ignore[assignment] # the name is a module or nothing
 
+from dragoman.core.disk import write_whole
+
 log = logging.getLogger("dragoman")
 
 Section: TypeAlias = Mapping[str, Any]
@@ -81,14 +83,11 @@ class LiveSettings:
         if self._directory is None:
             return
         path = self._directory / "settings.json"
-        written = path.with_name(f"settings.{os.getpid()}.new")
-        written.write_text(json.dumps(content), "utf-8")
         # Two changes within one tick of the file system's clock must not look like one.
         changed_ns = time.time_ns()
         with contextlib.suppress(FileNotFoundError):
             changed_ns = max(changed_ns, path.stat().st_mtime_ns + 1)
-        os.utime(written, ns=(changed_ns, changed_ns))
-        written.replace(path)
+        write_whole(path, json.dumps(content), changed_ns=changed_ns)
         self._stamp = path.stat().st_mtime_ns
 
     @contextlib.contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
-from dragoman.serving.paths import private_folder
+from dragoman.serving.place import make_place
 
 _OWNER = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\Z")
 
@@ -25,9 +25,8 @@ class Owner:
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError where the folder cannot be written."""
-        private_folder(folder)
         self._folder = folder
-        self._place = _place(folder)
+        self._place = make_place(folder)
         self._own = uuid4().hex
         self._heard = 0
         self.name = f"{self._place}.{self._own}"
@@ -88,24 +87,3 @@ def wake(folder: Path, name: str) -> None:
                 os.write(file, b".")  # the file grows: unlike a time of change, that cannot be missed
             finally:
                 os.close(file)
-
-
-def _place(folder: Path) -> str:
-    """What tells this folder from every other one, also from a copy of its path on another machine: made once, by whoever is first."""
-    path = folder / "place"
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            known = path.read_text("ascii", "replace").strip()
-            if re.fullmatch(r"[0-9a-f]{32}", known):
-                return known
-            path.unlink(missing_ok=True)
-        draft = folder / f"place.{uuid4().hex}"
-        draft.write_text(uuid4().hex, "ascii")
-        try:
-            os.link(draft, path)  # complete or not at all, and never over another's
-        except FileExistsError:
-            continue
-        except OSError:  # a file system without links: whoever is last wins, and the others' predictions wait for their leases
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.cli import FOREIGN
+from dragoman.cli.foreign import FOREIGN
 from dragoman.core.errors import Kind, ServingError
 from dragoman.server.settings import Settings
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.cli import FOREIGN
+from dragoman.cli.foreign import FOREIGN
 from dragoman.cli.foreign.flags import Flag, parse, usage
 from dragoman.cli.foreign.starting import OWN
 from dragoman.core.errors import Kind, ServingError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.cli import FOREIGN
+from dragoman.cli.foreign import FOREIGN
 from dragoman.server.settings import Settings
 from tests.unit.foreign.reading import refused, settings_of, variables, warnings_of
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dragoman.core.jobs import ENDED
-from dragoman.serving.jobs import log, place
+from dragoman.serving.jobs import log
 
 
 def test_lines_have_the_time_and_stand_alone(tmp_path: Path) -> None:
@@ -37,14 +37,3 @@ def test_a_log_is_for_this_user_alone(tmp_path: Path) -> None:
 def test_every_end_has_its_last_line() -> None:
     """The client follows a log until one of them comes."""
     assert log.LAST_LINES.keys() == ENDED
-
-
-def test_a_place_keeps_its_name(tmp_path: Path) -> None:
-    """It has none before the first job, then always the same; another folder has another."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert place.read(here) == ""
-    name = place.make(here)
-    assert name
-    assert place.read(here) == place.make(here) == name
-    assert place.make(there) != name
-    assert [path.name for path in here.iterdir()] == [place.FILE]

@@ -1,6 +1,7 @@
 """The reconciler of jobs over starts that a test ends itself."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import End, Job, Mode, Mount, Phase, Seen
+from dragoman.serving.jobs.records import JOB
 from tests.fakes_jobs import FakeStarted, World
 from tests.fakes_store import FakeStore
 
@@ -407,18 +409,119 @@ def test_what_was_lost_with_its_server_starts_again(tmp_path: Path, end: End | N
 
 
 def test_a_start_that_was_broken_off_is_begun_anew(tmp_path: Path) -> None:
-    """What an earlier start of it wrote about its end does not count."""
+    """Nothing of it ran, so nothing is counted."""
 
     async def body() -> None:
         world = World(tmp_path)
         job = await leave(world, Phase.STARTING)
-        world.ends[job.id] = End("exit", 0)
         runner = world.runner()
         await runner.start()
-        await world.running(job)
+        (await world.running(job)).exit(ran_s=2.0)
+        over, _ = await world.ended(job, Phase.SUCCESS)
+        assert over.ran_s == 2.0
         await runner.close()
 
     asyncio.run(body())
+
+
+def test_a_start_that_was_over_before_its_server_could_say_so_counts(tmp_path: Path) -> None:
+    """The server was killed between the start and its note of it: a command is not run twice, and its seconds are not lost."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job = await leave(world, Phase.STARTING)
+        world.ends[job.id] = End("exit", 0, ran_s=3.0, at=99.0)
+        runner = world.runner()
+        await runner.start()
+        over, _ = await world.ended(job, Phase.SUCCESS)
+        assert (over.ran_s, over.started, over.ended) == (3.0, 96.0, 99.0)
+        assert not world.starts
+        await runner.close()
+
+    asyncio.run(body())
+
+
+def test_an_end_that_was_counted_is_not_counted_again(tmp_path: Path) -> None:
+    """Of the start before: it is forgotten before the next one is begun, at which the server is killed."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job = await leave(world, Phase.QUEUED)
+        world.ends[job.id] = End("idle", ran_s=3.0, calls=1)
+        world.preparing = asyncio.get_running_loop().create_future
+        runner = world.runner()
+        await runner.start()
+        await world.until(job, Phase.STARTING)
+        assert job.id not in world.ends
+        await runner.close()
+
+    asyncio.run(body())
+
+
+def test_seconds_and_calls_of_a_start_that_was_lost_without_a_server_count(tmp_path: Path) -> None:
+    """As far as its first process has told."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job = await leave(world, Phase.RUNNING)
+        world.ends[job.id] = End("lost", -9, ran_s=7.0, calls=5)
+        runner = world.runner()
+        await runner.start()
+        (await world.running(job)).exit(ran_s=1.0, calls=1)
+        over, _ = await world.ended(job, Phase.SUCCESS)
+        assert (over.ran_s, over.calls) == (8.0, 6)
+        await runner.close()
+
+    asyncio.run(body())
+
+
+def test_a_job_that_does_not_let_itself_be_taken_over_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Its first process may be stopped by a signal; the others start meanwhile, and the server can end."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        stuck, other = await leave(world, Phase.RUNNING), await leave(world, Phase.QUEUED)
+        world.adopting[stuck.id] = asyncio.get_running_loop().create_future()
+        runner = world.runner()
+        await runner.start()
+        await world.running(other)
+        assert stuck.id not in world.starts
+        world.adopting[stuck.id].set_result(None)
+        await world.running(stuck)
+        await runner.close()
+
+    asyncio.run(body())
+
+
+def test_one_job_that_cannot_be_looked_after_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Neither one that the store has lost, nor one whose folder cannot be written."""
+
+    async def test(world: World) -> None:
+        first = await world.running(await world.submit())
+        lost, unwritable, fine = [await world.submit() for _ in range(3)]
+        await world.store.remove_document(JOB, lost.id)
+        for folder in (world.board.folder(lost), world.board.folder(unwritable)):
+            shutil.rmtree(folder)
+        await world.jobs.stop(fine)
+        await world.ended(fine, Phase.SHUTDOWN)
+        first.exit()
+        await world.running(unwritable)
+        assert world.board.get(lost.id) is None
+
+    run(World(tmp_path, most=1), test)
+
+
+def test_what_the_store_has_lost_is_ended(tmp_path: Path) -> None:
+    """Nobody could stop it any more, or would see it."""
+
+    async def test(world: World) -> None:
+        job = await world.submit()
+        started = await world.running(job)
+        await world.store.remove_document(JOB, job.id)
+        world.board.drop(job.id)
+        assert (await asyncio.wait_for(started.ended(), 20.0)).how == "stopped"
+
+    run(World(tmp_path), test)
 
 
 def test_a_stop_that_was_wanted_while_there_was_no_server_is_made(tmp_path: Path) -> None:

@@ -278,3 +278,29 @@ def test_without_a_store_there_is_nothing(tmp_path: Path) -> None:
 
     run(World(tmp_path, allowed=Allowed()), test)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_of_another_server_are_shown_and_stopped_but_not_deleted(tmp_path: Path) -> None:
+    """Servers that share a store: the files and the log are where the job runs, and so is its endpoint."""
+
+    async def test(world: World) -> None:
+        there = World(tmp_path / "there", store=world.store)
+        job = await there.submit()
+        await world.submit()
+        world.board.replace(await world.kept.jobs())
+        assert await world.jobs.job(job.name) == job
+        assert world.board.get(job.id) is None
+        assert world.board.at(job.endpoint) is None
+        assert world.board.elsewhere(lambda other: other.endpoint == job.endpoint) == job
+        assert "another server" in await world.jobs.log(job)
+        assert (await world.jobs.stop(job)).stop
+        over = await world.kept.edit(job.id, lambda now: replace(now, phase=Phase.SHUTDOWN))
+        assert (await world.jobs.log(over)).endswith("[shutdown] Task execution cancelled\n")
+        with pytest.raises(ServingError, match="delete it there") as refused:
+            await world.jobs.delete(over)
+        assert refused.value.kind is Kind.CONFLICT
+        await there.jobs.delete(over)
+        world.board.replace(await world.kept.jobs())
+        assert world.board.elsewhere(lambda other: True) is None
+
+    run(World(tmp_path / "here"), test)

@@ -2,3 +2,7 @@
 
 One module per server; what they share is in flags.py and starting.py.
 """
+
+from dragoman.cli.foreign import mlserver, tfserving, triton
+
+FOREIGN = {each.name: each for each in (tfserving.COMMAND, triton.COMMAND, mlserver.COMMAND)}

@@ -1,8 +1,6 @@
 """What the start commands of other servers have in common: our own flags beside theirs, and the start itself."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from dragoman import __version__
 from dragoman.cli import serve
 from dragoman.cli.foreign.flags import Flag, Given, parse, usage
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import invalid
 from dragoman.server.configuration import as_toml, read
 from dragoman.server.settings import Settings
@@ -89,10 +88,8 @@ def _kept(folder: Path, name: str, text: str) -> str:
         return ""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as draft:  # mkstemp: 0600
-            draft.write(text)
         path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.pem"
-        os.replace(draft.name, path)
+        write_whole(path, text)
     except OSError as error:
         raise invalid(f"the folder {folder} cannot be written: {error.strerror or error}") from error
     return str(path)

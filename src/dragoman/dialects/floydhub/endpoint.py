@@ -100,12 +100,22 @@ def _nothing(board: Board, place: Place) -> Answer:
         job = board.at(place.endpoint)
         ended = [] if job is None or job.mode is Mode.COMMAND else [job]
     else:
-        of = (place.owner, place.project, Mode.SERVE)
-        ended = [job for job in board.jobs() if (job.owner, job.project, job.mode) == of and job.phase in ENDED]
+        ended = [job for job in board.jobs() if _is_behind(job, place) and job.phase in ENDED]
     if ended:
         return _over(max(ended, key=lambda job: job.number))
+    if (other := board.elsewhere(lambda job: _is_behind(job, place))) is not None:
+        return Answer(
+            404, body_of({"message": f"{other.name} is a job of another server: its endpoint is there", "state": other.phase.value})
+        )
     what = f"endpoint {place.endpoint[:100]}" if place.endpoint else f"job of {place.owner[:100]}/projects/{place.project[:100]}"
     return Answer(404, body_of({"message": f"there is no {what}", "state": "unknown"}))
+
+
+def _is_behind(job: Job, place: Place) -> bool:
+    """Whatever its phase is."""
+    if place.endpoint:
+        return job.endpoint == place.endpoint and job.mode is not Mode.COMMAND
+    return (job.owner, job.project, job.mode) == (place.owner, place.project, Mode.SERVE)
 
 
 async def _admitted(board: Board, job: Job) -> tuple[Permit, Job] | Answer:
@@ -162,8 +172,8 @@ def _starting(job: Job, reason: str, ran_s: float = 0.0) -> Answer:
 
 
 def _over(job: Job) -> Answer:
-    how = f" ({job.reason})" if job.reason else ""
-    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}{how}"
+    # Not why: its last words may be of any kind, and whoever has the address may ask.
+    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}; its owner's log says why"
     return _told(410, f"{job.name} {verb}", job)
 
 

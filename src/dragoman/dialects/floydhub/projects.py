@@ -42,6 +42,6 @@ class Projects:
 
 
 def check_seen(user: User, owner: str, what: str) -> None:
-    """Raises NOT_FOUND for what belongs to somebody else: as if it were not there."""
+    """Raises NOT_FOUND for what belongs to somebody else: in the words of what is not there, so that nobody learns which names there are."""
     if not user.sees(owner):
-        raise ServingError(Kind.NOT_FOUND, f"there is no {what[:200]}, or it is not yours", what="job")
+        raise ServingError(Kind.NOT_FOUND, f"there is no {what[:200]}", what="job")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from dragoman.core.disk import write_whole
 from dragoman.core.jobs import Start
 from dragoman.engines.jobs import bubble, gate_line, processes, sandbox
 from dragoman.engines.jobs.allowed import Isolation
@@ -50,7 +51,7 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
             failed.callback(first.kill)
             said, contained = isolation.sentence(start.network), bool(isolation.bwrap)
             record = Record(start.job, first.pid, processes.born(first.pid), processes.boot(), time.time(), said, contained)
-            _write(folder / START, json.dumps(asdict(record)).encode())
+            write_whole(folder / START, json.dumps(asdict(record)).encode())
             with contextlib.suppress(BrokenPipeError):  # it has ended already, and has said why
                 ours.write(orders(start, view, said, gate=gate.fileno(), log=log, end=end))
                 ours.close()
@@ -80,10 +81,3 @@ def _open(opened: contextlib.ExitStack, path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     opened.callback(os.close, descriptor)
     return descriptor
-
-
-def _write(path: Path, content: bytes) -> None:
-    """At once or not at all."""
-    new = path.with_suffix(".new")
-    new.write_bytes(content)
-    os.replace(new, path)

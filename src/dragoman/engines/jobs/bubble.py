@@ -1,7 +1,7 @@
 """Runs one command in a bubble of namespaces, with a way out of its network. Standard library only: also a program, for commands that others start.
 
 `begin` is called by beginning.py, in a thread. As a program, `python -I -S bubble.py JSON`, it is what `sandbox.sandboxed` makes of a command: it
-ends as the command does, and takes it along when it is killed itself.
+ends as the command does, and takes it along when it is killed itself, or who started it is.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from typing import IO
 
 _READY_S = 20.0
 _QUIT_S = 5.0
+_LOOK_S = 1.0
 _OWNER_OF = 0xB701
 """ioctl NS_GET_USERNS: the user namespace that owns another. bubblewrap may have gone on into a second one, which owns nothing."""
 
@@ -173,9 +174,15 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[IO[bytes], IO[bytes]]:
 
 def main() -> int:
     """The program: runs the bubble that its argument describes, in front."""
+    starter = os.getppid()
     bubble = Bubble(**json.loads(sys.argv[1]))
     try:
-        return begin(bubble, (), None, waits=True).reap()
+        first = begin(bubble, (), None, waits=True)
+        while os.getppid() == starter:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                first.child.wait(_LOOK_S)
+                return first.reap()
+        return first.kill()
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -14,9 +14,9 @@ from dragoman.core.jobs import Start
 from dragoman.engines.jobs import gate_line, processes
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.beginning import begin
-from dragoman.engines.jobs.started import Record, Started, read_end, read_record
+from dragoman.engines.jobs.started import Record, Started, read_end, read_left, read_record
 
-__all__ = ["Record", "Started", "adopt", "launch", "read_end"]
+__all__ = ["Record", "Started", "adopt", "launch", "read_end", "read_left"]
 
 _ANSWER_S = 30.0
 """How long a first process may take to answer: a Python that starts, on a machine that has other things to do."""

@@ -137,7 +137,8 @@ class Started:
             code = -9  # of somebody else's child nobody tells
         elif code > 128:
             code = 128 - code  # as bubblewrap tells of a signal
-        return End("lost", code, reason, max(self._last.ran_s, now - self.record.at), self._last.calls, now)
+        used = _used(_read(self.folder / END))
+        return End("lost", code, reason, max(self._last.ran_s, now - self.record.at), max(self._last.calls, used.calls), now)
 
 
 def read_end(folder: Path) -> End | None:
@@ -148,6 +149,20 @@ def read_end(folder: Path) -> End | None:
     return End(**{name: value for name, value in told.items() if name in _ENDED})
 
 
+def read_left(folder: Path) -> End | None:
+    """The same of a start that nobody has watched and that does not run: one that was killed, or lost with its machine, has ended, too.
+
+    None when there was none.
+    """
+    used = _used(_read(folder / END))
+    return read_end(folder) or (used if used.ran_s else None)
+
+
+def forget_end(folder: Path) -> None:
+    """The last start in this folder has been accounted for. Blocks. Raises OSError."""
+    (folder / END).unlink(missing_ok=True)
+
+
 def read_record(folder: Path) -> Record | None:
     """The last start in this folder; None when there was none."""
     told = _read(folder / START)
@@ -155,6 +170,12 @@ def read_record(folder: Path) -> Record | None:
         return Record(**told)
     except TypeError:
         return None
+
+
+def _used(told: dict[str, Any]) -> End:
+    """What a start has used of which nobody can say how it ended."""
+    ran_s, calls = told.get("ran_s"), told.get("calls")
+    return End("lost", -9, ran_s=ran_s if isinstance(ran_s, float) else 0.0, calls=calls if isinstance(calls, int) else 0)
 
 
 def _read(path: Path) -> dict[str, Any]:

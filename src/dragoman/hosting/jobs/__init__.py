@@ -8,8 +8,9 @@ more descriptors are inherited, so that nothing of the machine has to be visible
 Any others that are inherited stay open as long as the process lives; the program gets none of them.
 The process becomes the job's first: pid 1 where it is that already (bwrap --as-pid-1), else the one that orphans are given to.
 
-How it ends: when no process of the job is left, one line of JSON, the fields of `core.jobs.End`, is written to the ending in one piece (an
-empty or unfinished file means that there is no ending), sent to who holds the gate, and the process exits with 0. SIGTERM means `stop`.
+How it ends: when no process of the job is left, one line of JSON, the fields of `core.jobs.End`, is written to the ending in one piece, sent to
+who holds the gate, and the process exits with 0. SIGTERM means `stop`. Until then the ending has `ran_s` and `calls` only, as they are: without
+`how` it is none, and the first process was killed.
 
 The gate. One JSON object per line each way; at most one question is open on a connection:
 

@@ -60,17 +60,19 @@ class Gate:
         facts: Callable[[], Mapping[str, Any]],
         stop: Callable[[float, str, str], None],
         refused: Callable[[], None],
+        counted: Callable[[], None] = lambda: None,
         room: int = 65536,
         linger_s: float = 60.0,
     ) -> None:
-        """`room`: connections at a time; others wait until they are accepted. `linger_s`: how long a program may go on with a request whose
-        sender has hung up, before the next one is passed all the same."""
+        """`counted` is called with every permit. `room`: connections at a time; others wait until they are accepted. `linger_s`: how long a
+        program may go on with a request whose sender has hung up, before the next one is passed all the same."""
         self._loop = loop
         self._listener = listener
         self._concurrency = max(1, concurrency)
         self._facts = facts
         self._stop = stop
         self._refused = refused
+        self._counted = counted
         self._room = room
         self._linger_s = linger_s
         self._lingering: set[socket.socket] = set()
@@ -286,6 +288,7 @@ class Gate:
             caller.give_up = None  # nothing is left to give up
             if sock is not None:
                 self._calls += 1
+                self._counted()
                 caller.app = sock
                 self._say(caller, {"answer": "go", "prefix": "keep" if self._keeps_prefix else "strip"}, sock)
                 return

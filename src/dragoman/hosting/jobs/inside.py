@@ -6,7 +6,6 @@ Run by __main__.py. Everything happens in one thread, in the loop.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -16,6 +15,7 @@ from dataclasses import replace
 from typing import Any, Sequence
 
 from dragoman.hosting.jobs import PORT, Orders, orders_from, processes
+from dragoman.hosting.jobs.ending import Ending
 from dragoman.hosting.jobs.gate import Gate
 from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
@@ -69,12 +69,16 @@ class Inside:
         self._limits = orders.limits
         self._log = Log(orders.log, self._limits.log_size)
         self._usage = Usage(self._limits)
+        self._ending = Ending(orders.end)
         listener = socket.socket(fileno=orders.gate)
         soft, hard = self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = max(soft, min(hard, _FILES))
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
         abreast = min(self._limits.concurrency, files // 4)
-        self._gate = Gate(self.loop, listener, abreast, self._facts, self.end, self._refused, room=max(8, files - abreast - _OWN_FILES))
+        self._gate = Gate(
+            self.loop, listener, abreast, self._facts, self.end, self._refused, self._keep_progress,
+            room=max(8, files - abreast - _OWN_FILES),
+        )  # fmt: skip
         self._has_endpoint = orders.mode != "command"
         self._listening = Listening(self.loop, orders.port, self._is_mine, self._accepted)
         if orders.mode == "jupyter":
@@ -127,9 +131,7 @@ class Inside:
         """No process is left: says so, and that was all."""
         self._how = how
         ending = {"how": how, "code": code, "reason": reason, "ran_s": self._ran_s(), "calls": self._gate.calls, "at": time.time()}
-        with contextlib.suppress(OSError):  # the disk is full: then who holds the gate hears it
-            os.write(self._orders.end, json.dumps(ending).encode() + b"\n")
-            os.fsync(self._orders.end)
+        self._ending.final(ending)
         self._gate.ended(ending)
         self.loop.stop()
 
@@ -248,6 +250,7 @@ class Inside:
         """Every half second or more often: what is used, and for how long."""
         if self._how:
             return
+        self._keep_progress()
         limits, orders, now = self._limits, self._orders, time.monotonic()
         if self._alone and processes.told_from_outside(_ENDING):
             self.end(orders.grace_s, "stopped", "")
@@ -272,6 +275,9 @@ class Inside:
     def _elsewhere(self) -> str:
         places = sorted({port for port, _ in ports_of(processes.members())})
         return "it listens on port " + ", ".join(map(str, places)) if places else ""
+
+    def _keep_progress(self) -> None:
+        self._ending.progress(self._ran_s(), self._gate.calls)
 
     def _ran_s(self) -> float:
         return time.monotonic() - self._began if self._began else 0.0

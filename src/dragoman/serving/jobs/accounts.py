@@ -5,20 +5,19 @@ may reach the server says who they are.
 """
 
 import base64
-import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.engines.locks import FileLock
 from dragoman.serving.passwords import Passwords, lock_of
 from dragoman.serving.paths import private_folder
 from dragoman.serving.settings import quoted
@@ -140,15 +139,10 @@ class Accounts:
         """One process at a time reads, changes and replaces the file; when `change` raises, it stays as it is."""
         assert self._path is not None
         private_folder(self._path.parent)
-        with _locked(self._path.with_suffix(".lock")):
+        with FileLock.take(self._path.with_suffix(".lock")):
             known = dict(_parse(self._path)) if self._path.exists() else {}
             change(known)
-            draft = self._path.with_suffix(".new")
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-                json.dump(known, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            write_whole(self._path, json.dumps(known, indent=1), flush=True)
         self._stamp = None
 
 
@@ -213,13 +207,3 @@ def _parse(path: Path) -> Mapping[str, Mapping[str, Any]]:
     except (OSError, ValueError, TypeError, KeyError):
         pass
     raise ServingError(Kind.UNAVAILABLE, f"the file of accounts, {path.name} in the data directory, cannot be read")
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -9,15 +9,12 @@ from pathlib import Path
 
 from dragoman.core.jobs import ENDED, Job, Phase
 from dragoman.serving.changes import Changes
-from dragoman.serving.jobs import place
 from dragoman.serving.jobs.records import project_id
-
-GATE = "gate"
-"""Name of the unix socket in a job's folder."""
+from dragoman.serving.place import make_place, read_place
 
 
 class Board:
-    """Of the jobs whose files are below `folder`; those of other places are not shown.
+    """Of the jobs whose files are below `folder`. Of those of other places, on servers that share the store, only `elsewhere` knows.
 
     `waker` asks for a job that sleeps to be started (service.py).
     """
@@ -31,6 +28,7 @@ class Board:
         """Told at every change of any job."""
         self.waker: Callable[[str], Awaitable[Job]] | None = None
         self._jobs: dict[str, Job] = {}
+        self._elsewhere: dict[str, Job] = {}
         self._endpoints: dict[str, str] = {}
         self._projects: dict[str, set[str]] = {}
 
@@ -46,12 +44,12 @@ class Board:
         ids = self._projects.get(project_id(owner, name), ())
         return sorted((self._jobs[each] for each in ids if self._jobs[each].phase not in ENDED), key=lambda job: job.number)
 
+    def elsewhere(self, is_it: Callable[[Job], bool]) -> Job | None:
+        """The newest of such jobs on another server."""
+        return max(filter(is_it, self._elsewhere.values()), key=lambda job: job.created, default=None)
+
     def folder(self, job: Job) -> Path:
         return self.runs / job.id
-
-    def gate(self, job: Job) -> Path:
-        """The unix socket of its gate: there while it is RUNNING (and for a moment before and after)."""
-        return self.runs / job.id / GATE
 
     async def wake(self, job: Job) -> Job:
         """Ask for an ASLEEP job to be started; returns at once with what it is then (QUEUED as a rule). Others are returned as they are."""
@@ -74,12 +72,12 @@ class Board:
     @property
     def place(self) -> str:
         """The name of the folder, "" before its first job."""
-        self._place = self._place or place.read(self._folder)
+        self._place = self._place or read_place(self._folder)
         return self._place
 
     def make_place(self) -> str:
         """As `place`, which has a name from now on. Blocks. Raises OSError."""
-        return place.make(self._folder)
+        return make_place(self._folder)
 
     def jobs(self) -> list[Job]:
         return list(self._jobs.values())
@@ -87,9 +85,16 @@ class Board:
     def get(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)
 
+    def is_here(self, job: Job) -> bool:
+        """Whether its files are, and this server runs it."""
+        return job.place == self.place
+
     def put(self, job: Job) -> None:
         """Show this record of a job from now on."""
-        if job.place != self.place or self._jobs.get(job.id) == job:
+        if not self.is_here(job):
+            self._elsewhere[job.id] = job
+            return
+        if self._jobs.get(job.id) == job:
             return
         self._jobs[job.id] = job
         self._endpoints[job.endpoint] = job.id
@@ -97,6 +102,7 @@ class Board:
         self.changes.tell()
 
     def drop(self, job_id: str) -> None:
+        self._elsewhere.pop(job_id, None)
         job = self._jobs.pop(job_id, None)
         if job is not None:
             self._endpoints.pop(job.endpoint, None)
@@ -105,7 +111,7 @@ class Board:
 
     def replace(self, jobs: list[Job]) -> None:
         """Show these and no others: what the store has."""
-        for gone in self._jobs.keys() - {job.id for job in jobs}:
+        for gone in (self._jobs.keys() | self._elsewhere.keys()) - {job.id for job in jobs}:
             self.drop(gone)
         for job in jobs:
             self.put(job)

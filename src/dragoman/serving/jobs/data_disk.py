@@ -7,8 +7,7 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
@@ -33,14 +32,17 @@ class DataDisk:
         room = int(shutil.disk_usage(self._coming).free * 0.9)
         if length > room:
             return room
-        file = os.open(self._coming / upload_id, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with _locked(file):
+        file = self.open(upload_id, make=True)
+        try:
             os.ftruncate(file, 0)
+        finally:
+            os.close(file)
         return None
 
-    def open(self, upload_id: str) -> int:
-        """The file to append to, locked until it is closed. Raises CONFLICT (what="busy")."""
-        file = os.open(self._coming / upload_id, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    def open(self, upload_id: str, *, make: bool = False) -> int:
+        """The file to append to, locked until it is closed. Raises FileNotFoundError, unless it is made, and CONFLICT (what="busy")."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if make else 0)
+        file = os.open(self._coming / upload_id, flags, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,17 +103,6 @@ class DataDisk:
         with suppress(OSError):
             (self._data / version_id).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-
-
-@contextmanager
-def _locked(file: int) -> Iterator[None]:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ServingError(Kind.CONFLICT, "a piece of the upload is being written", what="busy", retry_after_s=1.0) from None
-    finally:
-        os.close(file)
 
 
 def append(file: int, piece: bytes, *, flush: bool = False) -> None:

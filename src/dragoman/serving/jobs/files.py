@@ -4,7 +4,6 @@ What is kept never changes and is on the disk when its name is given out. Called
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -15,10 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from dragoman.core.disk import write_whole
 from dragoman.core.errors import Kind, ServingError
+from dragoman.engines.locks import FileLock
 from dragoman.serving.paths import private_folder
 
-_COMING, _NAMED = "coming", "named"
+_COMING, _NAMED, _LOCK = "coming", "named", "lock"
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _LEFT_BEHIND_S = 86400.0
 """A folder of an upload that is older belongs to a server that was killed."""
@@ -50,7 +51,8 @@ class Files:
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
         """While somebody adds files and writes down that they are needed; nothing is collected meanwhile, here or in another process."""
-        with self._locked(fcntl.LOCK_SH):
+        private_folder(self.folder)
+        with FileLock.take(self.folder / _LOCK, shared=True):
             yield
 
     def keep(self, found: Mapping[str, Path]) -> None:
@@ -92,10 +94,7 @@ class Files:
         """Write down that `owner` (an id) needs a file, and what that names in turn. Called in `naming`. Raises OSError."""
         folder = self.folder / _NAMED
         private_folder(folder)
-        draft = folder / f".{owner}"
-        draft.write_text(digest)
-        _flush(draft)
-        draft.rename(folder / owner)
+        write_whole(folder / owner, digest, flush=True)
         _flush(folder)
 
     def unname(self, owner: str) -> None:
@@ -109,16 +108,16 @@ class Files:
         """
         if not self.folder.is_dir():
             return 0
-        count = 0
-        try:
-            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                needed = self._needed(names)
-                for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
-                    if path.name not in needed:
-                        path.unlink(missing_ok=True)
-                        count += 1
-        except BlockingIOError:
+        lock = FileLock.attempt(self.folder / _LOCK)
+        if lock is None:
             return 0
+        count = 0
+        with lock:
+            needed = self._needed(names)
+            for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+                if path.name not in needed:
+                    path.unlink(missing_ok=True)
+                    count += 1
         for folder in (self.folder / _COMING).glob("*"):
             with contextlib.suppress(FileNotFoundError):
                 if folder.stat().st_mtime < time.time() - _LEFT_BEHIND_S:
@@ -133,16 +132,6 @@ class Files:
             with contextlib.suppress(ServingError):  # of a damaged one it cannot be told; it cannot be placed anyway
                 needed.update(names(self.read(digest)))
         return needed
-
-    @contextlib.contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        private_folder(self.folder)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, how)
-            yield
-        finally:
-            os.close(lock)
 
 
 def _flush(path: Path) -> None:

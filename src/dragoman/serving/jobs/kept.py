@@ -47,7 +47,12 @@ class Kept:
                 raise no_job(job_id)
             return job_document(change(read_job(document)))
 
-        job = read_job(await store.edit_document(JOB, job_id, edited, rings=True))
+        try:
+            job = read_job(await store.edit_document(JOB, job_id, edited, rings=True))
+        except ServingError as error:
+            if error.kind is Kind.NOT_FOUND:
+                self.board.drop(job_id)
+            raise
         self.board.put(job)
         return job
 

@@ -27,6 +27,8 @@ STOP_GRACE_S = 10.0
 """Between asking a program to end and ending it."""
 LEAVE_GRACE_S = 3.0
 """The same when the server ends."""
+LIVE = (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)
+"""Of these something may run."""
 _AGAIN_S = 1.0
 """Before the store is tried again."""
 
@@ -67,7 +69,9 @@ class Parts:
     launch: Callable[[Start], Awaitable[Started]]
     adopt: Callable[[Path], Awaitable[Started | None]]
     left: Callable[[Path], End | None]
-    """How the last start in a folder ended, if it could still say so."""
+    """How the start in a folder ended that nobody watched, with what it had used if it was killed; None when there was none."""
+    forget: Callable[[Path], None]
+    """A folder has been accounted for: `left` is for the next start in it. Raises OSError."""
     rest: Callable[[Path, float], Awaitable[bool]]
     """Asks the start in a folder to end for want of requests, with that grace. False when there are some after all."""
     isolation: Callable[[bool], Awaitable[str]]
@@ -242,7 +246,7 @@ class Run:
     async def settle(self, end: End, *, watched: bool = True) -> Job | None:
         """Write how a start ended."""
         end = replace(end, at=end.at or self._parts.clock())
-        job = await self._edit(lambda job: job if job.phase in ENDED else after(job, end, watched=watched))
+        job = await self._edit(lambda job: after(job, end, watched=watched) if job.phase in LIVE else job)
         self._last_words(job)
         if job is not None and job.phase is Phase.QUEUED and not self._leaving:
             self._say(job.reason)

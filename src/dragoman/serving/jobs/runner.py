@@ -9,13 +9,13 @@ import logging
 import os
 from dataclasses import replace
 
-from dragoman.core.errors import ServingError
+from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job
 from dragoman.engines.locks import FileLock
 from dragoman.engines.removal import remove_tree
 from dragoman.serving.jobs import log as job_log
 from dragoman.serving.jobs.kept import Kept
-from dragoman.serving.jobs.run import LEAVE_GRACE_S, Parts, Run
+from dragoman.serving.jobs.run import LEAVE_GRACE_S, LIVE, Parts, Run
 from dragoman.serving.paths import private_folder
 
 log = logging.getLogger("dragoman.jobs")
@@ -26,6 +26,7 @@ _LOOK_S = 5.0
 """How often it looks although nothing has changed."""
 _TOLD = 20
 """So many of those who wait are told their place in the line each time it changes."""
+_TAKE_S = 2.0
 _LEAVE_S = LEAVE_GRACE_S + 1.5
 
 
@@ -38,16 +39,21 @@ class Runner:
         self._parts = parts
         self._most = most
         self._runs: dict[str, tuple[Run, asyncio.Task[None]]] = {}
+        self._taken: dict[str, asyncio.Task[None]] = {}
+        """Jobs that are being taken over."""
         self._task: asyncio.Task[None] | None = None
         self._lock: FileLock | None = None
 
     async def start(self) -> None:
-        """Adopt what runs, then act. The board knows the jobs already. Waits while another server runs the jobs of this data directory."""
+        """Adopt what runs, and act. The board knows the jobs already. Waits while another server runs the jobs of this data directory."""
         await asyncio.to_thread(private_folder, self._board.runs)
         self._lock = await FileLock.wait(self._board.runs.with_name(_LOCK), waiting=_tell_of_another)
         await asyncio.to_thread(self._sweep)
-        left = [job for job in self._board.jobs() if job.phase in (Phase.STARTING, Phase.RUNNING, Phase.STOPPING)]
-        await asyncio.gather(*(self._take_over(job) for job in left))
+        for job in self._board.jobs():
+            if job.phase in LIVE:
+                self._taken[job.id] = asyncio.get_running_loop().create_task(self._take_over(job))
+        if self._taken:  # most are there at once; one that does not answer keeps nobody waiting
+            await asyncio.wait(self._taken.values(), timeout=_TAKE_S)
         self._task = asyncio.get_running_loop().create_task(self._go_on())
 
     async def close(self, *, abandoned: bool = False) -> None:
@@ -55,6 +61,9 @@ class Runner:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for taking in self._taken.values():
+            taking.cancel()
+        await asyncio.gather(*self._taken.values(), return_exceptions=True)
         tasks = [task for _, task in self._runs.values()]
         for run, _ in list(self._runs.values()):
             if not (abandoned and await run.let_go()):
@@ -75,17 +84,22 @@ class Runner:
     # --- what is there at the start ---
 
     async def _take_over(self, job: Job) -> None:
-        folder = self._board.folder(job)
         try:
-            started = await self._parts.adopt(folder)
+            await self._adopt_or_settle(job)
         except Exception:
             log.exception("job %s cannot be taken over", job.name)
-            started = None
+        finally:
+            self._taken.pop(job.id, None)
+            self._board.changes.tell()
+
+    async def _adopt_or_settle(self, job: Job) -> None:
+        folder = self._board.folder(job)
+        started = await self._parts.adopt(folder)
         if started is not None:
             log.info("job %s goes on: it has run without a server for a while", job.name)
             self._begin(Run(job, self._kept, self._parts, started))
             return
-        end = await asyncio.to_thread(self._parts.left, folder) if job.phase is not Phase.STARTING else None
+        end = await asyncio.to_thread(self._parts.left, folder)
         if end is not None:
             await Run(job, self._kept, self._parts).settle(end, watched=False)
 
@@ -110,25 +124,45 @@ class Runner:
             await self._board.changes.after(count, _LOOK_S)
 
     async def _look(self) -> None:
-        """One round over all jobs, those who wait longest first."""
+        """One round over all jobs, those who wait longest first. What is wrong with one keeps nobody else from being looked after."""
+        jobs = sorted(self._board.jobs(), key=lambda job: job.created)
+        for job in jobs:
+            if job.id in self._runs and plan_job(job, live=True) is Step.STOP:
+                self._runs[job.id][0].stop()
+        await self._end_unknown()
         waiting = 0
-        for job in sorted(self._board.jobs(), key=lambda job: job.created):
-            run, _ = self._runs.get(job.id, (None, None))
-            free = self._most == 0 or len(self._runs) < self._most
-            step = plan_job(job, live=run is not None, free=free)
-            if run is not None and step is Step.STOP:
+        for job in jobs:
+            if job.phase in ENDED or job.id in self._runs or job.id in self._taken:
+                continue
+            try:
+                await self._act(job, waiting)
+            except (ServingError, OSError) as error:
+                if isinstance(error, ServingError) and error.kind is Kind.UNAVAILABLE:
+                    raise  # the store is down, for all of them
+                log.warning("job %s cannot be looked after: %s; it is tried again", job.name, error)
+            waiting += job.phase is Phase.QUEUED and job.id not in self._runs
+
+    async def _act(self, job: Job, waiting: int) -> None:
+        """For one that is not live; so many wait before it."""
+        live = len(self._runs) + len(self._taken)
+        step = plan_job(job, live=False, free=self._most == 0 or live < self._most)
+        if step is Step.START:
+            await self._start(job)
+        elif step is Step.CLOSE:
+            await Run(job, self._kept, self._parts).close()
+        elif step is Step.AGAIN:
+            await self._kept.edit(job.id, _again)
+        elif job.phase is Phase.QUEUED:
+            await self._tell(job, waiting)
+
+    async def _end_unknown(self) -> None:
+        """Of a job that the store has lost, or somebody removed there, nothing may run on."""
+        for identity, (run, _) in list(self._runs.items()):
+            if self._board.get(identity) is None and await self._kept.job(identity) is None:
                 run.stop()
-            elif step is Step.START:
-                await self._start(job)
-            elif step is Step.CLOSE:
-                await Run(job, self._kept, self._parts).close()
-            elif step is Step.AGAIN:
-                await self._kept.edit(job.id, _again)
-            elif job.phase is Phase.QUEUED and run is None:
-                await self._tell(job, waiting)
-                waiting += 1
 
     async def _start(self, job: Job) -> None:
+        await asyncio.to_thread(self._parts.forget, self._board.folder(job))
         started = await self._kept.edit(job.id, lambda now: now.to(Phase.STARTING) if now.phase is Phase.QUEUED and not now.stop else now)
         if started.phase is Phase.STARTING:
             self._begin(Run(started, self._kept, self._parts))
@@ -150,7 +184,8 @@ class Runner:
         are = "job is" if ahead == 1 else "jobs are"
         reason = f"{self._most} jobs run already, as many as may; {ahead or 'no'} {are} ahead of it"
         if ahead < _TOLD and job.reason != reason:
-            await asyncio.to_thread(job_log.say, self._board.folder(job), f"waiting: {reason}")
+            with contextlib.suppress(OSError):  # the disk is full: its record has it, too
+                await asyncio.to_thread(job_log.say, self._board.folder(job), f"waiting: {reason}")
             await self._kept.edit(job.id, lambda now: replace(now, reason=reason) if now.phase is Phase.QUEUED else now)
 
 

@@ -136,6 +136,9 @@ class Jobs:
 
     async def log(self, job: Job) -> str:
         """The whole log so far; it exists from the submission on."""
+        if not self.board.is_here(job):
+            last = log.LAST_LINES.get(job.phase)
+            return f"the log of {job.name} is on another server, which runs the job\n" + (f"{last}\n" if last else "")
         return await asyncio.to_thread(log.read, self.folder(job))
 
     def duration_s(self, job: Job) -> float:
@@ -211,8 +214,11 @@ class Jobs:
         return await self._kept.edit(job.id, stopped)
 
     async def delete(self, job: Job) -> None:
-        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended, or whose files another that has not mounts."""
+        """Remove an ended job with all its files. Raises CONFLICT for one that has not ended, whose files another that has not mounts, or
+        whose files are on another server."""
         now = await self.job(job.id)
+        if not self.board.is_here(now):
+            raise ServingError(Kind.CONFLICT, f"the files of job {now.name} are on another server; delete it there", what="job")
         if now.phase not in ENDED:
             raise ServingError(Kind.CONFLICT, f"job {now.name} has not ended ({now.phase.value}); stop it first", what="job")
         for other in self.board.jobs():
@@ -234,6 +240,10 @@ class Jobs:
             raise invalid("command is missing, expected what a job in command mode runs", "command")
         if wanted.mode is not Mode.COMMAND and wanted.command.strip():
             raise invalid(f"command is {quoted(wanted.command)}, expected none in {wanted.mode.value} mode", "command")
+        for name, most in (("description", _LONGEST_DESCRIPTION), ("command", _LONGEST_COMMAND)):
+            size = len(getattr(wanted, name).encode("utf-8", "replace"))
+            if size > most:
+                raise invalid(f"{name} has {size} bytes, expected {most} at most", name)
         for name in ("max_runtime_s", "idle_s"):
             value = getattr(wanted, name)
             if value is not None and not value > 0:
@@ -276,6 +286,10 @@ class Jobs:
 
 
 _MOST_AT_ONCE = 1024
+_LONGEST_DESCRIPTION = 10_000
+"""Of each job, which every worker keeps in memory."""
+_LONGEST_COMMAND = 100_000
+"""No program can be given one word that is much longer."""
 
 
 def _parts(name: str) -> tuple[str, str, int]:
