@@ -98,6 +98,13 @@ class Data:
         await self._own_set(user, family, public=True)
         return [_version_object(each, user) for each in await self._data.versions_of(family)]
 
+    async def versions_of(self, request: Request, owner: str) -> list[dict[str, Any]]:
+        """Of all data sets of somebody, newest first."""
+        user = self._people.who(request)
+        check_seen(user, owner, f"data of {quoted(owner)}")
+        found = [each for data_set in await self._data.data_sets(owner) for each in await self._data.versions_of(data_set.id)]
+        return [_version_object(each, user) for each in sorted(found, key=lambda version: version.created, reverse=True)]
+
     async def remove(self, request: Request, identity: str) -> Answer:
         version = await self._own_version(self._people.who(request), identity)
         mounted = {mount.data for job in await self._jobs.jobs() if job.phase not in ENDED for mount in job.mounts}

@@ -81,6 +81,10 @@ class TestSets:
             assert (await at("GET", "datasets")).json == {"datasets": [made]}
             assert (await at("GET", f"modules/?module_type=data&family_id={made['id']}")).json == []
             assert (await at("GET", "modules/?module_type=data&family_id=nothing")).status == 404
+            version = await uploaded(at, x=b"1")
+            listed = (await at("GET", "modules/?module_type=data&username=alice")).json
+            assert [each["id"] for each in listed] == [version], "floyd-cli 0.10.28 lists data of all sets"
+            assert (await at("GET", "modules/?module_type=data&username=nobody")).json == []
 
         hub(tmp_path, test)
 
