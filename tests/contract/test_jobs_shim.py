@@ -174,6 +174,39 @@ def test_paths_are_mapped(tmp_path: Path, python: str) -> None:
 
 
 @each_python
+def test_data_is_read_only(tmp_path: Path, python: str) -> None:
+    """As it is where it is mounted: several jobs read one copy. What is a job's own is not."""
+    for name in ("data", "output"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "a").write_text("data")
+    found = told(
+        tmp_path,
+        """
+        import errno, json, os, pathlib, shutil
+        def tried(function, *arguments, **named):
+            try: function(*arguments, **named)
+            except OSError as error: return errno.errorcode[error.errno]
+            return "done"
+        changes = [(open, "/input/new", "w"), (open, "/input/a", "r+"), (os.open, "/input/a", os.O_WRONLY), (os.mkdir, "/input/x"),
+                   (os.remove, b"/input/a"), (os.rename, "/input/a", "/output/a"), (os.rename, "/output/a", "/input/b"),
+                   (os.symlink, "/output", "/input/link"), (os.makedirs, "/input/x/y"), (pathlib.Path("/input/new").write_text, ""),
+                   (os.utime, "/input/a"), (shutil.move, "/input/a", "/output/a")]
+        reads = [(open, "/input/a"), (os.open, "/input/a", os.O_RDONLY), (os.stat, "/input/a"), (shutil.copy, "/input/a", "/output/a"),
+                 (os.replace, "/output/a", "/output/b"), (open, "/output/c", "x"), (os.symlink, "/input/a", "/output/link")]
+        named = [tried(open, file="/input/new", mode="a"), tried(os.open, path="/input/a", flags=os.O_RDWR),
+                 tried(os.link, src="/output/c", dst="/input/c")]
+        os.makedirs("/input", exist_ok=True)
+        print(json.dumps([sorted({tried(*each) for each in changes}), named, [tried(*each) for each in reads]]))
+        """,
+        python=python,
+        paths={"/input": str(tmp_path / "data"), "/output": str(tmp_path / "output")},
+    )
+    assert found == [["EROFS"], ["EROFS"] * 3, ["done"] * 7]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
+    assert (tmp_path / "data" / "a").read_text() == "data"
+
+
+@each_python
 def test_folders_at_the_top(tmp_path: Path, python: str) -> None:
     """Those that the machine does not have are a job's own; those that it has are what they are."""
     (tmp_path / "top").mkdir()

@@ -38,6 +38,9 @@ Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 CALLER = "dragoman.caller"
 """Where the server leaves in the scope whose API key a request was made with."""
 
+ACCOUNT = "dragoman.account"
+"""Where it leaves that this is no key but somebody's account, who sees what is theirs: for as long as the request takes, whatever is changed."""
+
 PINNED = "dragoman.pinned"
 """Where it leaves the model and version below whose prefix a request came (see prefixes.py)."""
 
@@ -277,6 +280,7 @@ check_table(USUAL_STATUS)
 
 
 __all__ = [
+    "ACCOUNT",
     "CALLER",
     "PINNED",
     "SHARED",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.core.errors import ServingError
-from dragoman.dialects import CALLER, SHARED, Access, Answer, Request, Route
+from dragoman.dialects import ACCOUNT, CALLER, SHARED, Access, Answer, Request, Route
 from dragoman.server.access import Headers, Rules, cors_headers, is_local, preflight, refusal
 from dragoman.server.keys import Key, KeyRing, basic_credentials, ensure_admin_key, explicit_token, tokens_from
 from dragoman.server.settings import Settings
@@ -38,6 +38,7 @@ class Guard:
         key = self.allow(access, scope["headers"], request.method)
         if key is not None:
             scope[CALLER] = key.name
+            scope[ACCOUNT] = not key.sha256
         return key
 
     def allow(self, access: Access, headers: Headers, method: str = "POST") -> Key | None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from dragoman import __version__
 from dragoman.core.errors import Kind, ServingError
@@ -20,16 +19,14 @@ from dragoman.core.plugins import find, names
 from dragoman.core.tensors import Signature
 from dragoman.dialects import Dialect, Request, ServerInfo, Services
 from dragoman.dialects.v2.rest import EXTENSIONS
-from dragoman.engines import Context, Engines
-from dragoman.engines.environment import FOLDER, Environments
 from dragoman.server.app import App
-from dragoman.server.defaults import defaults
-from dragoman.server.elsewhere import artifacts_for_requests, elsewhere
+from dragoman.server.elsewhere import artifacts_for_requests
 from dragoman.server.guard import Guard
 from dragoman.server.http import Application, HttpLimits, HttpServer, Peers
 from dragoman.server.jobs import JobsPart
-from dragoman.server.loading import Loaded, Loading, Progress
+from dragoman.server.loading import Loaded, Progress
 from dragoman.server.logs import AccessLog, log_settings
+from dragoman.server.models import ModelsPart
 from dragoman.server.recording import Records
 from dragoman.server.settings import Settings
 from dragoman.server.telemetry import MetricsOnly, Telemetry
@@ -49,23 +46,13 @@ from dragoman.serving.gradient.service import GradientDeployments
 from dragoman.serving.jobs.accounts import Accounts
 from dragoman.serving.late_store import LateStore
 from dragoman.serving.live_settings import LiveSettings
-from dragoman.serving.members import Members
+from dragoman.serving.log_settings import LogSettings
 from dragoman.serving.meters import Meters, Tally
-from dragoman.serving.model_config import read_models
-from dragoman.serving.operations import Operations
-from dragoman.serving.origins import Origins
-from dragoman.serving.polling import Polling
 from dragoman.serving.predictions import Limits, Parts, Predictions
-from dragoman.serving.reconciler import Reconciler
-from dragoman.serving.registry import Registry
-from dragoman.serving.reloading import Reloading
-from dragoman.serving.repository import Repository
-from dragoman.serving.roots import Roots
 from dragoman.serving.trace_settings import TraceSettings
 from dragoman.serving.tracing import Tracer
 from dragoman.serving.tracking import Tracking
 from dragoman.serving.uploads import Uploads
-from dragoman.serving.watch import Watch
 from dragoman.serving.webhooks import Webhooks
 from dragoman.store.sql import exists, open_store
 from dragoman.streams.service import Streams
@@ -115,75 +102,20 @@ class Worker:
         self.gateway.lenient = settings.lenient_readiness
         opener = partial(open_store, settings.store_url)
         self.store = LateStore(opener, partial(exists, settings.store_url))
-        members = Members(settings.data_path / "owners", shared, alone=settings.alone)
-        self.registry = Registry(self.store, members, run=run or uuid4().hex)
-        self.watch = Watch(self.registry, self.store)
-        self.engines = Engines(
-            Context(
-                keeper=keeper,
-                environments=Environments(settings.data_path / FOLDER),
-                restarted=lambda model: self.meters.tally(model, Tally.RESTARTS),
-            )
-        )
-        self.roots = Roots.of(settings.model_root, settings.trusted_root, settings.data_path)
-        self._progress: Progress = lambda text: None
-        others = elsewhere(settings, self.roots, opener, lambda text: self._progress(text))
-        listed = read_models(settings.model_config_file) if settings.model_config_file else ()
-        self.repository = Repository(
-            settings.targets, defaults(settings), others, self.roots, shared=shared, configured=listed, routers=settings.router
-        )
-        self.reloading = Reloading(
-            self.registry,
-            self.repository,
-            self.gateway,
-            file=settings.model_config_file,
-            file_s=settings.model_config_poll,
-            listed=listed,
-            early_labels=settings.unavailable_labels,
-        )
-        origins = Origins(self.store, self.roots, self.repository, settings.data_path)
-        named = settings.load_model if settings.load == "request" else None
-        self.polling = Polling(self.registry, self.repository, self.gateway, settings.poll, on_request=named is not None)
-        self.loading = Loading(
-            self.registry,
-            self.gateway,
-            self.engines,
-            origins,
-            self.polling,
-            self.reloading,
-            named,
-            waits=settings.wait_for_models,
-            strict=settings.exit_on_error,
-        )
-        self.reconciler = Reconciler(
-            self.registry,
-            self.gateway,
-            opener=self.loading.open,
-            drain_timeout_s=settings.drain_timeout,
-            retries=settings.load_retries,
-            retry_s=settings.load_retry_interval,
-        )
+        self._models = models = ModelsPart(settings, self.store, opener, self.gateway, self.meters, shared=shared, keeper=keeper, run=run)
+        self.registry = models.registry
         self.deployments = Deployments(self.store, self.registry, self.gateway)
         tracking = Tracking(self.store)
-        self.catalog = Catalog(
-            self.store,
-            self.roots,
-            settings.data_path,
-            after=self.deployments.follow,
-            served=self.deployments.serving,
-            logged=tracking.location,
-            fetch=artifacts_for_requests(settings, self.roots).fetch,
-        )
+        self.catalog = self._catalog(tracking)
         self._deployment_logs = Logs(settings.data_path)
         self.gradient = GradientDeployments(
             self.store,
             self.registry,
             self.gateway,
-            Models(self.catalog, self.deployments, origins),
+            Models(self.catalog, self.deployments, models.origins),
             self._deployment_logs,
             grpc_port=settings.grpc_port[0] if settings.grpc_port else 0,
         )
-        operations = Operations(self.registry, self.repository, self.gateway, self.deployments, origins, self.polling, self.reloading)
         self.uploads = Uploads(settings.data_path / "uploads", max_file=settings.max_file, expiry_s=settings.upload_expiration)
         self.predictions = self._predictions(fetching)
         self.streams = Streams(
@@ -201,18 +133,44 @@ class Worker:
             self.streams.report, self._jobs.metering,
         )  # fmt: skip
         accounts = Accounts(settings.data_path)
-        self.services = Services(
+        self.services = self._services(logs, traces, fetching, tracking, accounts)
+        self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
+        self._guard = Guard(settings, Doors(self.registry, self.gateway), accounts)
+        self.app = App(self.dialects, self._guard, settings.max_body)
+        self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
+        """The application as the world sees it: what a test client calls, too."""
+        self._pulse: asyncio.Task[None] | None = None
+        self._log_handler: LogHandler | None = None
+        self._servers: list[HttpServer | GrpcServer] = []
+
+    def _catalog(self, tracking: Tracking) -> Catalog:
+        roots = self._models.roots
+        return Catalog(
+            self.store,
+            roots,
+            self.settings.data_path,
+            after=self.deployments.follow,
+            served=self.deployments.serving,
+            logged=tracking.location,
+            fetch=artifacts_for_requests(self.settings, roots).fetch,
+        )
+
+    def _services(
+        self, logs: LogSettings, traces: TraceSettings, fetching: FetchPolicy, tracking: Tracking, accounts: Accounts
+    ) -> Services:
+        """What dialects may ask of this worker."""
+        return Services(
             gateway=self.gateway,
             registry=self.registry,
-            operations=operations,
+            operations=self._models.operations(self.deployments),
             meters=self.meters,
-            info=ServerInfo(settings.server_name, __version__),
+            info=ServerInfo(self.settings.server_name, __version__),
             extensions=EXTENSIONS,
             log_settings=logs,
             trace_settings=traces,
             record_settings=self._records.settings,
-            public_url=settings.public_url.rstrip("/"),
-            check_methods=settings.check_signature_methods,
+            public_url=self.settings.public_url.rstrip("/"),
+            check_methods=self.settings.check_signature_methods,
             fetching=fetching,
             streams=self.streams.report,
             jobs=self._jobs.jobs,
@@ -223,18 +181,10 @@ class Worker:
             catalog=self.catalog,
             deployments=self.deployments,
             gradient=self.gradient,
-            artifacts=ArtifactFolder(self.roots.artifacts),
+            artifacts=ArtifactFolder(self._models.roots.artifacts),
             tracking=tracking,
             accounts=accounts,
         )
-        self.dialects: list[Dialect] = [*(find("dialects", name)(self.services) for name in names("dialects")), self.telemetry]
-        self._guard = Guard(settings, Doors(self.registry, self.gateway), accounts)
-        self.app = App(self.dialects, self._guard, settings.max_body)
-        self.asgi = Identified(self.app, eager=self.app.eager, always=settings.access_log)
-        """The application as the world sees it: what a test client calls, too."""
-        self._pulse: asyncio.Task[None] | None = None
-        self._log_handler: LogHandler | None = None
-        self._servers: list[HttpServer | GrpcServer] = []
 
     def _predictions(self, fetching: FetchPolicy) -> Predictions:
         settings = self.settings
@@ -285,16 +235,15 @@ class Worker:
 
     async def load(self, progress: Progress = lambda _: None, *, deployed: bool = True) -> Loaded:
         """Load the targets and, with `deployed`, whatever is deployed in the store; one bad model does not stop the others."""
-        self._progress = progress
         self._log_handler = attach(self._deployment_logs)
         self._pulse = asyncio.get_running_loop().create_task(self.telemetry.pulse())
         self._records.start()
         await self.predictions.start()
         if deployed:
-            await self.watch.start()
+            await self._models.follow()
             await self._jobs.start()
         self.streams.start()
-        return await self.loading.load(progress)
+        return await self._models.load(progress)
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Answer on these sockets (see listeners.py): every dialect on each, but for the one for metrics only."""
@@ -351,15 +300,10 @@ class Worker:
             await asyncio.gather(self._pulse, return_exceptions=True)
         await self._records.close(end_s - time.monotonic())
         await self.telemetry.close()
-        await self.reloading.close()
-        await self.polling.close()
         await self.gradient.close()
         await self.deployments.close()
-        await self.reconciler.close()
-        await self.watch.close()
-        await self.engines.close()
+        await self._models.close()
         await self.store.close()
-        self.repository.close()
         if self._log_handler is not None:
             detach(self._log_handler)
 

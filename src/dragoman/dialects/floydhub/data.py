@@ -55,7 +55,7 @@ class Data:
         source, description = _text(body, "source"), _text(body, "description", "")
         if "/projects/" in source and source.rstrip("/").endswith(_CODE):
             job = await self._job(user, source.rstrip("/").removesuffix(_CODE))
-            version = await self._data.add_tar(identity, (await self._code.download(job.code)).chunks, description)
+            version = await self._data.add_tar(identity, await self._code.download(job.code), description)
         elif "/projects/" in source:
             job_id, _, _, part = await self._job_part(user, source)
             version = await self._data.add_job(identity, job_id, part, description)
@@ -98,6 +98,13 @@ class Data:
         await self._own_set(user, family, public=True)
         return [_version_object(each, user) for each in await self._data.versions_of(family)]
 
+    async def versions_of(self, request: Request, owner: str) -> list[dict[str, Any]]:
+        """Of all data sets of somebody, newest first."""
+        user = self._people.who(request)
+        check_seen(user, owner, f"data of {quoted(owner)}")
+        found = [each for data_set in await self._data.data_sets(owner) for each in await self._data.versions_of(data_set.id)]
+        return [_version_object(each, user) for each in sorted(found, key=lambda version: version.created, reverse=True)]
+
     async def remove(self, request: Request, identity: str) -> Answer:
         version = await self._own_version(self._people.who(request), identity)
         mounted = {mount.data for job in await self._jobs.jobs() if job.phase not in ENDED for mount in job.mounts}
@@ -117,9 +124,12 @@ class Data:
         except ServingError as error:
             if error.kind is not Kind.NOT_FOUND or not owner or name.count("/") > 1:
                 raise
-            version = await self._data.version(f"{owner}/{name}")
+            try:
+                version = await self._data.version(f"{owner}/{name}")
+            except ServingError:
+                raise error from None
         if not version.public:
-            check_seen(user, version.owner, f"data {quoted(name)}")
+            check_seen(user, version.owner, f"data set {quoted(name)}")
         return version
 
     async def mounts(self, user: User, inputs: Sequence[tuple[str, str]], owner: str) -> tuple[Mount, ...]:
@@ -165,7 +175,7 @@ class Data:
 
     async def _own_version(self, user: User, name: str) -> DataVersion:
         version = await self._data.version(user.full(name))
-        check_seen(user, version.owner, f"data {quoted(name)}")
+        check_seen(user, version.owner, f"data set {quoted(name)}")
         return version
 
 

@@ -172,7 +172,8 @@ def _starting(job: Job, reason: str, ran_s: float = 0.0) -> Answer:
 
 
 def _over(job: Job) -> Answer:
-    how = f" ({job.reason})" if job.reason else ""
+    reason = job.reason.partition(": ")[0]  # behind it are a program's last words, or an installer's; whoever has the address may ask
+    how = f" ({reason})" if reason else ""
     verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}{how}"
     return _told(410, f"{job.name} {verb}", job)
 

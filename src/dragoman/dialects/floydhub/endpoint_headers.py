@@ -4,7 +4,10 @@ Called by endpoint.py. What is left out is what concerns one connection only (RF
 its client reached it.
 """
 
+import binascii
+from base64 import b64decode
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dragoman.dialects import Request, path_text
@@ -12,10 +15,14 @@ from dragoman.dialects import Request, path_text
 Fields = list[tuple[bytes, bytes]]
 
 _HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"))
+_KEY = b"dg_"
+"""What the keys of servers and accounts begin with."""
 _NOT_ASKED_ON = _HOP | {
     *(b"http2-settings", b"proxy-authorization", b"expect", b"content-length"),
     *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix"),
 }
+_NOT_REPLIED = _HOP | {b"service-worker-allowed", b"alt-svc"}
+"""The last two would let a program's pages rule all others of this server in a browser, or send their readers elsewhere."""
 _ESSENTIAL = frozenset((b"host", b"content-length", b"content-type"))
 """What nobody may have left out by naming it in Connection."""
 
@@ -57,7 +64,7 @@ def asked(request: Request, place: Place, *, keeps_prefix: bool, length: int | N
     headers: Fields = scope["headers"]
     dropped = _NOT_ASKED_ON | _named(headers)
     lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode(), place.target(request.query, keeps_prefix=keeps_prefix))]
-    lines += [b"%b: %b\r\n" % (name, value) for name, value in headers if name not in dropped]
+    lines += [b"%b: %b\r\n" % (name, value) for name, value in headers if name not in dropped and not _opens_the_server(name, value)]
     host = request.header(b"host")
     if host is None:  # HTTP/1.0
         server = scope.get("server")
@@ -76,7 +83,7 @@ def asked(request: Request, place: Place, *, keeps_prefix: bool, length: int | N
 
 def replied(headers: Fields) -> Fields:
     """The headers of a program's reply as its client gets them, in their order."""
-    dropped = _HOP | _named(headers)
+    dropped = _NOT_REPLIED | _named(headers)
     return [(name, value) for name, value in headers if name not in dropped]
 
 
@@ -92,6 +99,17 @@ def _named(headers: Fields) -> frozenset[bytes]:
     if not options:
         return frozenset()
     return frozenset(option.strip().lower() for value in options for option in value.split(b",")) - _ESSENTIAL
+
+
+def _opens_the_server(name: bytes, value: bytes) -> bool:
+    """Whether this is a key of the server's own: it is nothing to a program, which could call the server with it."""
+    if name == b"x-api-key":
+        return value.strip().startswith(_KEY)
+    scheme, _, rest = value.strip().partition(b" ") if name == b"authorization" else (b"", b"", b"")
+    if scheme.lower() == b"basic":
+        with suppress(binascii.Error):
+            rest = b64decode(rest).partition(b":")[2]
+    return rest.strip().startswith(_KEY)
 
 
 def _all(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:

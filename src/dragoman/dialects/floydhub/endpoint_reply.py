@@ -122,6 +122,8 @@ class Reply:
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self.complete:  # a second answer, which nobody asked for
+            return
         self.status = self._parser.get_status_code()
         if self.status < 200 and self.status != 101:  # only on the way
             self.headers.clear()
@@ -143,7 +145,7 @@ class Reply:
             self._until_close = True
 
     def on_body(self, body: bytes) -> None:
-        if not self.bodiless:
+        if not self.bodiless and not self.complete:
             self._keep(body)
 
     def on_message_complete(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from dragoman.core.errors import invalid
+from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.core.jobs import Job, Phase
 from dragoman.dialects import Answer, Request
 from dragoman.dialects.addresses import base_url
@@ -21,6 +21,7 @@ from dragoman.serving.jobs.service import Changes, Jobs, Submission
 from dragoman.serving.settings import quoted
 
 _LARGEST = 2 << 20
+_SAID_BY_CLIENTS = (b"x-floydhub-cli-version", b"authorization", b"x-api-key")
 _OWN = ("idle_timeout", "concurrency", "network")
 """What only clients of ours ask for."""
 
@@ -54,7 +55,7 @@ class Experiments:
             jobs = [job for job in reversed(await self._jobs.jobs()) if user.sees(job.owner)]
         else:
             project = await self._jobs.project(project_id)
-            check_seen(user, project.owner, f"project {project_id}")
+            check_seen(user, project.owner, f"project {quoted(project_id)}")
             jobs = await self._jobs.jobs_of(project_id)
         return success([self._shown(request, job) for job in jobs])
 
@@ -66,7 +67,7 @@ class Experiments:
         body = await json_object(request, _LARGEST)
         user = self._people.who(request)
         module = await self._code.module(_text(body, "module_id"))
-        check_seen(user, module.owner, f"code {module.id}")
+        check_seen(user, module.owner, f"code {quoted(module.id)}")
         if body.get("family_id") not in (None, "", module.project_id):
             raise invalid("family_id is not the project that the code was uploaded for", "family_id")
         said = module.request
@@ -111,6 +112,9 @@ class Experiments:
         return success(self._shown(request, await self._jobs.restart(job, changes)))
 
     async def cancel(self, request: Request, name: str) -> Answer:
+        """A GET that stops something, as the client has it: so it must have a header that no page can put there without asking first."""
+        if request.method != "POST" and not any(request.header(each) for each in _SAID_BY_CLIENTS):
+            raise ServingError(Kind.FORBIDDEN, "a GET from nobody's client stops no job: say who calls, or use POST")
         job = await self._jobs.stop(await self.seen(request, name))
         return success(self._shown(request, job))
 

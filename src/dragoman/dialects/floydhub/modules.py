@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from dragoman.core.errors import Kind, ServingError, invalid
 from dragoman.dialects import Answer, Request
@@ -69,9 +69,12 @@ class Modules:
         return module
 
     async def all(self, request: Request) -> Answer:
-        """The versions of a data set: nothing else is listed."""
-        family = parse_qs(request.query.decode("latin-1")).get("family_id", [""])[0]
-        return success(await self._data.versions(request, family))
+        """The versions of a data set, or of all that somebody has, as clients before 0.11 ask: nothing else is listed."""
+        said = dict(parse_qsl(request.query.decode("latin-1")))
+        family = said.get("family_id", "")
+        if family or "username" not in said:
+            return success(await self._data.versions(request, family))
+        return success(await self._data.versions_of(request, said["username"]))
 
     async def _project(self, user: User, said: Mapping[str, Any]) -> Project:
         """The one that the code is for. The client has a text of its own for the words of this refusal."""

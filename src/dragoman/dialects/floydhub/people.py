@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Answer, Request
+from dragoman.dialects import ACCOUNT, Answer, Request
 from dragoman.dialects.documents import json_object
 from dragoman.dialects.floydhub.answers import success
 from dragoman.serving.jobs.accounts import Accounts, claimed
@@ -51,7 +51,7 @@ class People:
         With accounts people see what is theirs; an API key of the server, and whoever calls a server that has none, sees everything.
         """
         if request.caller:
-            return User(request.caller, request.caller not in self._accounts.names())
+            return User(request.caller, not request.scope.get(ACCOUNT) and request.caller not in self._accounts.names())
         return User(_claim(request), everything=True)
 
     async def me(self, request: Request) -> Answer:

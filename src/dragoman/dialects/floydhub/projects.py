@@ -20,6 +20,17 @@ class Projects:
         project = await self._jobs.look_up_project(owner, name, create=user.makes(owner) and request.method == "GET")
         return success(await self._shown(project))
 
+    async def by_id(self, request: Request, identity: str) -> Answer:
+        """What clients before 0.11 want to know before they run anything. Whoever is called `id` has projects, too."""
+        try:
+            project = await self._jobs.project(identity)
+        except ServingError as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
+            return await self.one(request, "id", identity)
+        check_seen(self._people.who(request), project.owner, f"project {identity}")
+        return success(await self._shown(project))
+
     async def all(self, request: Request) -> Answer:
         user = self._people.who(request)
         found = await self._jobs.projects(None if user.everything else user.named())
@@ -31,6 +42,6 @@ class Projects:
 
 
 def check_seen(user: User, owner: str, what: str) -> None:
-    """Raises NOT_FOUND for what belongs to somebody else: as if it were not there."""
+    """Raises NOT_FOUND for what belongs to somebody else: in the words of what is not there, so that nobody learns which names there are."""
     if not user.sees(owner):
-        raise ServingError(Kind.NOT_FOUND, f"there is no {what[:200]}, or it is not yours", what="job")
+        raise ServingError(Kind.NOT_FOUND, f"there is no {what[:200]}", what="job")

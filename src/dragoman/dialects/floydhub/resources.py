@@ -100,8 +100,13 @@ class Resources:
                 raise ServingError(
                     Kind.NOT_FOUND, f"there are no artifacts of the kind {quoted(kind)}; there are code, files and data", what="path"
                 )
-        path = said.get("path", "")
-        return await (self._download(request, resource, path) if _yes(said, "is_dir") else self.file(request, resource, path))
+        path, read = said.get("path", ""), self._download if _yes(said, "is_dir") else self.file
+        try:
+            return await read(request, resource, path)
+        except ServingError as error:
+            if error.kind is not Kind.NOT_FOUND or kind != "files" or "part" in said:
+                raise
+            return await read(request, f"{identity}.output", path)  # on FloydHub what a job keeps is all in one folder
 
     async def _download(self, request: Request, resource: str, path: str) -> Answer:
         kind, _, of = resource.partition(".")

@@ -102,6 +102,8 @@ class _Parts:
         match parts:
             case ["projects"]:
                 return {"GET": _own(self._projects.all)}
+            case ["projects", "id", identity]:
+                return {"GET": _own(self._projects.by_id, identity)}
             case ["projects", owner, name]:
                 return {"GET": _own(self._projects.one, owner, name)}
             case ["experiments"]:

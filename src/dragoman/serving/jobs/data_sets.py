@@ -7,7 +7,7 @@ caller's. What a version is, is a document of the store; its files are in jobs/d
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -138,13 +138,13 @@ class DataSets:
         Raises NOT_FOUND when the job has no such folder.
         """
         download = await asyncio.to_thread(browsing.download_folder, self._job_folder(job_id, part))
-        return await self.add_tar(identity, download.chunks, description)
+        return await self.add_tar(identity, download, description)
 
-    async def add_tar(self, identity: str, chunks: AsyncIterator[bytes], description: str = "") -> DataVersion:
+    async def add_tar(self, identity: str, tar: Download, description: str = "") -> DataVersion:
         """The next version of a set, out of a tar file that the server makes: a job's files, or its code. Returned at once, unpacked afterwards."""
         version = await self._next(identity, description)
         await self._kept.add(version)
-        self._in_background(self.uploads.take(version, chunks))
+        self._in_background(self.uploads.take(version, tar.chunks, tar.size))
         return version
 
     async def of_job(self, job_id: str, job_name: str, owner: str, part: str) -> DataVersion:

@@ -138,13 +138,16 @@ class DataUploads:
         await self._disk(partial(self._on_disk.remove, upload_id))
         await self._kept.edit(upload_id, _given_up("the upload was given up by its owner"))
 
-    async def take(self, version: DataVersion, chunks: AsyncIterator[bytes]) -> None:
-        """Unpack a tar file that the server makes itself, of any length. What goes wrong makes the version INVALID."""
+    async def take(self, version: DataVersion, chunks: AsyncIterator[bytes], about: int = 0) -> None:
+        """Unpack a tar file that the server makes itself, of `about` this length. What goes wrong makes the version INVALID."""
         try:
-            await self._disk(partial(self._on_disk.empty, version.id, 0))
+            room = await self._disk(partial(self._on_disk.empty, version.id, about))
+            if room is not None or about > self.limits.max_upload:
+                most = self.limits.max_upload if room is None else min(room, self.limits.max_upload)
+                raise _too_large(f"it has {about} bytes, there is room for {most} bytes")
             file = await to_the_end(partial(self._on_disk.open, version.id), undo=os.close)
             try:
-                size = await self._write(file, chunks, replace(version, length=1 << 62), 0)
+                size = await self._write(file, chunks, replace(version, length=self.limits.max_upload), 0)
             finally:
                 os.close(file)
             await self._went_on(await self._kept.edit(version.id, lambda found: replace(found, length=size)), size)

@@ -240,6 +240,10 @@ class Jobs:
             raise invalid("command is missing, expected what a job in command mode runs", "command")
         if wanted.mode is not Mode.COMMAND and wanted.command.strip():
             raise invalid(f"command is {quoted(wanted.command)}, expected none in {wanted.mode.value} mode", "command")
+        for name, most in (("description", _LONGEST_DESCRIPTION), ("command", _LONGEST_COMMAND)):
+            size = len(getattr(wanted, name).encode("utf-8", "replace"))
+            if size > most:
+                raise invalid(f"{name} has {size} bytes, expected {most} at most", name)
         for name in ("max_runtime_s", "idle_s"):
             value = getattr(wanted, name)
             if value is not None and not value > 0:
@@ -282,6 +286,10 @@ class Jobs:
 
 
 _MOST_AT_ONCE = 1024
+_LONGEST_DESCRIPTION = 10_000
+"""Of each job, which every worker keeps in memory."""
+_LONGEST_COMMAND = 100_000
+"""No program can be given one word that is much longer."""
 
 
 def _parts(name: str) -> tuple[str, str, int]:

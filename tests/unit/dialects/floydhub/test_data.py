@@ -81,6 +81,10 @@ class TestSets:
             assert (await at("GET", "datasets")).json == {"datasets": [made]}
             assert (await at("GET", f"modules/?module_type=data&family_id={made['id']}")).json == []
             assert (await at("GET", "modules/?module_type=data&family_id=nothing")).status == 404
+            version = await uploaded(at, x=b"1")
+            listed = (await at("GET", "modules/?module_type=data&username=alice")).json
+            assert [each["id"] for each in listed] == [version], "floyd-cli 0.10.28 lists data of all sets"
+            assert (await at("GET", "modules/?module_type=data&username=nobody")).json == []
 
         hub(tmp_path, test)
 
@@ -305,6 +309,16 @@ class TestJobsFiles:
                 assert (await at.run(data_ids=[f"{shown['id']}:input"])).status == 200
             assert unpacked(await at("GET", f"download/artifacts/files/{job['id']}?is_dir=true&path=")) == {"app.py": b"home"}
             assert (await at("GET", f"download/artifacts/files/{job['id']}?is_dir=false&path=app.py")).body == b"home"
+            assert (await at("GET", f"download/artifacts/files/{job['id']}?path=made.txt")).body == b"output"
+            assert (await at("GET", f"download/artifacts/files/{job['id']}?path=none")).status == 404
+            short = job["name"].removeprefix("alice")
+            for path, status in (
+                (f"experiments/{short}", 200),
+                (f"modules/{short}/output", 200),
+                (f"modules//{short}", 404),
+                ("modules//", 404),
+            ):
+                assert (await at("GET", path)).status == status, path
             assert unpacked(await at("GET", f"download/artifacts/code/{job['name'].replace('/', '%2F')}?is_dir=true")) == {
                 "app.py": b"pass"
             }

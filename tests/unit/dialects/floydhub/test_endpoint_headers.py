@@ -1,5 +1,6 @@
 """Endpoints of jobs, without sockets: paths, heads of requests, headers of replies; and which paths are theirs."""
 
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -105,3 +106,25 @@ def test_a_reply_keeps_its_headers() -> None:
     kept = [(b"set-cookie", b"a"), (b"x", b"1"), (b"set-cookie", b"b"), (b"content-length", b"5"), (b"www-authenticate", b"Basic")]
     hop = [(b"connection", b"close, X-Hop, Content-Length"), (b"x-hop", b"1"), (b"keep-alive", b"5"), (b"transfer-encoding", b"chunked")]
     assert replied([*kept[:2], *hop, *kept[2:]]) == kept
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        (b"authorization", b"Bearer dg_secret"),
+        (b"authorization", b"apikey  dg_secret"),
+        (b"authorization", b"Basic " + b64encode(b"anybody:dg_secret")),
+        (b"x-api-key", b" dg_secret"),
+    ],
+)
+def test_keys_of_the_server_stay_here(secret: tuple[bytes, bytes]) -> None:
+    """A client may send its key with every call: the program could call the server with it. What else is in these headers is the program's."""
+    assert secret[0] not in b"\n".join(head([secret]))
+    other = (secret[0], secret[1].replace(b"dg_", b"my_")) if b"dg_" in secret[1] else (secret[0], b"Basic " + b64encode(b"dg_x:other"))
+    assert b"%b: %b" % other in head([other])
+    assert b"authorization: Basic !" in head([(b"authorization", b"Basic !")])
+
+
+def test_a_program_does_not_rule_the_pages_of_others() -> None:
+    """In browsers all of this server is one site."""
+    assert replied([(b"service-worker-allowed", b"/"), (b"alt-svc", b'h2=":1"'), (b"x", b"1")]) == [(b"x", b"1")]

@@ -17,6 +17,8 @@ REPLIES = {
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nTrailer: 1\r\n\r\n": b"hello",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nX: y\r\nContent-Length: 5\r\n\r\nhello": b"hello",
     b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello and more": b"hello",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 201 OK\r\nContent-Length: 4\r\n\r\nmore": b"hello",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 201 OK\r\nContent-Length: 4\r\n\r\nmore": b"",
     b"HTTP/1.1 204 No Content\r\n\r\n": b"",
 }
 

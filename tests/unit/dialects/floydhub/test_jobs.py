@@ -21,6 +21,8 @@ class TestProjects:
             assert {"name": "x", "description": "", "public": False, "latest_experiment_name": None}.items() <= made.items()
             assert (await at("GET", "projects/alice/x")).json == made
             assert (await at("GET", "projects")).json == {"projects": [made]}
+            assert (await at("GET", f"projects/id/{made['id']}")).json == made, "floyd-cli 0.10.28 asks so before it runs anything"
+            assert (await at("GET", "projects/id/none", headers={})).status == 404
             assert (await at("GET", "projects/alice/a%20b")).status == 400
             job = (await at.run()).json
             assert (await at("GET", "projects/alice/x")).json["latest_experiment_name"] == job["name"] == "alice/projects/x/1"

@@ -9,6 +9,7 @@ Reaches what goes through Python's own functions, not what libraries in C open t
 from __future__ import annotations
 
 import builtins
+import errno
 import importlib.machinery
 import importlib.util
 import io
@@ -69,22 +70,41 @@ def _move_port(port: int) -> None:
 _HERE = frozenset(("", "0.0.0.0", "::", "::1", "localhost", "::ffff:127.0.0.1"))  # noqa: S104 # what programs say; none is bound
 
 
+_OWN = ("/output", "/floyd/output", "/floyd/home")
+"""Of what is mapped, what is not data."""
+
+
 class _Mapped:
     """A function whose first arguments are paths. No function itself: as a member of a class, pathlib's for one, it must not become a method."""
 
-    def __init__(self, function: Callable[..., Any], count: int, mapped: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *maps: Callable[[Any], Any]) -> None:
+        """`maps`: what gives the real path, for each of its paths."""
         self.__wrapped__ = function
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
-        self._count = count
-        self._mapped = mapped
+        self._maps = maps
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        paths = [self._mapped(path) for path in arguments[: self._count]]
-        for name in _NAMED:
+        return self._call(self._maps, arguments, named)
+
+    def _call(self, maps: tuple[Callable[[Any], Any], ...], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        paths = [real(path) for real, path in zip(maps, arguments)]
+        for name, which in _NAMED.items():
             if name in named:
-                named[name] = self._mapped(named[name])
-        return self.__wrapped__(*paths, *arguments[self._count :], **named)
+                named[name] = maps[which](named[name])
+        return self.__wrapped__(*paths, *arguments[len(paths) :], **named)
+
+
+class _Open(_Mapped):
+    """open, Python's own or that of os. It has a map for reading and one for what changes files."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        how = arguments[1] if len(arguments) > 1 else named.get("flags", named.get("mode", "r"))
+        changes = bool(set(how) & set("wax+")) if isinstance(how, str) else isinstance(how, int) and bool(how & _CHANGING)
+        return self._call(self._maps[1:] if changes else self._maps[:1], arguments, named)
+
+
+_CHANGING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class _Entry:
@@ -131,7 +151,7 @@ class _Entries:
 
 class _Scan(_Mapped):
     def __call__(self, path: Any = ".") -> Any:
-        real = self._mapped(path)
+        real = self._maps[0](path)
         entries = self.__wrapped__(real)
         return entries if real is path else _Entries(entries, os.fspath(path))
 
@@ -139,6 +159,7 @@ class _Scan(_Mapped):
 def _map_paths(places: dict[str, str]) -> None:
     top = places.get("/")
     longest_first = sorted(((path, real) for path, real in places.items() if path != "/"), key=lambda place: -len(place[0]))
+    data = tuple(real + "/" for path, real in longest_first if path not in _OWN)
     machine = frozenset(os.listdir("/")) if top else frozenset()
 
     def mapped(path: Any) -> Any:
@@ -161,27 +182,51 @@ def _map_paths(places: dict[str, str]) -> None:
             found = top + text
         return os.fsencode(found) if isinstance(given, bytes) else found
 
-    for names, count in ((_OF_ONE, 1), (_OF_TWO, 2)):
+    def own(path: Any) -> Any:
+        """The same for what is to be changed. Raises OSError for data, which is read-only."""
+        real = mapped(path)
+        if real is not path and (os.fsdecode(real) + "/").startswith(data):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return real
+
+    for names, maps in ((_READING, (mapped,)), (_CHANGED, (own,)), (_MOVING, (own, own)), (_LINKING, (mapped, own))):
         for name in names:
             plain = getattr(os, name, None)
             if plain is None:
                 continue
-            new = (_Scan if name == "scandir" else _Mapped)(plain, count, mapped)
-            setattr(os, name, new)
-            for able in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
-                if plain in able:  # callers ask there whether a function can do it
-                    able.add(new)
-    opened: Any = _Mapped(io.open, 1, mapped)
+            _put(name, plain, (_Scan if name == "scandir" else _Mapped)(plain, *maps))
+    _put("open", os.open, _Open(os.open, mapped, own))
+    opened: Any = _Open(io.open, mapped, own)
     builtins.open = io.open = opened
 
 
-_NAMED = ("path", "file", "src", "dst")
-_OF_ONE = (
-    *("open", "stat", "lstat", "listdir", "scandir", "mkdir", "rmdir", "remove", "unlink", "access", "chdir", "chmod", "chown", "lchown"),
-    *("utime", "truncate", "readlink", "statvfs", "mkfifo", "mknod", "pathconf", "getxattr", "setxattr", "listxattr", "removexattr"),
-)
+def _put(name: str, plain: Any, new: Any) -> None:
+    setattr(os, name, new)
+    for able in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+        if plain in able:  # callers ask there whether a function can do it
+            able.add(new)
+
+
+_NAMED = {"path": 0, "file": 0, "src": 0, "dst": -1}
+_READING = ("stat", "lstat", "listdir", "scandir", "access", "chdir", "readlink", "statvfs", "pathconf", "getxattr", "listxattr")
 """Functions of os that take a path first. Those of os.path, shutil, glob and pathlib call these."""
-_OF_TWO = ("rename", "replace", "link", "symlink")
+_CHANGED = (
+    "mkdir",
+    "rmdir",
+    "remove",
+    "unlink",
+    "chmod",
+    "chown",
+    "lchown",
+    "utime",
+    "truncate",
+    "mkfifo",
+    "mknod",
+    "setxattr",
+    "removexattr",
+)
+_MOVING = ("rename", "replace")
+_LINKING = ("link", "symlink")
 
 
 def _chain() -> None:
