@@ -321,13 +321,13 @@ def test_what_never_was_is_not_found(here: Site, path: str) -> None:
 
 @pytest.mark.parametrize("phase", [Phase.SUCCESS, Phase.FAILED, Phase.SHUTDOWN, Phase.TIMEOUT])
 def test_an_ended_job_says_how(here: Site, phase: Phase) -> None:
-    """410 with its state, reason and seconds (requirement F22)."""
-    job = here.job(phase=phase, reason="because of a test", ran_s=12.34)
+    """410 with its state, reason and seconds (requirement F22); the program's last words are for its owner."""
+    job = here.job(phase=phase, reason="because of a test: KeyError: 'secret'", ran_s=12.34)
     status, content, _ = told(here, f"/expose/{job.endpoint}", "POST")
     assert status == 410
     assert content["state"] == phase.value
     assert content["seconds"] == 12.3
-    assert "because of a test" in content["message"]
+    assert "(because of a test)" in content["message"]
     assert job.name in content["message"]
 
 

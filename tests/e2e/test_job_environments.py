@@ -157,7 +157,7 @@ def test_confined_installers(shop: Shop, isolation: Isolation, installer: str) -
     prepared = shop.prepare("toy<2\ncurious\n", None if installer == "uv" else "", isolation)
     prepared.release()
     assert said_by(prepared, "import toy; print(toy.VERSION)") == "1.5"
-    assert any("toy 1.5" in line for line in shop.log if line.startswith("installed: "))
+    assert any("toy-1.5" in line for line in shop.log if line.startswith("Successfully installed "))
     assert not any("imported and not installed" in line for line in shop.log)
     found = json.loads(said_by(prepared, "import curious, json; print(json.dumps(curious.FOUND))"))
     assert "SECRET_OF_SERVER" not in found["environ"]

@@ -105,7 +105,7 @@ def test_requirements(bench: Bench) -> None:
     assert bench.prepare().python == prepared.python
     assert bench.log[2:] == [
         f"the virtualenv {prepared.python.parts[-3][:20]} is there already, from the cache",
-        "installed: flask 2.0, Pillow 9",
+        "Successfully installed flask-2.0 Pillow-9",
     ]
     assert bench.uv.builds == 1
 

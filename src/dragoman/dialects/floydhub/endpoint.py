@@ -172,8 +172,9 @@ def _starting(job: Job, reason: str, ran_s: float = 0.0) -> Answer:
 
 
 def _over(job: Job) -> Answer:
-    # Not why: its last words may be of any kind, and whoever has the address may ask.
-    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}; its owner's log says why"
+    reason = job.reason.partition(": ")[0]  # behind it are a program's last words, or an installer's; whoever has the address may ask
+    how = f" ({reason})" if reason else ""
+    verb = "is being stopped" if job.phase is Phase.STOPPING else f"has ended: {job.phase.value}{how}"
     return _told(410, f"{job.name} {verb}", job)
 
 

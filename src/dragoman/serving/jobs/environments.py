@@ -109,7 +109,8 @@ class JobEnvironments:
             folder = held.python.parent.parent
             site = await asyncio.to_thread(_Site, folder)
             if site.installed:
-                log(f"installed: {', '.join(site.installed[:_SHOWN])}" + (" and more" if len(site.installed) > _SHOWN else ""))
+                # In pip's words, whatever installed them: this is the line that people look for in a log.
+                log(f"Successfully installed {' '.join(site.installed[:_SHOWN])}" + (" and more" if len(site.installed) > _SHOWN else ""))
             _tell_missing(imports, site, log)
             notebook = next((module for module in _NOTEBOOKS if site.has(module)), "")
             if mode is Mode.JUPYTER and not notebook:
@@ -217,12 +218,12 @@ class _Site:
     def __init__(self, folder: Path) -> None:
         self._modules = set[str]()
         self.installed: list[str] = []
-        """Package and version, sorted."""
+        """NAME-VERSION, sorted."""
         sites = folder.glob("lib/python3.*/site-packages")
         for site in (site for site in sites if site.resolve().is_relative_to(folder.resolve())):  # an installer may have left links
             for path in site.iterdir():
                 if path.name.endswith(".dist-info"):
-                    self.installed.append(path.name.removesuffix(".dist-info").replace("-", " "))
+                    self.installed.append(path.name.removesuffix(".dist-info"))
                 else:
                     self._modules.add(path.name.split(".")[0])
         self.installed.sort(key=str.lower)
