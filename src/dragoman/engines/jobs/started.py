@@ -73,7 +73,7 @@ class Started:
         if not self._end.done():
             with contextlib.suppress(OSError):  # a time-out as well
                 async with asyncio.timeout(_END_S):
-                    self._last = gate_line.seen_in(await gate_line.ask(self.folder, {"ask": "look"}))
+                    self._last = await gate_line.look(self.folder)
         return self._last
 
     async def ended(self) -> End:
@@ -82,10 +82,9 @@ class Started:
 
     async def stop(self, grace_s: float, how: str = "stopped", reason: str = "") -> End:
         """Ask all of its processes to end, and end them after `grace_s`; returns when none is left."""
-        asked = {"ask": "stop", "grace_s": grace_s, "how": how, "reason": reason}
         try:
             async with asyncio.timeout(_END_S):
-                await gate_line.ask(self.folder, asked)
+                await gate_line.stop(self.folder, grace_s, how, reason)
             async with asyncio.timeout(grace_s + _END_S):
                 return await self.ended()
         except (OSError, TimeoutError):

@@ -59,7 +59,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What starts are made with."""
+    """What a Run needs of the rest of the server, as functions: server/jobs_running.py puts them together, tests have others."""
 
     place: Callable[[str, Path], Awaitable[None]]
     """Puts the code of that id into a folder; one that is there is left as it is."""
@@ -80,7 +80,10 @@ class Parts:
 
 
 class Run:
-    """`go` is run as a task; it ends when nothing of the job runs any more and its record says so."""
+    """One start of one job, in the hands of the runner. With `started` it is one that another server made, and that goes on.
+
+    `go` is run as a task; it ends when nothing of the job runs any more and its record says so.
+    """
 
     def __init__(self, job: Job, kept: Kept, parts: Parts, started: Started | None = None) -> None:
         self.job = job
