@@ -51,13 +51,14 @@ examples/models/.made: $(VENV)/.serve examples/prepare.py
 serve: examples/models/.made
 	@$(BIN)/dragoman serve examples/models examples/python/reading.py --port $(PORT)
 
-# Files stay whole, so that what a module shares is made once, and the many short ones come last: both processes end at one time.
+# Three processes, because many tests wait, and then two cores would not be busy. Files stay whole, so that what a module shares is made once,
+# and the many short ones come last, so that all end at one time.
 test: env examples/models/.made
 	@sh scripts/system_packages.sh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -n 2
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --conformance --durations=15 --durations-min=5
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --conformance --durations=15 --durations-min=5
 
 check: env
 	$(BIN)/ruff format .

@@ -1,8 +1,9 @@
-"""The walk-through of the seed: a style-transfer sample with Flask, unchanged, with a route for any path and with one for / (requirement F28).
+"""The walk-through of the seed: a style-transfer sample with Flask, unchanged, with a route for any path and with one for / (F28).
 
 Its evaluate.py and its checkpoint are stand-ins; Flask is installed by the job's own floyd_requirements.txt.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,6 @@ def style({arguments}):
     if not picture:
         return "no file was sent", 400
     name = secure_filename(picture.filename)
-    os.makedirs("./images", exist_ok=True)
     came, goes = os.path.join("./images", name), os.path.join("/output", name)
     picture.save(came)
     ffwd_to_img(came, goes, os.path.join("/input", request.form.get("checkpoint") or "style.ckpt"))
@@ -47,38 +47,69 @@ if __name__ == "__main__":
 """
 
 
+FLOYD_YML = """\
+env: tensorflow-1.5
+task:
+  serve:
+    mode: serve
+    input:
+      - 'alice/datasets/checkpoint/1:input'
+"""
+"""As the later sample has it."""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with hub(tmp_path_factory.mktemp("hub")) as running:
         yield running
 
 
-def test_the_walk_through(server: Running, tmp_path: Path) -> None:
-    """Log in, upload the checkpoint, run both programs at once, send a picture with a form, get a picture."""
+@pytest.fixture(scope="module")
+def shimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with hub(tmp_path_factory.mktemp("shimmed"), "--job-isolation", "shim") as running:
+        yield running
+
+
+@pytest.mark.parametrize("isolation", ["server", "shimmed"])
+def test_the_walk_through(isolation: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Log in, upload the checkpoint, run both programs at once, send a picture with a form, get a picture: F10, F11, F13, F17, F26, F28.
+
+    The first is told everything by options, the second by its floyd.yml. They keep what they are sent in the folder `images` of the project.
+    """
+    server: Running = request.getfixturevalue(isolation)
     floyd = Floyd(server.url, tmp_path / "home").logged_in("alice")
     checkpoint = project(tmp_path / "checkpoint")
     (checkpoint / "style.ckpt").write_bytes(bytes([1, 2, 3, 4]))
     floyd(checkpoint, "data", "init", "checkpoint")
     floyd(checkpoint, "data", "upload")
-    jobs = []
-    for name, route, arguments in (("paths", "/<path:path>", "path"), ("root", "/", "")):
+    options = ("--mode", "serve", "--env", "tensorflow-0.12:py2", "--data", "alice/datasets/checkpoint/1:input")
+    endpoints = {}
+    for name, route, arguments, told in (("paths", "/<path:path>", "path", options), ("root", "/", "", ("--task", "serve"))):
         app = project(
-            tmp_path / name, app_py=APP.format(route=route, arguments=arguments), evaluate_py=EVALUATE, floyd_requirements_txt="Flask\n"
+            tmp_path / name,
+            app_py=APP.format(route=route, arguments=arguments),
+            evaluate_py=EVALUATE,
+            floyd_requirements_txt="Flask\n",
+            floyd_yml=FLOYD_YML,
+            images__before_txt="as in the sample",
         )
         floyd(app, "init", name)
-        jobs.append(floyd(app, "run", "--mode", "serve", "--env", "tensorflow-0.12:py2", "--data", "alice/datasets/checkpoint/1:input"))
+        job = floyd(app, "run", *told).job
+        shown = floyd(app, "info", job).out
+        assert re.search(r"Mode +serving", shown)
+        endpoints[job] = re.findall(r"Url +(\S+)", shown)[0]
     picture = bytes(range(256)) * 1000
-    for job in jobs:
-        assert answering(job.endpoint).status_code in (404, 405), "a GET has no route"
-        styled = httpx.post(job.endpoint, files={"file": ("me and you.jpg", picture)}, data={"checkpoint": "style.ckpt"}, timeout=60.0)
+    for job, endpoint in endpoints.items():
+        assert answering(endpoint).status_code in (404, 405), "a GET has no route"
+        styled = httpx.post(endpoint, files={"file": ("me and you.jpg", picture)}, data={"checkpoint": "style.ckpt"}, timeout=60.0)
         assert (styled.status_code, styled.headers["content-type"]) == (200, "image/jpg"), styled.text
         assert styled.content == bytes(a ^ b for a, b in zip(picture, [1, 2, 3, 4] * 64000, strict=True))
-        refused = httpx.post(job.endpoint, data={"checkpoint": "style.ckpt"})
+        refused = httpx.post(endpoint, data={"checkpoint": "style.ckpt"})
         assert (refused.status_code, refused.text) == (400, "no file was sent")
-        log = floyd(tmp_path / "paths", "logs", job.job).out
+        log = floyd(tmp_path / "paths", "logs", job).out
         assert "/input" in log
         assert "/output" in log
-        floyd(tmp_path / "paths", "stop", job.job)
+        floyd(tmp_path / "paths", "stop", job)
 
 
 def test_two_versions_of_one_package(server: Running, tmp_path: Path) -> None:

@@ -7,13 +7,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pytest
-import skops.io
-from sklearn.linear_model import LinearRegression
 
 from tests.e2e.running import Running, run, serving
-from tests.models import build
+from tests.models import build, learned
 from tests.unit.library.projects import project
 
 WAYS_OUT = ("--trusted-root", "--trust-pickle", "skops", "ONNX", "safetensors", "UBJSON")
@@ -55,12 +52,14 @@ class Client:
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """Folders `open` and `safe`, each with a skops file, a pickle, a Python model and an ONNX file; `outside` has a model too."""
+    from sklearn.linear_model import LinearRegression  # here, so that not every process of a test run imports it
+
     estimator = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
     for root in ("open", "safe", "outside"):
         for name in ("doubled", "pickled"):
             (tmp_path / root / name).mkdir(parents=True)
-        skops.io.dump(estimator, tmp_path / root / "doubled" / "model.skops")
-        joblib.dump(estimator, tmp_path / root / "pickled" / "model.joblib")
+        learned.write(tmp_path / root / "doubled" / "model.skops", learned.skops_of(estimator))
+        learned.write(tmp_path / root / "pickled" / "model.joblib", learned.joblib_of(estimator))
         project(tmp_path / root / "code")
         (tmp_path / root / "iris").mkdir()
         build.iris(tmp_path / root / "iris" / "model.onnx")

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import dragoman
 
 ROOT = Path(dragoman.__file__).parent
@@ -221,40 +219,39 @@ def folder_of(module: str) -> str:
     return parts[1] if len(parts) > 1 and (ROOT / parts[1]).is_dir() else ""
 
 
-every_module = pytest.mark.parametrize("path", MODULES, ids=named)
-
-
-@every_module
-def test_folders_import_only_what_they_may(path: Path) -> None:
+def test_folders_import_only_what_they_may() -> None:
     """The table above, for imports anywhere in a module."""
-    folder = named(path).split("/")[0] if path.parent != ROOT else ""
-    allowed = MAY_IMPORT.get(folder)
-    for found in imports(path):
-        if found.module.split(".")[0] != "dragoman" or allowed is None or found.target in ALSO.get(folder, ()):
-            continue
-        if found.target == "dragoman" and found.name == "__version__":
-            continue
-        assert folder_of(found.target) in allowed, f"{named(path)}:{found.line} imports {found.target}"
+    for path in MODULES:
+        folder = named(path).split("/")[0] if path.parent != ROOT else ""
+        allowed = MAY_IMPORT.get(folder)
+        for found in imports(path):
+            if found.module.split(".")[0] != "dragoman" or allowed is None or found.target in ALSO.get(folder, ()):
+                continue
+            if found.target == "dragoman" and found.name == "__version__":
+                continue
+            assert folder_of(found.target) in allowed, f"{named(path)}:{found.line} imports {found.target}"
 
 
-@every_module
-def test_third_parties_are_few(path: Path) -> None:
+def test_third_parties_are_few() -> None:
     """At import only what the folder needs; frameworks, inside of functions, where the list above says why."""
-    folder = named(path).split("/")[0] if path.parent != ROOT else ""
-    for found in imports(path):
-        top = found.module.split(".")[0]
-        if top == "dragoman" or top in sys.stdlib_module_names or found.typing_only or found.inside:
-            continue
-        assert top in THIRD_PARTY[folder] | set(LATE.get(named(path), ())), f"{named(path)}:{found.line} imports {top}"
+    for path in MODULES:
+        folder = named(path).split("/")[0] if path.parent != ROOT else ""
+        for found in imports(path):
+            top = found.module.split(".")[0]
+            if top == "dragoman" or top in sys.stdlib_module_names or found.typing_only or found.inside:
+                continue
+            assert top in THIRD_PARTY[folder] | set(LATE.get(named(path), ())), f"{named(path)}:{found.line} imports {top}"
 
 
-@every_module
-def test_imports_inside_functions_have_a_reason(path: Path) -> None:
+def test_imports_inside_functions_have_a_reason() -> None:
     """Whatever is imported late is in the list above, each with its reason."""
-    for found in imports(path):
-        if found.inside:
-            reasons = LATE.get(named(path), {})
-            assert found.module in reasons or found.module.split(".")[0] in reasons, f"{named(path)}:{found.line} imports {found.module}"
+    for path in MODULES:
+        for found in imports(path):
+            if found.inside:
+                reasons = LATE.get(named(path), {})
+                assert found.module in reasons or found.module.split(".")[0] in reasons, (
+                    f"{named(path)}:{found.line} imports {found.module}"
+                )
 
 
 def test_the_list_of_late_imports_is_true() -> None:
@@ -290,12 +287,12 @@ def test_only_the_seams_import_by_name() -> None:
     ]
 
 
-@every_module
-def test_modules_are_short_and_say_what_they_are_for(path: Path) -> None:
+def test_modules_are_short_and_say_what_they_are_for() -> None:
     """Under 400 lines, with a docstring."""
-    text = path.read_text("utf-8")
-    assert len(text.splitlines()) < 400
-    assert ast.get_docstring(ast.parse(text))
+    for path in MODULES:
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) < 400
+        assert ast.get_docstring(ast.parse(text))
 
 
 # --- what is really loaded ---

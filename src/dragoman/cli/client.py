@@ -51,12 +51,16 @@ def call(options: argparse.Namespace, method: str, path: str, body: object = Non
 def accepted(options: argparse.Namespace, status: int, answer: Any) -> dict[str, Any]:
     """An answer that is no refusal."""
     if status >= 300:
-        text = answer.get("error") if isinstance(answer, dict) else None
-        text = text.get("message") if isinstance(text, dict) else text
-        raise ServingError(Kind.UNAVAILABLE, f"the server answers {status}: {text or str(answer)[:500]}")
+        raise ServingError(Kind.UNAVAILABLE, f"the server answers {status}: {words_of(answer)[:500]}")
     if not isinstance(answer, dict):
         raise foreign(options)
     return answer
+
+
+def words_of(answer: Any) -> str:
+    """What a refusal says, in the form of whichever protocol: `message`, `error`, `error.message`, or all of it."""
+    text = answer.get("message", answer.get("error", answer)) if isinstance(answer, dict) else answer
+    return str(text.get("message", text) if isinstance(text, dict) else text)
 
 
 def exchange(

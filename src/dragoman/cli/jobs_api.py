@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from dragoman import __version__
-from dragoman.cli.client import NoServerError, exchange, foreign, url_of
+from dragoman.cli.client import NoServerError, exchange, foreign, url_of, words_of
 from dragoman.cli.jobs_files import Login, login
 from dragoman.core.errors import Kind, ServingError, invalid
 
@@ -170,8 +170,7 @@ def somebody() -> str:
 
 def refused(status: int, answer: Any) -> ServingError:
     """The server's own words."""
-    text = answer.get("message", answer.get("error", answer)) if isinstance(answer, dict) else answer
-    text = str(text.get("message", text) if isinstance(text, dict) else text)[:2000]
+    text = words_of(answer)[:2000]
     if status == 401:
         text = f"{text}; log in with `dragoman login`, or give --key"
     return ServingError(_KINDS.get(status, Kind.UNAVAILABLE), f"the server answers {status}: {text}", status=status)

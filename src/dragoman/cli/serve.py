@@ -87,10 +87,10 @@ def run(options: argparse.Namespace) -> int:
 def start(settings: Settings, warnings: Sequence[str] = ()) -> int:
     """Serve until a signal; returns the exit code. `warnings` are logged first: what a command line asked for in vain."""
     Roots.of(settings.model_root, settings.trusted_root, settings.data_path).check()
+    asyncio.run(check_isolation(settings))
     configure_logging(settings.log_level, settings.log_format)
     for text in warnings:
         log.warning("%s", text)
-    asyncio.run(check_isolation(settings))
     with ExitStack() as stack:
         stack.callback(ignore_sigterm)
         holder = stack.enter_context(Holder(settings.store_url, addresses(settings, settings.port)))

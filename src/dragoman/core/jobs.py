@@ -149,7 +149,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What one start of a job needs: made by serving/jobs/runner.py, carried out by engines/jobs/launch.py."""
+    """What one start of a job needs: made by serving/jobs/run.py, carried out by engines/jobs/launch.py."""
 
     job: str
     folder: Path

@@ -60,7 +60,11 @@ def allowed(settings: Settings) -> Allowed:
 
 
 class JobsPart:
-    """`jobs`, `code` and `data_sets` are None where the settings want no jobs; then the rest does nothing."""
+    """Everything that a worker has for jobs: the facades for dialects, and what runs behind them from `start` to `close`.
+
+    `jobs`, `code` and `data_sets` are None where the settings want no jobs; then the rest does nothing. `index` is the worker's place among
+    those of its server: 0 runs the jobs.
+    """
 
     def __init__(self, settings: Settings, store: LateStore, index: int) -> None:
         self.jobs: Jobs | None = None

@@ -72,8 +72,7 @@ def running(settings: Settings, code: Code, data_sets: DataSets) -> Parts:
         return await launch(start, await isolations.get())
 
     async def rest(job: Path, grace_s: float) -> bool:
-        asked = {"ask": "stop", "grace_s": grace_s, "how": "idle", "reason": "no request came for a while"}
-        return (await gate_line.ask(job, asked)).get("answer") == "stopping"
+        return await gate_line.stop(job, grace_s, "idle", "no request came for a while")
 
     async def isolation(network: bool) -> str:
         return (await isolations.get()).sentence(network)

@@ -1,6 +1,7 @@
 """Archives of data sets, written by anybody (serving/jobs/data_unpacking.py)."""
 
 import gzip
+import io
 import os
 import tarfile
 from contextlib import suppress
@@ -152,6 +153,17 @@ def test_many_files(tmp_path: Path) -> None:
     """Folders and links count, too."""
     content = archive(*(special(f"d{index}", tarfile.DIRTYPE) for index in range(101)))
     assert "limit of 100 files" in refused(tmp_path, content)
+
+
+def test_many_headers_for_all_members(tmp_path: Path) -> None:
+    """Their sum would be in memory, once more with each member: a megabyte that was packed well became hundreds."""
+    packed = b""
+    for number in range(101):
+        one = io.BytesIO()
+        with tarfile.open(fileobj=one, mode="w", format=tarfile.PAX_FORMAT, pax_headers={f"key{number}": "x"}) as tar:
+            tar.addfile(tarfile.TarInfo(f"file{number % 9}-{number}"))
+            packed += one.getvalue()
+    assert "more than 100 things" in refused(tmp_path, packed + bytes(1024), DataLimits())
 
 
 def test_a_header_that_is_too_large(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.core.errors import ServingError
 from dragoman.core.jobs import Limits, Mode, Phase
-from dragoman.server.jobs import JobsPart, allowed, wanted
+from dragoman.server.jobs import JobsPart, allowed, check_isolation, wanted
 from dragoman.server.jobs_running import running
 from dragoman.server.settings import Settings
 from dragoman.serving.jobs.service import Submission
@@ -96,3 +97,12 @@ def test_an_operator_is_told_what_jobs_may_do(tmp_path: Path, caplog: pytest.Log
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith("isolation of jobs: no namespaces: the job runs as this server's user")
     assert ("root" in warning) is (os.geteuid() == 0)
+
+
+def test_a_server_without_jobs_asks_for_no_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its settings say about those that it does not run."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    asyncio.run(check_isolation(Settings(jobs="off", job_isolation="namespaces")))
+    asyncio.run(check_isolation(Settings()))
+    with pytest.raises(ServingError, match="--job-isolation namespaces is not possible here"):
+        asyncio.run(check_isolation(Settings(job_isolation="namespaces")))

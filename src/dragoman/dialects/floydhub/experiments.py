@@ -97,7 +97,8 @@ class Experiments:
 
     async def restart(self, request: Request, name: str) -> Answer:
         job = await self.seen(request, name)
-        body = await json_object(request, _LARGEST)
+        sent = await json_object(request, _LARGEST)
+        body = {"description": sent.get("message"), **sent}  # as clients before 0.11 call it, here only
         # The client repeats the instance of the old job; what else it leaves out stays as it was.
         given = {"mode": job.mode.value, "command": job.command, **given_options(body, {})}
         wanted = merged(given, default={"instance": job.instance})

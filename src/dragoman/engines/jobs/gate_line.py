@@ -1,4 +1,7 @@
-"""Our end of a job's gate: the unix socket on which the first process of a job answers. The protocol is in hosting/jobs/__init__.py."""
+"""Our end of a job's gate: the unix socket on which the first process of a job answers. The protocol is in hosting/jobs/__init__.py.
+
+Here is how to reach it, and what is asked about a job; asking for a permit, which brings a socket along, is serving/jobs/permits.py.
+"""
 
 import asyncio
 import contextlib
@@ -60,6 +63,20 @@ async def ask(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
         return answered(await reader.readline())
     finally:
         writer.close()
+
+
+async def look(folder: Path) -> Seen:
+    """How a job is now. Raises OSError when nobody tells."""
+    return seen_in(await ask(folder, {"ask": "look"}))
+
+
+async def stop(folder: Path, grace_s: float, how: str, reason: str) -> bool:
+    """Ask a job's first process to end it, with those words in its End. False when it will not: how is "idle", and it is not.
+
+    Raises OSError when nobody answers.
+    """
+    asked = {"ask": "stop", "grace_s": grace_s, "how": how, "reason": reason}
+    return (await ask(folder, asked)).get("answer") == "stopping"
 
 
 def answered(line: bytes) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Jobs write into their folders while somebody looks, so no link is ever followed 
 files, or to the server's, in the place of its own shows nothing of them.
 """
 
+import heapq
+import itertools
 import os
 import stat
 import tarfile
@@ -111,7 +113,7 @@ def browse_folder(folder: Path, path: str) -> Listing | Content:
     at, name = _reach(folder, split(path), path)
     if name is None:
         try:
-            return _listing([Entry(n, stat.S_ISDIR(s.st_mode), s.st_size * stat.S_ISREG(s.st_mode)) for n, s in _entries(at)])
+            return _listing(Entry(n, stat.S_ISDIR(s.st_mode), s.st_size * stat.S_ISREG(s.st_mode)) for n, s in _entries(at))
         finally:
             os.close(at)
     file, size = _opened(at, name, path)
@@ -151,10 +153,14 @@ def measure(folder: Path) -> tuple[int, int]:
     """How many files, and their bytes. Blocks."""
     at = os.open(folder, _FOLDER)
     try:
-        sizes = [found.st_size for _, _, found in _walk(at) if stat.S_ISREG(found.st_mode)]
+        files = size = 0
+        for _, _, found in _walk(at):
+            if stat.S_ISREG(found.st_mode):
+                files += 1
+                size += found.st_size
     finally:
         os.close(at)
-    return len(sizes), sum(sizes)
+    return files, size
 
 
 def no_file(path: str) -> ServingError:
@@ -227,7 +233,7 @@ def _entries(folder: int) -> Iterator[tuple[str, os.stat_result]]:
 
 def _walk(folder: int, prefix: str = "", *, single: str | None = None, depth: int = 0) -> Iterator[tuple[int, str, os.stat_result]]:
     """(open folder, path below the first one, stat) of everything below; folders before what is in them. The first folder stays open."""
-    for name, found in sorted(_entries(folder), key=lambda each: each[0]):
+    for name, found in _entries(folder):  # as they come: there may be more than memory holds
         if single is not None and name != single:
             continue
         yield folder, prefix + name, found
@@ -324,5 +330,7 @@ def _closed(pieces: Iterator[bytes]) -> None:
 
 
 def _listing(entries: Iterable[Entry]) -> Listing:
-    ordered = sorted(entries, key=lambda entry: entry.name)
-    return Listing(tuple(ordered[:MOST_SHOWN]), max(0, len(ordered) - MOST_SHOWN))
+    """The first by name, however many there are."""
+    count = itertools.count()
+    shown = heapq.nsmallest(MOST_SHOWN, (entry for entry, _ in zip(entries, count, strict=False)), key=lambda entry: entry.name)
+    return Listing(tuple(shown), max(0, next(count) - MOST_SHOWN))

@@ -14,7 +14,7 @@ Edit = Callable[[DataVersion], DataVersion]
 
 @dataclass(frozen=True, slots=True)
 class KeptData:
-    """Raises UNAVAILABLE while the store is."""
+    """The records of data sets and their versions, as Kept has those of jobs. Every method raises UNAVAILABLE while the store is."""
 
     store: LateStore
     place: Callable[[], str] = str

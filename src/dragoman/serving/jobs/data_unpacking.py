@@ -22,6 +22,8 @@ from dragoman.serving.settings import quoted
 
 _PIECE = 1 << 20
 _LARGEST_HEADER = 1 << 16
+_MOST_FOR_ALL = 100
+"""Names in headers that are for all members: archives that tools make have one, or none."""
 _LARGEST_END = 16 << 20
 """Bytes behind the last file: tape blocks are filled up with zeros."""
 _Content = BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
@@ -68,6 +70,8 @@ def unpack(archive: Path, folder: Path, limits: DataLimits, stopped: Callable[[]
                 while (member := tar.next()) is not None:
                     if stopped():
                         return None
+                    if len(tar.pax_headers) > _MOST_FOR_ALL:  # its reader copies them to each member
+                        raise invalid(f"the archive says more than {_MOST_FOR_ALL} things of all its members")
                     unpacked.take(member, tar)
                     tar.members.clear()  # type: ignore[attr-defined] # it would keep every header of the archive until the end
             _drain(content)

@@ -15,7 +15,7 @@ Edit = Callable[[Job], Job]
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Raises UNAVAILABLE while the store is."""
+    """The records of projects and jobs. Everybody reads and writes them through one of these; every method raises UNAVAILABLE while the store is."""
 
     store: LateStore
     board: Board

@@ -31,7 +31,7 @@ async def seen(folder: Path) -> Seen | None:
     """How the job in a folder is, by its gate; None when nothing answers."""
     try:
         async with asyncio.timeout(_LOOK_S):
-            return gate_line.seen_in(await gate_line.ask(folder, {"ask": "look"}))
+            return await gate_line.look(folder)
     except (OSError, TimeoutError):
         return None
 

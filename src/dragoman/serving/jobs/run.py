@@ -59,7 +59,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What starts are made with."""
+    """What a Run needs of the rest of the server, as functions: server/jobs_running.py puts them together, tests have others."""
 
     place: Callable[[str, Path], Awaitable[None]]
     """Puts the code of that id into a folder; one that is there is left as it is."""
@@ -80,7 +80,10 @@ class Parts:
 
 
 class Run:
-    """`go` is run as a task; it ends when nothing of the job runs any more and its record says so."""
+    """One start of one job, in the hands of the runner. With `started` it is one that another server made, and that goes on.
+
+    `go` is run as a task; it ends when nothing of the job runs any more and its record says so.
+    """
 
     def __init__(self, job: Job, kept: Kept, parts: Parts, started: Started | None = None) -> None:
         self.job = job
@@ -289,13 +292,16 @@ class Run:
 
     async def _edit(self, change: Edit) -> Job | None:
         """The job as it is then; None when it is gone. While the store is down this waits for it: what happened must be written."""
+        told = False
         while True:
             try:
                 self.job = await self._kept.edit(self.job.id, change)
             except ServingError as error:
                 if error.kind is Kind.NOT_FOUND:
                     return None
-                log.warning("job %s: its record cannot be written: %s; it is tried again", self.job.name, error.message)
+                if not told:
+                    log.warning("job %s: its record cannot be written: %s; it is tried again", self.job.name, error.message)
+                told = True
                 await asyncio.sleep(_AGAIN_S)
             else:
                 return self.job

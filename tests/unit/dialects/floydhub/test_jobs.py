@@ -230,6 +230,8 @@ class TestLife:
             third = (await at("POST", f"experiments/restart/{first['name']}", changes)).json
             assert {key: third[key] for key in changes} == changes
             assert [job["name"][-1] for job in (await at("GET", f"experiments/?family_id={await family(at)}")).json] == ["3", "2", "1"]
+            old = (await at("POST", f"experiments/restart/{first['id']}", {"message": "by floyd-cli 0.10"})).json
+            assert old["description"] == "by floyd-cli 0.10"
             for body, says in (({"env": "none"}, "none"), ({"command": "ls"}, "command"), ({"data_ids": ["x:y"]}, "x")):
                 answer = await at("POST", f"experiments/restart/{first['id']}", body)
                 assert (answer.status, says in answer.message) == (400, True)
