@@ -472,6 +472,19 @@ def test_a_project_whose_jobs_have_ended_says_how(here: Site) -> None:
     assert "second" in content["message"]
 
 
+def test_a_job_of_another_server_is_said_to_be_there(here: Site) -> None:
+    """Of one that shares the store: its endpoint is not unknown, but it is not here. Jobs of its project that are here answer."""
+    job = here.job(project="shared", place="another")
+    for path in (f"/expose/{job.endpoint}", "/serve/ann/projects/shared"):
+        status, content, _ = told(here, path)
+        assert (status, content["state"]) == (404, "running")
+        assert "ann/projects/shared/" in content["message"]
+        assert "another server" in content["message"]
+    own = here.job(project="shared")
+    here.gate(own, 10).open(here.program(echo).address)
+    assert seen(here, "GET", "/serve/ann/projects/shared")["line"] == "GET / HTTP/1.1"
+
+
 # --- jobs that come back ---
 
 

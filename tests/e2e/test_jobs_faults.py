@@ -261,6 +261,30 @@ def test_a_program_that_is_killed_fails_and_the_others_go_on(tmp_path: Path) -> 
         assert "killed" in job.log().splitlines()[-2]
 
 
+def test_seconds_and_calls_are_exact_whatever_is_killed(tmp_path: Path) -> None:
+    """The server, a job while it has none, and a job's first process: every request that a program was given counts, once (requirement F24)."""
+    with serving(tmp_path) as server:
+        hub = Hub(server.url)
+        job, lost = hub.run(FILES), hub.run(FILES)
+        for each in (job, lost):
+            for _ in range(3):
+                assert each.ask("/").status_code == 200
+        _kill(server)
+    _end(tmp_path, lost)
+    with serving(tmp_path) as server:
+        hub = Hub(server.url)
+        job, lost = hub.job(job.id), hub.job(lost.id)
+        assert lost.ask("/").json()["runs"] == 2
+        assert job.ask("/").json()["runs"] == 1
+        assert [each.look()["calls"] for each in (job, lost)] == [4, 4]
+        _end(tmp_path, job)
+        over = job.until("failed")
+        assert over["calls"] == 4
+        assert over["duration"] > 0
+        lost.stop()
+        assert lost.until("shutdown")["calls"] == 4
+
+
 def test_commands_that_are_done_at_once_have_succeeded(tmp_path: Path) -> None:
     """Also when many come together, and each ends before anybody could ask how it is."""
     with serving(tmp_path) as server:

@@ -4,19 +4,20 @@ import asyncio
 import json
 import math
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.jobs import Limits, Mode, Start
+from dragoman.core.jobs import End, Limits, Mode, Start
 from dragoman.engines.jobs import gate_line, processes
 from dragoman.engines.jobs.allowed import Isolation
 from dragoman.engines.jobs.isolation import OPTIONAL, find
 from dragoman.engines.jobs.orders import View, environment, mounted, orders, places
 from dragoman.engines.jobs.sandbox import bubble_of, devices, job
-from dragoman.engines.jobs.started import read_end, read_record
+from dragoman.engines.jobs.started import Record, Started, read_end, read_record
 from dragoman.hosting.jobs import orders_from
 
 WHOLE = Isolation("/usr/bin/bwrap", own_network=True, uplink="/usr/bin/slirp4netns")
@@ -213,3 +214,18 @@ def test_a_process_is_known_by_its_birth() -> None:
 def test_a_gpu_is_seen_by_whoever_asks(tmp_path: Path) -> None:
     """The devices of GPUs are those that are there, as paths that a start may name."""
     assert all(path.parent == Path("/dev") and path.exists() for path in devices())
+
+
+def test_an_ending_that_could_not_be_written_is_heard(tmp_path: Path) -> None:
+    """On a full disk: who holds the gate is told it, too."""
+
+    async def body() -> None:
+        ours, theirs = socket.socketpair()
+        started = Started(tmp_path, Record("j", 0, 0, "", 0.0, "none", contained=True), ours)
+        with theirs:
+            theirs.sendall(b'{"answer": "seen", "ready": true}\n')
+            assert await started.answers()
+            theirs.sendall(b'{"answer": "ended", "how": "exit", "code": 0, "ran_s": 2.5, "calls": 3, "new": 1}\n')
+        assert await started.ended() == End("exit", ran_s=2.5, calls=3)
+
+    asyncio.run(body())

@@ -50,6 +50,8 @@ class Started:
         self._reap = reap
         """Waits for the processes that are children of this server; returns the exit code of the job's first one. Called in a thread."""
         self._last = Seen()
+        self._told: End | None = None
+        """What the first process has said at its end: on a full disk it can write nothing."""
         self._begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._end = asyncio.get_running_loop().create_task(self._follow(line))
 
@@ -104,7 +106,11 @@ class Started:
             writer.write(b'{"ask": "hold"}\n')
             with contextlib.suppress(OSError, ValueError):
                 while told := await reader.readline():
-                    self._last = gate_line.seen_in(gate_line.answered(told))
+                    answer = gate_line.answered(told)
+                    if answer.get("answer") == "ended":  # the line ends with it
+                        self._told = _end_in(answer)
+                        continue
+                    self._last = gate_line.seen_in(answer)
                     if not self._begun.done():
                         self._begun.set_result(True)
         finally:
@@ -122,7 +128,7 @@ class Started:
             self.kill()
             await processes.gone(self.record.pid, self.record.born)
         code = await asyncio.to_thread(self._reap)
-        end = read_end(self.folder)
+        end = await asyncio.to_thread(read_end, self.folder) or self._told
         if not self.record.contained and end is None:
             for _ in range(_SWEEPS):  # what is being started meanwhile is found the next time
                 if not await asyncio.to_thread(processes.sweep, self.record.job):
@@ -142,10 +148,7 @@ class Started:
 
 def read_end(folder: Path) -> End | None:
     """How the last start in this folder ended; None while it runs, and when its first process did not live to say so."""
-    told = _read(folder / END)
-    if not isinstance(told.get("how"), str):
-        return None
-    return End(**{name: value for name, value in told.items() if name in _ENDED})
+    return _end_in(_read(folder / END))
 
 
 def read_left(folder: Path) -> End | None:
@@ -169,6 +172,13 @@ def read_record(folder: Path) -> Record | None:
         return Record(**told)
     except TypeError:
         return None
+
+
+def _end_in(told: dict[str, Any]) -> End | None:
+    """None where it does not say how; names that are not known are left out."""
+    if not isinstance(told.get("how"), str):
+        return None
+    return End(**{name: value for name, value in told.items() if name in _ENDED})
 
 
 def _used(told: dict[str, Any]) -> End:

@@ -292,13 +292,16 @@ class Run:
 
     async def _edit(self, change: Edit) -> Job | None:
         """The job as it is then; None when it is gone. While the store is down this waits for it: what happened must be written."""
+        told = False
         while True:
             try:
                 self.job = await self._kept.edit(self.job.id, change)
             except ServingError as error:
                 if error.kind is Kind.NOT_FOUND:
                     return None
-                log.warning("job %s: its record cannot be written: %s; it is tried again", self.job.name, error.message)
+                if not told:
+                    log.warning("job %s: its record cannot be written: %s; it is tried again", self.job.name, error.message)
+                told = True
                 await asyncio.sleep(_AGAIN_S)
             else:
                 return self.job
