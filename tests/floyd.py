@@ -15,6 +15,7 @@ import httpx
 
 from tests import clients
 from tests.e2e.running import Running, command, environment, serving
+from tests.web import web
 
 PATIENCE_S = 90.0
 
@@ -140,7 +141,7 @@ def answering(endpoint: str) -> httpx.Response:
     """The first answer of the program itself: until then the endpoint says 503, and nothing else (requirement F16)."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        answer = httpx.get(endpoint, timeout=30.0)
+        answer = web.get(endpoint, timeout=30.0)
         if answer.status_code != 503:
             assert answer.status_code != 410, answer.text
             return answer

@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+from tests.web import web
+
 PATIENCE_S = 90.0
 ENDED = frozenset({"success", "failed", "shutdown", "timeout"})
 
@@ -21,7 +23,7 @@ class Hub:
     person: str = "ann"
 
     def call(self, method: str, path: str, **options: Any) -> Any:
-        answer = httpx.request(
+        answer = web.request(
             method, f"{self.url}/api/v1{path}", headers={"Authorization": f"apikey {self.person}"}, timeout=60.0, **options
         )
         assert answer.status_code < 300, answer.text
@@ -69,7 +71,7 @@ class Job:
 
     def log(self) -> str:
         look = self.look()
-        answer = httpx.get(
+        answer = web.get(
             f"{self.hub.url}/api/v1/resources/{look['log_id']}?content=true", headers={"Authorization": f"apikey {self.hub.person}"}
         )
         return answer.text
@@ -89,7 +91,7 @@ class Job:
         """The first answer that its program gives; until then the endpoint says 503."""
         deadline = time.monotonic() + PATIENCE_S
         endpoint = self.endpoint
-        while (answer := httpx.get(endpoint + path, timeout=timeout_s)).status_code == 503:
+        while (answer := web.get(endpoint + path, timeout=timeout_s)).status_code == 503:
             assert time.monotonic() < deadline, f"{answer.text}\n{self.log()}"
             time.sleep(0.05)
         return answer

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.running import Running, serving
 from tests.models import build
 from tests.unit.library.bucket import bucket
+from tests.web import web
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 LIMIT = 200_000
@@ -78,7 +79,7 @@ class World:
     silent: str
 
     def ask(self, body: Any, model: str = "echo", operation: str = "infer") -> httpx.Response:
-        return httpx.post(f"{self.server.url}/v2/models/{model}/{operation}", json=body, timeout=60)
+        return web.post(f"{self.server.url}/v2/models/{model}/{operation}", json=body, timeout=60)
 
     def seen(self, url: str) -> Any:
         answer = self.ask({"data_url": url})
@@ -222,9 +223,9 @@ def test_servers_that_fail(world: World) -> None:
 def test_bodies_that_are_files(world: World, content_type: str) -> None:
     """Are one file-like input with exactly these bytes; a model of numbers refuses them and says what it takes."""
     headers = {"content-type": content_type}
-    answer = httpx.post(f"{world.server.url}/v2/models/echo/infer", content=PNG, headers=headers, timeout=60)
+    answer = web.post(f"{world.server.url}/v2/models/echo/infer", content=PNG, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     assert answer.json()["outputs"]["seen"] == [PNG.hex()]
-    refused = httpx.post(f"{world.server.url}/v2/models/iris/infer", content=PNG, headers=headers, timeout=60)
+    refused = web.post(f"{world.server.url}/v2/models/iris/infer", content=PNG, headers=headers, timeout=60)
     assert refused.status_code == 400, refused.text
     assert "iris" in refused.json()["error"]

@@ -273,7 +273,7 @@ def test_undeploying_lets_requests_in_flight_finish(tmp_path: Path, root: Path) 
     build.slow(root / "slow" / "model.onnx")
     with server_of(tmp_path, root) as (server, plain):
         assert plain.post("/v2/repository/models/slow/load").status == 200
-        body = {"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [1_500]}]}
+        body = {"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [500]}]}
         found: list[int] = []
 
         def ask() -> None:

@@ -105,7 +105,7 @@ def test_a_client_that_does_not_read_stops_the_program(here: Site) -> None:
 
     def answering(request: Received) -> None:
         request.conn.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        request.conn.settimeout(0.3)
+        request.conn.settimeout(1.0)
         with suppress(TimeoutError):
             while sent[0] < 300:
                 request.conn.sendall(b"x" * MB)
@@ -286,7 +286,7 @@ def test_an_answer_that_breaks_off_has_no_false_end(here: Site, reply: bytes, ve
             reset = True
     assert not got.endswith(b"0\r\n\r\n")
     assert reset or b" 502 " in got or b"\r\ncontent-length: 1000000\r\n" in got or b"\r\ntransfer-encoding: chunked\r\n" in got
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("dragoman")]  # others are of the programs, of other tests too
     served.free()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.running import Running, serving
 from tests.models import build
+from tests.web import web
 
 SCORE = """
 import dragoman
@@ -37,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def explain(server: Running, model: str, body: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}/v2/models/{model}/explain", json=body, timeout=60)
+    return web.post(f"{server.url}/v2/models/{model}/explain", json=body, timeout=60)
 
 
 def test_explanations(server: Running) -> None:
@@ -50,7 +51,7 @@ def test_explanations(server: Running) -> None:
     assert first["features"] == ["sl", "sw", "pl", "pw"]
     assert first["output"] == "probabilities"
     np.testing.assert_allclose(np.sum(first["values"], axis=0) + first["base_values"], first["prediction"], atol=1e-6)
-    predicted = httpx.post(f"{server.url}/v2/models/iris/infer", json={"inputs": [POINT]}, timeout=60).json()["outputs"][0]
+    predicted = web.post(f"{server.url}/v2/models/iris/infer", json={"inputs": [POINT]}, timeout=60).json()["outputs"][0]
     np.testing.assert_allclose(first["prediction"], predicted["probabilities"], atol=1e-6)
     assert int(np.argmax(second["prediction"])) == 2
 
@@ -95,7 +96,7 @@ def test_predictions_go_on(server: Running) -> None:
 
     def both(index: int) -> tuple[int, int, Any, Any]:
         explained = explain(server, "iris", {"id": index, "inputs": [points[index]]})
-        answer = httpx.post(f"{server.url}/v2/models/iris/infer", json={"id": index, "inputs": [points[index]]}, timeout=60)
+        answer = web.post(f"{server.url}/v2/models/iris/infer", json={"id": index, "inputs": [points[index]]}, timeout=60)
         assert (explained.json()["id"], answer.json()["id"]) == (index, index)
         return (
             explained.status_code,

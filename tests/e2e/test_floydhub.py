@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.running import Running
 from tests.floyd import WEB, Done, Floyd, answering, hub, project, until
+from tests.web import web
 
 KEY = {"Authorization": "apikey alice"}
 
@@ -56,8 +57,8 @@ class TestPeople:
         done = floyd(tmp_path, "init", "fresh")
         assert done.out.strip() == 'Project "fresh" initialized in current directory'
         assert {".floydexpt", ".floydignore", "floyd.yml"} <= {path.name for path in tmp_path.iterdir()}
-        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x").status_code == 404
-        assert httpx.get(f"{floyd.url}/api/v1/projects/bob/x", headers=KEY).json()["owner"] == "bob"
+        assert web.get(f"{floyd.url}/api/v1/projects/bob/x").status_code == 404
+        assert web.get(f"{floyd.url}/api/v1/projects/bob/x", headers=KEY).json()["owner"] == "bob"
 
 
 class TestServe:
@@ -88,26 +89,26 @@ class TestServe:
             assert following.wait(60) == 0
         until(lambda: floyd.state(folder, job) == "shutdown")
         assert "[shutdown] Task execution cancelled" in floyd(folder, "logs", "-f", job).out
-        assert httpx.get(done.endpoint).status_code == 410
+        assert web.get(done.endpoint).status_code == 410
         assert "cannot be stopped" in floyd(folder, "stop", job, code=1).out
         assert f"Job {job} Deleted" in floyd(folder, "delete", "-y", job).out
         assert "not found" in floyd(folder, "delete", "-y", job, code=1).out
-        assert httpx.get(done.endpoint).status_code == 404
+        assert web.get(done.endpoint).status_code == 404
 
     def test_two_at_once_on_one_port(self, floyd: Floyd, folder: Path) -> None:
         """Both have port 5000, and each endpoint its own program (F10, F15)."""
         first = serve(floyd, folder)
         (folder / "app.py").write_text(WEB.replace("of the program", "of the second"), "utf-8")
         second = serve(floyd, folder)
-        assert [httpx.get(each.endpoint).json()["word"] for each in (first, second)] == ["of the program", "of the second"]
+        assert [web.get(each.endpoint).json()["word"] for each in (first, second)] == ["of the program", "of the second"]
         assert second.job.endswith("/2")
         body = bytes(range(256)) * 4096
         files = {"file": ("picture.png", body)}
         sent = httpx.Request("POST", second.endpoint, files=files)
-        assert httpx.post(second.endpoint, content=sent.read(), headers=sent.headers).text == hashlib.sha256(sent.read()).hexdigest()
+        assert web.post(second.endpoint, content=sent.read(), headers=sent.headers).text == hashlib.sha256(sent.read()).hexdigest()
         floyd(folder, "stop", first.job)
-        until(lambda: httpx.get(first.endpoint).status_code == 410)
-        assert httpx.get(second.endpoint).status_code == 200
+        until(lambda: web.get(first.endpoint).status_code == 410)
+        assert web.get(second.endpoint).status_code == 200
         floyd(folder, "stop", second.job)
 
     def test_files_arrive_byte_for_byte(self, floyd: Floyd, folder: Path) -> None:
@@ -125,7 +126,7 @@ class TestServe:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         done = serve(floyd, folder)
-        seen = httpx.get(done.endpoint).json()["files"]
+        seen = web.get(done.endpoint).json()["files"]
         kept = {name: content for name, content in contents.items() if not name.startswith("lib/") and not name.endswith(".pyc")}
         assert {name: seen.get(f"./{name}") for name in kept} == {
             name: hashlib.sha256(content).hexdigest() for name, content in kept.items()
@@ -141,7 +142,7 @@ class TestServe:
         """The same code under a new number and address; a task of floyd.yml says mode, environment and text (F6, F26)."""
         (folder / "floyd.yml").write_text("task:\n  web:\n    mode: serve\n    env: keras\n    description: from the file\n", "utf-8")
         job = floyd(folder, "run", "--task", "web").job
-        found = httpx.get(f"{floyd.url}/api/v1/experiments/{job}", headers=KEY).json()
+        found = web.get(f"{floyd.url}/api/v1/experiments/{job}", headers=KEY).json()
         assert (found["mode"], found["env"], found["description"]) == ("serve", "keras", "from the file")
         answering(found["service_url"])
         (folder / "app.py").unlink()
@@ -158,8 +159,8 @@ class TestServe:
         assert "2 seconds" in done.out
         until(lambda: floyd.state(folder, done.job) == "timeout")
         assert "[timeout] Task execution cancelled" in floyd(folder, "logs", "-f", done.job).out
-        assert httpx.get(done.endpoint).status_code == 410
-        shown = [httpx.get(f"{floyd.url}/api/v1/experiments/{done.job}", headers=KEY).json()["duration"] for _ in range(2)]
+        assert web.get(done.endpoint).status_code == 410
+        shown = [web.get(f"{floyd.url}/api/v1/experiments/{done.job}", headers=KEY).json()["duration"] for _ in range(2)]
         assert shown[0] == shown[1] >= 2
         columns = floyd(folder, "status", done.job).out.splitlines()[2].split()
         assert str(int(shown[0])) in columns
@@ -174,7 +175,7 @@ class TestFailures:
         assert "app.py" in log
         assert "[failed] Task execution failed" in log
         assert floyd.state(folder, done.job) == "failed"
-        assert httpx.get(done.endpoint).status_code == 410
+        assert web.get(done.endpoint).status_code == 410
 
     def test_a_program_that_crashes(self, floyd: Floyd, folder: Path) -> None:
         """What it said last is in the log (F25)."""

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.running import Running
 from tests.floyd import WEB, Floyd, answering, hub, project
+from tests.web import web
 
 KEY = {"Authorization": "apikey alice"}
 
@@ -59,7 +59,7 @@ class TestData:
         assert (back / "er.txt").read_text() == "x"
         floyd(back, "data", "clone", cats)
         assert (back / "cat.txt").read_text() == "miaow"
-        assert "mounted by a job" in httpx.delete(self.module(floyd, cats), headers=KEY).json()["message"]
+        assert "mounted by a job" in web.delete(self.module(floyd, cats), headers=KEY).json()["message"]
         for job in jobs:
             floyd(app, "stop", job.job)
 
@@ -72,7 +72,7 @@ class TestData:
         assert "ERROR" not in (shown := floyd(tmp_path, "data", "listfiles", "numbers/1").out), shown
         assert "one.txt" in shown
         assert "Deleted" in floyd(folder, "data", "delete", "-y", "alice/datasets/numbers/1").out
-        assert httpx.get(self.module(floyd, "alice/datasets/numbers/1"), headers=KEY).status_code == 404
+        assert web.get(self.module(floyd, "alice/datasets/numbers/1"), headers=KEY).status_code == 404
 
     def test_out_of_a_job_and_out_of_a_folder(self, floyd: Floyd, tmp_path: Path) -> None:
         """`data add` makes a version of what a job left, or names a folder of the server that its operator has opened. Users may be left out."""
@@ -107,5 +107,5 @@ class TestData:
 
     def module(self, floyd: Floyd, name: str) -> str:
         """The address of a version by its id, under which it is removed."""
-        shown = httpx.get(f"{floyd.url}/api/v1/modules/{name}", headers=KEY)
+        shown = web.get(f"{floyd.url}/api/v1/modules/{name}", headers=KEY)
         return f"{floyd.url}/api/v1/modules/{shown.json()['id'] if shown.status_code == 200 else name}"

@@ -4,11 +4,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.running import command, environment
 from tests.floyd import WEB, Floyd, answering, hub, project
+from tests.web import web
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def test_only_who_has_an_account(url: str, keys: dict[str, str], tmp_path: Path)
     assert "Invalid Token" in floyd(tmp_path, "login", "-k", "wrong", code=1).out
     assert "Login Successful as bob" in floyd(tmp_path, "login", "-k", keys["bob"]).out
     for path in ("user/", "projects", "experiments/", "datasets", "projects/alice/x"):
-        assert httpx.get(f"{url}/api/v1/{path}").status_code == 401
-    assert {httpx.get(f"{url}/api/v1/{path}").status_code for path in ("cli_version", "env")} == {200}
+        assert web.get(f"{url}/api/v1/{path}").status_code == 401
+    assert {web.get(f"{url}/api/v1/{path}").status_code for path in ("cli_version", "env")} == {200}
 
 
 def test_a_password_gives_a_token(url: str) -> None:
     """It is taken where a key is."""
     login = f"{url}/api/v1/user/login"
-    assert httpx.post(login, json={"username": "alice", "password": "wrong"}).status_code == 401
-    token = httpx.post(login, json={"username": "alice", "password": "open sesame"}).json()["access_token"]
-    assert httpx.get(f"{url}/api/v1/user/", headers={"Authorization": f"Bearer {token}"}).json()["username"] == "alice"
+    assert web.post(login, json={"username": "alice", "password": "wrong"}).status_code == 401
+    token = web.post(login, json={"username": "alice", "password": "open sesame"}).json()["access_token"]
+    assert web.get(f"{url}/api/v1/user/", headers={"Authorization": f"Bearer {token}"}).json()["username"] == "alice"
 
 
 def test_each_sees_their_own(url: str, keys: dict[str, str], tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_each_sees_their_own(url: str, keys: dict[str, str], tmp_path: Path) -> 
     done = alice(app, "run", "--mode", "serve")
     assert answering(done.endpoint).status_code == 200, alice(app, "logs", done.job).out
     key = {"Authorization": f"apikey {keys['alice']}"}
-    job = httpx.get(f"{url}/api/v1/experiments/{done.job}", headers=key).json()
-    task = httpx.get(f"{url}/api/v1/taskinstances/{job['id']}", headers=key).json()
+    job = web.get(f"{url}/api/v1/experiments/{done.job}", headers=key).json()
+    task = web.get(f"{url}/api/v1/taskinstances/{job['id']}", headers=key).json()
     places = [
         f"experiments/{job['id']}",
         f"experiments/{done.job}",
@@ -77,13 +77,13 @@ def test_each_sees_their_own(url: str, keys: dict[str, str], tmp_path: Path) -> 
         "projects/alice/private",
     ]
     for place in places:
-        other = httpx.get(f"{url}/api/v1/{place}", headers={"Authorization": f"apikey {keys['bob']}"})
+        other = web.get(f"{url}/api/v1/{place}", headers={"Authorization": f"apikey {keys['bob']}"})
         assert (other.status_code, "message" in other.json()) == (404, True), place
-    assert httpx.get(f"{url}/api/v1/projects", headers={"Authorization": f"apikey {keys['bob']}"}).json() == {"projects": []}
+    assert web.get(f"{url}/api/v1/projects", headers={"Authorization": f"apikey {keys['bob']}"}).json() == {"projects": []}
     for place in places:
         if "cancel" not in place:
-            assert httpx.get(f"{url}/api/v1/{place}", headers=key).status_code == 200, place
+            assert web.get(f"{url}/api/v1/{place}", headers=key).status_code == 200, place
     bob(app, "init", "own")
     assert "not found" in bob(app, "stop", done.job, code=1).out
-    assert httpx.get(done.endpoint).status_code == 200
+    assert web.get(done.endpoint).status_code == 200
     alice(app, "stop", done.job)

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.running import Running
 from tests.floyd import Floyd, answering, hub, project
+from tests.web import web
 
 EVALUATE = """\
 def ffwd_to_img(in_path, out_path, checkpoint, device="/cpu:0"):
@@ -101,10 +101,10 @@ def test_the_walk_through(isolation: str, request: pytest.FixtureRequest, tmp_pa
     picture = bytes(range(256)) * 1000
     for job, endpoint in endpoints.items():
         assert answering(endpoint).status_code in (404, 405), "a GET has no route"
-        styled = httpx.post(endpoint, files={"file": ("me and you.jpg", picture)}, data={"checkpoint": "style.ckpt"}, timeout=60.0)
+        styled = web.post(endpoint, files={"file": ("me and you.jpg", picture)}, data={"checkpoint": "style.ckpt"}, timeout=60.0)
         assert (styled.status_code, styled.headers["content-type"]) == (200, "image/jpg"), styled.text
         assert styled.content == bytes(a ^ b for a, b in zip(picture, [1, 2, 3, 4] * 64000, strict=True))
-        refused = httpx.post(endpoint, data={"checkpoint": "style.ckpt"})
+        refused = web.post(endpoint, data={"checkpoint": "style.ckpt"})
         assert (refused.status_code, refused.text) == (400, "no file was sent")
         log = floyd(tmp_path / "paths", "logs", job).out
         assert "/input" in log

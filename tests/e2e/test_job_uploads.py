@@ -17,6 +17,7 @@ from tests.e2e.running import Running
 from tests.floyd import hub, until
 from tests.golden.test_floydhub_code import EXPECTED, FOLDER
 from tests.jobs_files import FORM, archive, form, special
+from tests.web import web
 
 KEY = {"Authorization": "apikey alice", "x-floydhub-cli-version": "0.11.17"}
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -29,11 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def project(url: str) -> str:
-    return str(httpx.get(f"{url}/api/v1/projects/alice/x", headers=KEY).json()["id"])
+    return str(web.get(f"{url}/api/v1/projects/alice/x", headers=KEY).json()["id"])
 
 
 def send(url: str, body: bytes, content_type: str = FORM) -> httpx.Response:
-    return httpx.post(f"{url}/api/v1/modules/", content=body, headers={**KEY, "Content-Type": content_type}, timeout=60)
+    return web.post(f"{url}/api/v1/modules/", content=body, headers={**KEY, "Content-Type": content_type}, timeout=60)
 
 
 def said(url: str) -> bytes:
@@ -44,31 +45,31 @@ class Upload:
     """One data set's version, and the upload of it."""
 
     def __init__(self, url: str, length: int) -> None:
-        family = httpx.get(f"{url}/api/v1/datasets/alice/d", headers=KEY).json()["id"]
+        family = web.get(f"{url}/api/v1/datasets/alice/d", headers=KEY).json()["id"]
         words = {"name": "alice/d", "module_type": "data", "data_type": "gzip", "family_id": family, "resumable": True}
-        self.id = str(httpx.post(f"{url}/api/v1/modules/", json=words, headers=KEY).json()["id"])
+        self.id = str(web.post(f"{url}/api/v1/modules/", json=words, headers=KEY).json()["id"])
         self.credentials(url)
         name = b64encode(self.id.encode()).decode()
-        self.begun = httpx.post(
+        self.begun = web.post(
             f"{url}/api/v1/upload/", auth=self.auth, headers={**TUS, "Upload-Length": str(length), "Upload-Metadata": f"filename {name}"}
         )
 
     def credentials(self, url: str) -> None:
-        got = httpx.post(f"{url}/api/v1/modules/{self.id}/upload_v2_credentials", headers=KEY).json()
+        got = web.post(f"{url}/api/v1/modules/{self.id}/upload_v2_credentials", headers=KEY).json()
         self.auth = (got["data_upload_id"], got["token"])
 
     def place(self, url: str) -> str:
         return f"{url}/api/v1/upload/{self.id}"
 
     def offset(self, url: str) -> int:
-        return int(httpx.head(self.place(url), auth=self.auth, headers=TUS).headers["upload-offset"])
+        return int(web.head(self.place(url), auth=self.auth, headers=TUS).headers["upload-offset"])
 
     def patch(self, url: str, offset: int, content: bytes) -> httpx.Response:
         headers = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-        return httpx.patch(self.place(url), auth=self.auth, headers=headers, content=content, timeout=60)
+        return web.patch(self.place(url), auth=self.auth, headers=headers, content=content, timeout=60)
 
     def state(self, url: str) -> tuple[int, str]:
-        answer = httpx.get(f"{url}/api/v1/resources/{self.id}/state", headers=KEY)
+        answer = web.get(f"{url}/api/v1/resources/{self.id}/state", headers=KEY)
         return answer.status_code, answer.text
 
     def settled(self, url: str) -> tuple[int, str]:
@@ -92,8 +93,8 @@ def test_what_the_client_sends_comes_back(server: Running) -> None:
     body = (FOLDER / "code.body").read_bytes().replace(b'"family_id": "fam1", "arch"', b'"family_id": null, "arch"')
     sent = send(server.url, body, json.loads((FOLDER / "code.json").read_text())["content_type"])
     assert sent.status_code == 200, sent.text
-    module = httpx.get(f"{server.url}/api/v1/modules/{sent.json()['id']}", headers=KEY).json()
-    tar = httpx.get(f"{server.url}/api/v1/resources/{module['resource_id']}?content=true&download=true", headers=KEY)
+    module = web.get(f"{server.url}/api/v1/modules/{sent.json()['id']}", headers=KEY).json()
+    tar = web.get(f"{server.url}/api/v1/resources/{module['resource_id']}?content=true&download=true", headers=KEY)
     found = {}
     with tarfile.open(fileobj=io.BytesIO(tar.content)) as members:
         for member in members:
@@ -187,7 +188,7 @@ def test_an_upload_outlives_its_server(tmp_path: Path) -> None:
             )
             waiting = tmp_path / "dragoman" / "jobs" / "uploads" / upload.id
             until(lambda: waiting.stat().st_size > 1_000_000, "nothing of the piece was written")
-            assert httpx.head(upload.place(server.url), auth=upload.auth, headers=TUS).status_code == 423
+            assert web.head(upload.place(server.url), auth=upload.auth, headers=TUS).status_code == 423
             server.process.send_signal(signal.SIGKILL)
             server.process.wait(30)
     with hub(tmp_path) as server:
@@ -199,7 +200,7 @@ def test_an_upload_outlives_its_server(tmp_path: Path) -> None:
         assert (done.status_code, done.headers["upload-offset"]) == (204, str(len(content)))
         assert upload.settled(server.url) == (200, '"valid"')
         for name, expected in files.items():
-            got = httpx.get(f"{server.url}/api/v1/resources/{upload.id}/{name}?content=true", headers=KEY)
+            got = web.get(f"{server.url}/api/v1/resources/{upload.id}/{name}?content=true", headers=KEY)
             assert got.content == expected
 
 
@@ -220,7 +221,7 @@ def test_data_that_cannot_be_unpacked(content: bytes, word: str, server: Running
     status, text = upload.settled(server.url)
     assert 400 <= status < 500
     assert word in json.loads(text)["message"]
-    assert httpx.head(upload.place(server.url), auth=upload.auth, headers=TUS).status_code == 410
+    assert web.head(upload.place(server.url), auth=upload.auth, headers=TUS).status_code == 410
 
 
 def test_data_that_is_too_large(server: Running) -> None:
@@ -234,9 +235,9 @@ def test_wrong_passwords(server: Running) -> None:
     """Of another upload, or none: 401, and nothing is told."""
     upload, other = Upload(server.url, 10), Upload(server.url, 10)
     for auth in (("nobody", "x"), (upload.id, "x"), (upload.id, other.auth[1]), other.auth):
-        answer = httpx.head(upload.place(server.url), auth=auth, headers=TUS)
+        answer = web.head(upload.place(server.url), auth=auth, headers=TUS)
         assert answer.status_code in (401, 404)
-    assert httpx.head(upload.place(server.url), headers=TUS).status_code == 401
+    assert web.head(upload.place(server.url), headers=TUS).status_code == 401
     assert upload.offset(server.url) == 0
 
 

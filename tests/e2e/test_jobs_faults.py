@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.running import Running, serving
 from tests.floyd import until
 from tests.hub_api import Hub, Job, alive
+from tests.web import web
 
 COUNTING = """\
 import http.server, json, os, subprocess, sys, time
@@ -80,12 +81,12 @@ def test_a_killed_server_is_followed_by_one_that_takes_over(tmp_path: Path, work
     with serving(tmp_path, "--workers", workers) as server:
         job = Hub(server.url).job(job.id)
         assert job.until("running")["duration"] > 0
-        assert httpx.get(server.url + path + "/").json() == first
+        assert web.get(server.url + path + "/").json() == first
         assert first["runs"] == 1
         job.stop()
         job.until("shutdown")
         _gone(tmp_path, job)
-        assert httpx.get(server.url + path).status_code in (404, 410)
+        assert web.get(server.url + path).status_code in (404, 410)
         assert job.log().rstrip().endswith("[shutdown] Task execution cancelled")
 
 
@@ -123,7 +124,7 @@ def _holder(lock: Path) -> int | None:
 def _answers(url: str) -> bool:
     """A connection that the dead worker had taken is lost; the next one is not."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{url}/api/v1/env").status_code == 200
+        return web.get(f"{url}/api/v1/env").status_code == 200
     return False
 
 
@@ -178,7 +179,7 @@ def test_a_busy_job_delays_nobody(tmp_path: Path) -> None:
         endpoint = busy.endpoint
         folder = tmp_path / "dragoman" / "jobs" / "run" / busy.id
         threads = [
-            threading.Thread(target=lambda path=path: answers.append(httpx.get(endpoint + path, timeout=90.0).status_code))
+            threading.Thread(target=lambda path=path: answers.append(web.get(endpoint + path, timeout=90.0).status_code))
             for path in ("/slow", *["/"] * 5)
         ]
         threads[0].start()
@@ -187,7 +188,7 @@ def test_a_busy_job_delays_nobody(tmp_path: Path) -> None:
             thread.start()
         assert other.ask("/", timeout_s=30.0).status_code == 200
         assert busy.state == "running"
-        assert httpx.get(f"{server.url}/api/v1/env", timeout=30.0).status_code == 200
+        assert web.get(f"{server.url}/api/v1/env", timeout=30.0).status_code == 200
         assert answers == []
         until(lambda: (look := busy.look())["waiting"] == 5 and look["busy"] == 1, busy.look)
         (folder / "home" / "go").touch()
@@ -209,7 +210,7 @@ def test_an_idle_job_sleeps_and_a_request_wakes_it(tmp_path: Path) -> None:
         time_of_day = time.monotonic()
         until(lambda: time.monotonic() > time_of_day + 1.1)
         assert job.look()["duration"] == slept
-        answer = httpx.get(endpoint + "/", timeout=60.0)
+        answer = web.get(endpoint + "/", timeout=60.0)
         assert answer.status_code == 200, answer.text
         assert answer.json()["runs"] == 2
         job.stop()
@@ -224,7 +225,7 @@ def test_a_job_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         over = job.until("timeout")
         assert 2 <= over["duration"] < 30
         _gone(tmp_path, job)
-        assert httpx.get(job.endpoint).status_code in (404, 410)
+        assert web.get(job.endpoint).status_code in (404, 410)
         assert job.log().rstrip().endswith("[timeout] Task execution cancelled")
         assert job.look()["duration"] == over["duration"]
 
@@ -244,7 +245,7 @@ def test_programs_that_fail_have_failed(tmp_path: Path) -> None:
             log = job.log().rstrip()
             assert log.endswith("[failed] Task execution failed")
             assert word in log.splitlines()[-2]
-            assert httpx.get(job.endpoint).status_code in (404, 410)
+            assert web.get(job.endpoint).status_code in (404, 410)
 
 
 def test_a_program_that_is_killed_fails_and_the_others_go_on(tmp_path: Path) -> None:

@@ -332,6 +332,27 @@ def test_two_ways_to_look_for_processes() -> None:
         child.returncode = 0
 
 
+@pytest.mark.parametrize("leave", ["hosting.jobs.processes.leave_keyring", "engines.jobs.bubble._leave_keyring"])
+def test_keys_of_the_kernel_are_not_inherited(leave: str) -> None:
+    """What the server's session keyring holds is out of reach, where the kernel has such keyrings and lets this process use them."""
+    program = f"""if True:
+        import ctypes, os
+        import dragoman.{leave.rpartition(".")[0]}
+        call = ctypes.CDLL(None, use_errno=True).syscall
+        machine = os.uname().machine
+        search = {{"x86_64": 250, "aarch64": 219}}.get(machine, 0)
+        add = {{"x86_64": 248, "aarch64": 217}}.get(machine, 0)
+        if not search or call(search, 1, None) < 0 or call(add, b"user", b"secret", b"x", 1, -3) < 0:
+            print("no keyrings")
+        else:
+            found = call(search, 10, -3, b"user", b"secret", 0) > 0
+            dragoman.{leave}()
+            print(found, call(search, 10, -3, b"user", b"secret", 0) > 0)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() in ("True False", "no keyrings")
+
+
 def test_signals_have_names() -> None:
     """Those that have none keep their number."""
     assert [processes.signal_name(number) for number in (9, 15, 40, 99)] == ["SIGKILL", "SIGTERM", "signal 40", "signal 99"]

@@ -1,11 +1,11 @@
-"""`dragoman login | logout | init | info | logs | stop | delete | clone | output`, and the jobs of `dragoman status`.
+"""`dragoman init | info | logs | stop | delete | clone | output`, and the jobs of `dragoman status`.
 
-FloydHub's commands with its words, over its protocol, against a Dragoman server. `run` and `restart` are in jobs_run.py, data sets in data_sets.py.
+FloydHub's commands with its words, over its protocol, against a Dragoman server. `run` and `restart` are in jobs_run.py,
+data sets in data_sets.py, `login` in login.py.
 """
 
 import argparse
 import calendar
-import getpass
 import json
 import sys
 import time
@@ -14,25 +14,23 @@ from typing import Any
 from urllib.parse import quote
 
 from dragoman.cli.client import NoServerError, add_output, add_server, confirmed, moment, table
-from dragoman.cli.jobs_api import Api, Json, named, somebody
+from dragoman.cli.jobs_api import Api, Json, named
 from dragoman.cli.jobs_files import (
     CONFIGURATIONS,
     SAMPLE,
     Project,
     add_once,
     configuration,
-    forget_login,
     login,
     needed_project,
     project,
-    save_login,
     save_project,
 )
 from dragoman.cli.jobs_ignore import IGNORE, USUAL
 from dragoman.cli.jobs_logs import Follower, log_of
 from dragoman.cli.jobs_names import Here, job_names, split_name
 from dragoman.cli.jobs_transfer import fetch_folder
-from dragoman.core.errors import Kind, ServingError, invalid
+from dragoman.core.errors import Kind, ServingError
 
 STOPPABLE = ("queued", "queue_scheduled", "running")
 JOB = "USER/projects/NAME/NUMBER, NAME/NUMBER, NUMBER or its id"
@@ -44,15 +42,6 @@ _DETAILS = (("Environment", "env"), ("Reason", "reason"), ("Calls", "calls"), ("
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    entering = commands.add_parser("login", help="keep an API key, or a user name and password's token, for the commands for jobs")
-    entering.add_argument("-k", "--apikey", default="", metavar="KEY", help="an API key: see dragoman keys")
-    entering.add_argument("-u", "--username", default="", metavar="NAME", help="the name of an account")
-    entering.add_argument("-p", "--password", default="", metavar="WORD", help="its password; asked for where it is not given")
-    entering.add_argument("--token", action="store_true", help="ask for a token")
-    entering.set_defaults(run=_login)
-    add_server(entering)
-    leaving = commands.add_parser("logout", help="forget the key")
-    leaving.set_defaults(run=_logout)
     starting = commands.add_parser("init", help="make the current folder a project of this name, for `dragoman run`")
     starting.add_argument("name", metavar="NAME", help="NAME or USER/NAME; a project that does not exist yet is made")
     starting.set_defaults(run=_init)
@@ -101,62 +90,7 @@ def add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument("--replace", action="store_true", help="write over files that are there")
 
 
-# --- who and where ---
-
-
-def _login(options: argparse.Namespace) -> int:
-    key = options.apikey or options.key
-    options.key = ""
-    if sum(map(bool, (key, options.username or options.password, options.token))) > 1:
-        raise invalid("log in with --apikey, with --username, or with --token")
-    api = Api(options)
-    token = ""
-    if options.username or options.password:
-        name = options.username or _asked("User name", somebody())
-        token = _token(api, name, options.password or _secret("Password"))
-    elif options.token:
-        token = _secret("Token")
-    else:
-        key = key or _secret("API key")
-    try:
-        user = api.who(f"Bearer {token}" if token else f"apikey {key}")
-    except ServingError as error:
-        if error.status == 401:
-            raise ServingError(Kind.UNAUTHENTICATED, f"Invalid Token: {api.url} does not know it") from None
-        raise
-    save_login(user, api.url, key=key, token=token)
-    print(f"Login Successful as {user}")
-    return 0
-
-
-def _token(api: Api, name: str, password: str) -> str:
-    try:
-        token = api.ask("POST", "/user/login", {"username": name, "password": password}).get("access_token")
-    except ServingError as error:
-        if error.status == 401:
-            raise ServingError(Kind.UNAUTHENTICATED, "the server does not know this user name with this password") from None
-        raise
-    if not isinstance(token, str) or not token:
-        raise ServingError(Kind.UNAVAILABLE, f"{api.url} gives no token; is it a Dragoman server?")
-    return token
-
-
-def _asked(question: str, default: str) -> str:
-    print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() or default
-
-
-def _secret(question: str) -> str:
-    """Typed without being shown, or a line of standard input where that is no terminal."""
-    text = (getpass.getpass(f"{question}: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    if not text or not text.isascii() or not text.isprintable():
-        raise invalid(f"no {question.lower()} was given" if not text else f"the {question.lower()} holds characters that none has")
-    return text
-
-
-def _logout(_options: argparse.Namespace) -> int:
-    forget_login()
-    return 0
+# --- where ---
 
 
 def _init(options: argparse.Namespace) -> int:

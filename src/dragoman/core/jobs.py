@@ -252,16 +252,37 @@ def after(job: Job, end: End, *, watched: bool = True) -> Job:
     begun = job if job.phase is not Phase.STARTING else replace(job.to(Phase.RUNNING), started=job.started or end.at - end.ran_s)
     over = replace(begun, ran_s=job.ran_s + end.ran_s, calls=job.calls + end.calls, since=0.0)
     if job.stop or job.phase is Phase.STOPPING:
-        stopping = over if over.phase is Phase.STOPPING else over.to(Phase.STOPPING)
-        return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=end.at)
+        return shut(over, end.at)
     if end.how == "idle":
         return over.to(Phase.ASLEEP, "no request came for a while; the next one wakes it")
     if end.how in _LEFT or (end.how == "lost" and not watched):
-        return over.to(Phase.QUEUED, "its server ended; it is started again")
+        return requeued(over)
     phase = (
         Phase.TIMEOUT if end.how == "timeout" else Phase.SUCCESS if end.how == "exit" and end.code == 0 and not end.reason else Phase.FAILED
     )
     return replace(over.to(phase, end.reason or ("" if phase is Phase.SUCCESS else _reason(end))), ended=end.at)
+
+
+def shut(job: Job, at: float) -> Job:
+    """The job whose end was asked for, once nothing of it runs."""
+    if job.phase in ENDED:
+        return job
+    stopping = job if job.phase is Phase.STOPPING else job.to(Phase.STOPPING)
+    return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=at, since=0.0)
+
+
+def failed(job: Job, reason: str, at: float) -> Job:
+    """The job that could not be started, or looked after. If its end was asked for meanwhile, that is what it got."""
+    if job.phase in ENDED or job.stop or job.phase is Phase.STOPPING:
+        return shut(job, at)
+    return replace(job.to(Phase.FAILED, reason), ended=at, since=0.0)
+
+
+def requeued(job: Job) -> Job:
+    """The job that nothing runs of any more, though nobody wanted that: back in the line. One that is to end stays as it is."""
+    if job.phase in ENDED or job.stop or job.phase in (Phase.QUEUED, Phase.ASLEEP):
+        return job
+    return replace(job.to(Phase.QUEUED, "its server ended; it is started again"), since=0.0)
 
 
 _LEFT = frozenset({"server", "orphaned", "stopped"})

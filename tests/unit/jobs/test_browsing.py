@@ -11,6 +11,7 @@ import pytest
 from dragoman.core.errors import Kind, ServingError
 from dragoman.serving.jobs import browsing
 from dragoman.serving.jobs.browsing import Content, Entry, Listing, browse_folder, download_folder, measure
+from dragoman.serving.jobs.trees import DEEPEST
 from tests.jobs_files import run, unpacked
 
 
@@ -218,4 +219,4 @@ def test_folders_without_end(home: Path) -> None:
     os.close(at)
     assert measure(home) == (2, 10005)
     found = run(unpacked(download_folder(home).chunks))
-    assert max(name.count("/") for name in found) == browsing.DEEPEST
+    assert max(name.count("/") for name in found) == DEEPEST

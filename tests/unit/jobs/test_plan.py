@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dragoman.core.jobs import ENDED, End, Job, Limits, Mode, Phase, Seen, Step, after, plan_job
+from dragoman.core.jobs import ENDED, End, Job, Limits, Mode, Phase, Seen, Step, after, failed, plan_job, requeued, shut
 
 JOB = Job("id", 1, "me", "x", "p", "code", "endpoint", Mode.SERVE, limits=Limits(idle_s=60.0))
 IDLE = Seen(ready=True, idle_s=60.0)
@@ -95,6 +95,31 @@ def test_what_was_lost_without_a_server_starts_again() -> None:
     """A machine that went down is nobody's fault; a program that somebody killed before our eyes has failed."""
     assert after(job(Phase.RUNNING), End("lost", -9), watched=False).phase is Phase.QUEUED
     assert after(job(Phase.RUNNING), End("lost", -9)).phase is Phase.FAILED
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in ENDED])
+def test_an_end_that_was_asked_for(phase: Phase) -> None:
+    """From any phase, also where what was tried has failed meanwhile; its clock stands still."""
+    wanted = replace(job(phase, stop=True), since=5.0)
+    over = shut(wanted, 9.0)
+    assert (over.phase, over.reason, over.ended, over.since) == (Phase.SHUTDOWN, "stopped", 9.0, 0.0)
+    assert failed(wanted, "no disk", 9.0) == over
+    assert requeued(wanted) == wanted
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.RUNNING])
+def test_what_nobody_wanted(phase: Phase) -> None:
+    """A start that breaks fails its job; one whose server ends goes back into the line."""
+    over = failed(replace(job(phase), since=5.0), "no disk", 9.0)
+    assert (over.phase, over.reason, over.ended, over.since) == (Phase.FAILED, "no disk", 9.0, 0.0)
+    waiting = requeued(replace(job(phase), since=5.0))
+    assert (waiting.phase, waiting.ended, waiting.since) == (Phase.QUEUED, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase in ENDED])
+def test_an_end_stays_as_it_is(phase: Phase) -> None:
+    """Whoever comes later changes nothing."""
+    assert shut(job(phase), 9.0) == failed(job(phase), "late", 9.0) == requeued(job(phase)) == job(phase)
 
 
 def test_moves_that_the_table_does_not_have_are_refused() -> None:

@@ -108,6 +108,7 @@ class Inside:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # it is looked who sends them
         processes.adopt_orphans()
         processes.set_open(readable=False)
+        processes.leave_keyring()
         file = self._file()
         if file and not os.path.isfile(os.path.join(self._orders.cwd, file)):
             self.finish("exit", 2, f"there is no {file} in the folder of the code, which is what is run in serve mode")

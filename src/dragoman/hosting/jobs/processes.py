@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 from typing import Collection, Iterator
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -13,6 +14,10 @@ _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER"""
 _DUMPABLE = 4
 """PR_SET_DUMPABLE"""
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219}
+"""Numbers of a system call that the C library does not have."""
+_JOIN_SESSION = 1
+"""KEYCTL_JOIN_SESSION_KEYRING"""
 
 
 def adopt_orphans() -> None:
@@ -24,6 +29,13 @@ def adopt_orphans() -> None:
 def set_open(readable: bool) -> None:
     """Whether others of the same user may read this process's memory and take its descriptors. The program must not: it would rule itself."""
     _prctl(_DUMPABLE, 1 if readable else 0)
+
+
+def leave_keyring() -> None:
+    """Get an empty session keyring of the kernel's: who holds the one that was inherited may use the keys of whoever started the server."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None and sys.maxsize > 1 << 32:
+        ctypes.CDLL(None, use_errno=True).syscall(number, _JOIN_SESSION, None)
 
 
 def _prctl(option: int, value: int) -> None:

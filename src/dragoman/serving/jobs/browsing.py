@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from dragoman.core.errors import Kind, ServingError, invalid
-from dragoman.serving.jobs.trees import File
+from dragoman.serving.jobs.trees import DEEPEST, File
 from dragoman.serving.settings import quoted
 from dragoman.serving.threads import to_the_end
 
 MOST_SHOWN = 10_000
 """Entries of one listing; the client shows how many were left out."""
 _PIECE = 256 << 10
-DEEPEST = 64
 _BLOCK = 512
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from dragoman.core.errors import ServingError, invalid
-from dragoman.serving.jobs.browsing import DEEPEST
+from dragoman.serving.jobs.trees import DEEPEST
 from dragoman.serving.settings import quoted
 
 _PIECE = 1 << 20

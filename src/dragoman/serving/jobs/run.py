@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.jobs import ENDED, PORT, End, Job, Mode, Mount, Phase, Seen, Start, Step, after, plan_job
+from dragoman.core.jobs import ENDED, PORT, End, Job, Mode, Mount, Phase, Seen, Start, Step, after, failed, plan_job, requeued, shut
 from dragoman.engines.jobs.orders import places
 from dragoman.engines.jobs.sandbox import devices
 from dragoman.serving.jobs import log as job_log
@@ -157,7 +157,7 @@ class Run:
         if not beginning.cancelled():
             beginning.result()
         elif self._leaving:
-            await self._edit(lambda job: job if job.phase in ENDED else job.to(Phase.QUEUED, "its server ended; it is started again"))
+            await self._edit(requeued)
         else:
             await self.close()
 
@@ -258,27 +258,11 @@ class Run:
     async def close(self) -> None:
         """It was to end before anything of it ran."""
         now = self._parts.clock()
-
-        def closed(job: Job) -> Job:
-            if job.phase in ENDED:
-                return job
-            stopping = job if job.phase is Phase.STOPPING else job.to(Phase.STOPPING)
-            return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=now)
-
-        self._last_words(await self._edit(closed))
+        self._last_words(await self._edit(lambda job: shut(job, now)))
 
     async def _fail(self, reason: str) -> None:
         now = self._parts.clock()
-
-        def failed(job: Job) -> Job:
-            if job.phase in ENDED:
-                return job
-            if job.stop or job.phase is Phase.STOPPING:
-                stopping = job if job.phase is Phase.STOPPING else job.to(Phase.STOPPING)
-                return replace(stopping.to(Phase.SHUTDOWN, "stopped"), ended=now, since=0.0)
-            return replace(job.to(Phase.FAILED, reason), ended=now, since=0.0)
-
-        self._last_words(await self._edit(failed))
+        self._last_words(await self._edit(lambda job: failed(job, reason, now)))
 
     def _last_words(self, job: Job | None) -> None:
         if job is None or job.phase not in ENDED:

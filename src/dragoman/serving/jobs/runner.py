@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job
+from dragoman.core.jobs import ENDED, Job, Phase, Step, plan_job, requeued
 from dragoman.engines.locks import FileLock
 from dragoman.engines.removal import remove_tree
 from dragoman.serving.jobs import log as job_log
@@ -151,7 +151,7 @@ class Runner:
         elif step is Step.CLOSE:
             await Run(job, self._kept, self._parts).close()
         elif step is Step.AGAIN:
-            await self._kept.edit(job.id, _again)
+            await self._kept.edit(job.id, requeued)
         elif job.phase is Phase.QUEUED:
             await self._tell(job, waiting)
 
@@ -191,9 +191,3 @@ class Runner:
 
 def _tell_of_another() -> None:
     log.info("another server runs the jobs of this data directory; this one does when that has ended")
-
-
-def _again(job: Job) -> Job:
-    if job.phase in ENDED or job.stop or job.phase in (Phase.QUEUED, Phase.ASLEEP):
-        return job
-    return replace(job.to(Phase.QUEUED, "its server ended; it is started again"), since=0.0)

@@ -12,7 +12,8 @@ from dragoman.serving.settings import quoted
 _WINDOWS = re.compile(r"\.\\|[A-Za-z]:[\\/]|\\")
 _LONGEST_NAME = 255
 _LONGEST_PATH = 1024
-_DEEPEST = 64
+DEEPEST = 64
+"""Folders above a file, of code and of data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def code_path(filename: str) -> str:
         raise _refused(filename, "'..' leads out of the project")
     if not parts or path.endswith("/"):
         raise _refused(filename, "it names no file")
-    if len(parts) > _DEEPEST:
-        raise _refused(filename, f"it is more than {_DEEPEST} folders deep")
+    if len(parts) > DEEPEST:
+        raise _refused(filename, f"it is more than {DEEPEST} folders deep")
     try:
         sizes = [len(part.encode()) for part in parts]
     except UnicodeEncodeError:
