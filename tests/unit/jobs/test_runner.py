@@ -39,9 +39,11 @@ def test_a_job_runs_and_ends_with_the_result_of_its_program(tmp_path: Path) -> N
         assert started.start is not None
         assert started.start.argv[1:] == ("-c", "true")
         assert (started.start.folder, started.start.ran_s) == (world.board.folder(job), 0.0)
+        (started.start.folder / "tmp" / "large").mkdir(parents=True)
         started.exit(ran_s=2.5, calls=3)
         over, lines = await world.ended(job, Phase.SUCCESS)
         assert (over.ran_s, over.calls, over.ended, over.started) == (2.5, 3, 1000.0, 100.0)
+        assert not (started.start.folder / "tmp").exists(), "it would be kept as long as the job"
         assert lines[:2] == [f"{job.name}: submitted, mode command, environment default", "floyd.yml: 'colour' is not known"]
         assert lines[-1] == "[success] Finished execution"
         assert any(line.startswith("isolation: none") for line in lines)
