@@ -586,6 +586,22 @@ def test_a_store_that_is_away_for_a_while_loses_no_end(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
+def test_a_stop_is_made_while_the_store_is_away(tmp_path: Path) -> None:
+    """Its processes do not run on until the store is back; the record follows then."""
+
+    async def test(world: World) -> None:
+        assert isinstance(world.store, FakeStore)
+        job = await world.submit()
+        started = await world.running(job)
+        await world.jobs.stop(job)
+        world.store.failure = ServingError(Kind.UNAVAILABLE, "the database is away")
+        assert (await asyncio.wait_for(started.ended(), 20.0)).how == "stopped"
+        world.store.failure = None
+        await world.ended(job, Phase.SHUTDOWN)
+
+    run(World(tmp_path), test)
+
+
 def test_files_of_a_deletion_that_was_broken_off_go_at_the_next_start(tmp_path: Path) -> None:
     """They have no record any more."""
 

@@ -242,8 +242,11 @@ class Run:
             self._say("the server ends; the job is started again with the next one")
             return await started.stop(LEAVE_GRACE_S, "server", "the server ended")
         self._say("stopping: somebody asked for it")
-        await self._edit(lambda job: job.to(Phase.STOPPING) if job.phase is Phase.RUNNING else job)
-        return await started.stop(STOP_GRACE_S, "stopped", "somebody asked for it")
+        stopping = started.stop(STOP_GRACE_S, "stopped", "somebody asked for it")
+        _, end = await asyncio.gather(  # it ends in time, also while the store is down
+            self._edit(lambda job: job.to(Phase.STOPPING) if job.phase is Phase.RUNNING else job), stopping
+        )
+        return end
 
     # --- the end ---
 
