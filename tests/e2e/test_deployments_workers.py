@@ -1,4 +1,4 @@
-"""Deployments of the real command with four workers: every worker agrees, and nothing is lost when processes are killed.
+"""Deployments of the real command with three workers: every worker agrees, and nothing is lost when processes are killed.
 
 Models are registered and deployed through Submarine's API and the Open Inference Protocol's repository calls.
 """
@@ -30,8 +30,8 @@ from tests.fuzz.wire import Answer
 from tests.models import build
 
 ONE = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
-CONNECTIONS = 32
-"""So many new connections reach every one of four workers, but for a chance in a hundred thousand."""
+CONNECTIONS = 30
+"""So many new connections reach every one of three workers, but for a chance in a hundred thousand."""
 
 
 def scaled(path: Path, factor: float) -> Path:
@@ -63,7 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, ...]:
 
 @contextmanager
 def server_of(place: Path, root: Path, *more: str) -> Iterator[tuple[Running, Plain]]:
-    with serving(place, "--model-root", str(root), "--workers", "4", *more) as server:
+    with serving(place, "--model-root", str(root), "--workers", "3", *more) as server:
         yield server, Plain(server.port)
 
 
@@ -127,7 +127,7 @@ def test_targets_are_loaded_and_unloaded_in_every_worker(tmp_path: Path, root: P
         assert plain.post("/v2/repository/models/scaled/load", sent).status == 200
         assert answers(plain, "") == {9.0: CONNECTIONS}
         os.kill(workers(server.process.pid)[0], signal.SIGKILL)
-        until(lambda: len(workers(server.process.pid)) == 4)
+        until(lambda: len(workers(server.process.pid)) == 3)
         until(lambda: answers(plain, "") == {9.0: CONNECTIONS})
         bad = {"parameters": {"config": '{"backend": "onnxruntime"}', "file:1/model.onnx": "bm9uc2Vuc2U="}}
         assert plain.post("/v2/repository/models/scaled/load", bad).status >= 400
@@ -187,7 +187,7 @@ def test_a_worker_killed_in_the_middle_of_deploys(tmp_path: Path, root: Path, st
         for thread in threads:
             thread.join(60)
         assert sorted(done) == [1, 2, 3, 4, 5, 6]
-        until(lambda: len(workers(server.process.pid)) == 4)
+        until(lambda: len(workers(server.process.pid)) == 3)
         for version in range(1, 7):
             until(lambda version=version: answers(plain, version) == {float(version): CONNECTIONS})  # type: ignore[misc]
 
@@ -257,7 +257,7 @@ def test_rolling_versions_under_load_loses_no_request(tmp_path: Path, root: Path
         assert asked >= 220
         until(lambda: counted(server) == sum(crowd.statuses.values()))
         os.kill(workers(server.process.pid)[1], signal.SIGKILL)
-        until(lambda: len(workers(server.process.pid)) == 4)
+        until(lambda: len(workers(server.process.pid)) == 3)
         assert counted(server) == sum(crowd.statuses.values())
 
 

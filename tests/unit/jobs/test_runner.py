@@ -39,9 +39,11 @@ def test_a_job_runs_and_ends_with_the_result_of_its_program(tmp_path: Path) -> N
         assert started.start is not None
         assert started.start.argv[1:] == ("-c", "true")
         assert (started.start.folder, started.start.ran_s) == (world.board.folder(job), 0.0)
+        (started.start.folder / "tmp" / "large").mkdir(parents=True)
         started.exit(ran_s=2.5, calls=3)
         over, lines = await world.ended(job, Phase.SUCCESS)
         assert (over.ran_s, over.calls, over.ended, over.started) == (2.5, 3, 1000.0, 100.0)
+        assert not (started.start.folder / "tmp").exists(), "it would be kept as long as the job"
         assert lines[:2] == [f"{job.name}: submitted, mode command, environment default", "floyd.yml: 'colour' is not known"]
         assert lines[-1] == "[success] Finished execution"
         assert any(line.startswith("isolation: none") for line in lines)
@@ -493,6 +495,24 @@ def test_a_job_that_does_not_let_itself_be_taken_over_keeps_nobody_waiting(tmp_p
     asyncio.run(body())
 
 
+def test_a_server_that_ends_while_it_takes_a_job_over_ends_that(tmp_path: Path) -> None:
+    """It would run on without anybody else."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job, other = await leave(world, Phase.RUNNING), await leave(world, Phase.QUEUED)
+        world.adopted[job.id] = FakeStarted()
+        world.adopting[job.id] = asyncio.get_running_loop().create_future()
+        runner = world.runner()
+        await runner.start()
+        await world.running(other)
+        asyncio.get_running_loop().call_later(0.05, world.adopting[job.id].set_result, None)
+        await runner.close()
+        assert (await world.adopted[job.id].ended()).how == "server"
+
+    asyncio.run(body())
+
+
 def test_one_job_that_cannot_be_looked_after_keeps_no_other_waiting(tmp_path: Path) -> None:
     """Neither one that the store has lost, nor one whose folder cannot be written."""
 
@@ -582,6 +602,22 @@ def test_a_store_that_is_away_for_a_while_loses_no_end(tmp_path: Path) -> None:
         await runner.close()
 
     asyncio.run(body())
+
+
+def test_a_stop_is_made_while_the_store_is_away(tmp_path: Path) -> None:
+    """Its processes do not run on until the store is back; the record follows then."""
+
+    async def test(world: World) -> None:
+        assert isinstance(world.store, FakeStore)
+        job = await world.submit()
+        started = await world.running(job)
+        await world.jobs.stop(job)
+        world.store.failure = ServingError(Kind.UNAVAILABLE, "the database is away")
+        assert (await asyncio.wait_for(started.ended(), 20.0)).how == "stopped"
+        world.store.failure = None
+        await world.ended(job, Phase.SHUTDOWN)
+
+    run(World(tmp_path), test)
 
 
 def test_files_of_a_deletion_that_was_broken_off_go_at_the_next_start(tmp_path: Path) -> None:

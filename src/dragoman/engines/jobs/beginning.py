@@ -23,6 +23,9 @@ _ENVIRON = {"PATH": os.pathsep.join(SEARCHED), "LANG": "C.UTF-8"}
 """Of the first process; that of the program is in its orders."""
 
 
+_PASSING = ("tmp", "bin", "root")
+
+
 def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record, socket.socket, Callable[[], int]]:
     """What start.json says now, a line to the gate, and what waits for the end. Raises OSError; nothing runs then.
 
@@ -31,8 +34,8 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
     folder = start.folder
     for name in ("home", "output"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in ("tmp", "bin", "root"):
-        remove_tree(folder / name)
+    clean(folder)
+    for name in _PASSING:
         (folder / name).mkdir(mode=0o700)
     for name in PROGRAMS:
         (folder / "bin" / name).symlink_to(start.python)
@@ -57,6 +60,12 @@ def begin(start: Start, isolation: Isolation, words: IO[bytes]) -> tuple[Record,
                 ours.close()
             failed.pop_all()
     return record, line, first.reap
+
+
+def clean(folder: Path) -> None:
+    """Remove from the folder of a start what is of that one only; nothing of it may run."""
+    for name in _PASSING:
+        remove_tree(folder / name)
 
 
 def _first(start: Start, isolation: Isolation, told: int, inherited: tuple[int, int, int], words: IO[bytes]) -> tuple[First, View]:

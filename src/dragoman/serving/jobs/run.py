@@ -16,6 +16,7 @@ from typing import Protocol
 
 from dragoman.core.errors import Kind, ServingError
 from dragoman.core.jobs import ENDED, PORT, End, Job, Mode, Mount, Phase, Seen, Start, Step, after, failed, plan_job, requeued, shut
+from dragoman.engines.jobs.beginning import clean
 from dragoman.engines.jobs.orders import places
 from dragoman.engines.jobs.sandbox import devices
 from dragoman.serving.jobs import log as job_log
@@ -241,14 +242,19 @@ class Run:
             self._say("the server ends; the job is started again with the next one")
             return await started.stop(LEAVE_GRACE_S, "server", "the server ended")
         self._say("stopping: somebody asked for it")
-        await self._edit(lambda job: job.to(Phase.STOPPING) if job.phase is Phase.RUNNING else job)
-        return await started.stop(STOP_GRACE_S, "stopped", "somebody asked for it")
+        stopping = started.stop(STOP_GRACE_S, "stopped", "somebody asked for it")
+        _, end = await asyncio.gather(  # it ends in time, also while the store is down
+            self._edit(lambda job: job.to(Phase.STOPPING) if job.phase is Phase.RUNNING else job), stopping
+        )
+        return end
 
     # --- the end ---
 
     async def settle(self, end: End, *, watched: bool = True) -> Job | None:
-        """Write how a start ended."""
+        """Write how a start ended, and remove what it has left in /tmp."""
         end = replace(end, at=end.at or self._parts.clock())
+        if not self._leaving:
+            await asyncio.to_thread(clean, self._folder)
         job = await self._edit(lambda job: after(job, end, watched=watched) if job.phase in LIVE else job)
         self._last_words(job)
         if job is not None and job.phase is Phase.QUEUED and not self._leaving:
