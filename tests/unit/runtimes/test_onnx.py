@@ -360,7 +360,7 @@ def test_failures_with_fixed_dimensions_are_the_models(path: Path) -> None:
     )
     model = load("onnx", path)
     with pytest.raises(Exception, match="allocate") as caught:
-        ask(model, tensor("x", np.ones((1, 1), np.float32)), tensor("s", np.array([1 << 44])))
+        ask(model, tensor("x", np.ones((1, 1), np.float32)), tensor("s", np.array([1 << 46])))  # more bytes than addresses: some machines promise all else
     assert not isinstance(caught.value, ServingError)
 
 
