@@ -1,4 +1,4 @@
-"""Jobs: from `dragoman run` to the first answer, the endpoint beside a call of the program itself, and what clients see when it is killed.
+"""Jobs: from `dragoman run` to the first answer, the endpoint beside a call of the program itself, what clients see when it is killed, memory.
 
 The program does nothing but send back its input, and takes a connection per request as Flask's own server does: what is between it and its
 client shows as much as it can.
@@ -19,7 +19,7 @@ from statistics import median
 from benchmarks import servers
 from benchmarks.models import Models
 from benchmarks.options import Options
-from benchmarks.processes import BenchmarkError, Processes, environment, free_port
+from benchmarks.processes import BenchmarkError, Processes, environment, free_port, memory_of
 from benchmarks.results import Section, Table
 
 _APP = servers.SCRIPTS / "apps" / "echo_job.py"
@@ -63,7 +63,23 @@ def run(models: Models, options: Options) -> Section:
         count = 10_000 if options.pairs > 1 else 1_000
         seen = _killed(ours.port, path, count)
         section.parts.append(Table((f"{count} requests, the program killed in the middle: clients saw", "times"), seen))
+        jobs = 20 if options.pairs > 1 else 4
+        section.parts.append(f"- memory of ours per job, with {jobs} jobs at once: {_memory(code, ours, jobs) / 2**20:.1f} MiB")
     return section
+
+
+def _memory(code: Path, ours: servers.Server, count: int) -> float:
+    """Bytes that every further job takes besides its program: in the server, in its first process, and in what keeps it apart."""
+    before = _besides_programs(ours)
+    for _ in range(count):
+        _started(code, ours.port)
+    return (_besides_programs(ours) - before) / count
+
+
+def _besides_programs(ours: servers.Server) -> int:
+    """Bytes of the server and of all that it has started, but for the programs themselves."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in ours.processes.ids()}
+    return sum(memory_of(pid, "Pss") for pid, words in commands.items() if b"app.py" not in words.split(b"\0"))
 
 
 def _command(code: Path, port: int, *arguments: str) -> str:

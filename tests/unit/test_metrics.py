@@ -10,21 +10,26 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from dragoman.core.errors import Kind
+from dragoman.core.jobs import Phase
 from dragoman.core.model import Timings
 from dragoman.server.metrics import exposition
 from dragoman.server.vitals import Memory
 from dragoman.serving.counters import ROUND_NS, TFSERVING_NS
+from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.meters import Gauge, Meters, Vitals
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 NS = st.integers(0, 2 * 10**12)
 
 
+_JOBS = Metering({Phase.RUNNING: 2, Phase.FAILED: 1}, seconds=30.5, calls=7, waiting=3, memory=4096)
+
+
 class Page:
     """A page as an independent parser reads it."""
 
     def __init__(self, meters: Meters, utilization: float | None = None, memory: Memory | None = None) -> None:
-        self.text = exposition(meters.read(), "9.9", utilization, memory, {"iris": (2, 1)}).decode()
+        self.text = exposition(meters.read(), "9.9", utilization, memory, {"iris": (2, 1)}, jobs=_JOBS).decode()
         self.families = {family.name: family for family in text_string_to_metric_families(self.text)}
         # The parser gives every counter the ending that OpenMetrics asks for; Triton's and TensorFlow Serving's have none.
         written = names(self.text.splitlines())
@@ -218,6 +223,21 @@ def test_labels_of_hostile_names_are_escaped() -> None:
 
 def names(lines: Iterable[str]) -> set[str]:
     return {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+
+
+def test_jobs_are_counted_by_phase(page: Page) -> None:
+    """Every phase has a row, so that an alert on one that never was is no mistake; seconds and calls are of all jobs together."""
+    assert {
+        row["phase"]: page.value("dragoman_jobs", **row) for row in page.rows("dragoman_jobs") if page.value("dragoman_jobs", **row)
+    } == {
+        "running": 2,
+        "failed": 1,
+    }
+    assert len(page.rows("dragoman_jobs")) == len(Phase)
+    assert page.value("dragoman_job_running_seconds_total") == 30.5
+    assert page.value("dragoman_job_calls_total") == 7
+    assert page.value("dragoman_job_waiting_requests") == 3
+    assert page.value("dragoman_job_memory_bytes") == 4096
 
 
 def test_every_metric_is_documented(page: Page) -> None:

@@ -183,6 +183,15 @@ def test_a_header_that_is_too_large(tmp_path: Path) -> None:
         archive(("a", b"1"))[:-1],
         archive(("a", bytes(5000)), mode="w")[:3000],
     ],
+    ids=[
+        "empty",
+        "text",
+        "zip",
+        "gzip of text",
+        "cut early",
+        "cut late",
+        "tar cut",
+    ],  # archives hold the time, and so would names made of them
 )
 def test_what_is_no_archive(content: bytes, tmp_path: Path) -> None:
     """Text, another format, a part of one: refused in words."""

@@ -375,7 +375,9 @@ def test_beginning_again(place: Place) -> None:
     run(go())
 
 
-@pytest.mark.parametrize("content", [b"", b"this is no archive", PACKED[:-30], archive(("../x", b"1"))])
+@pytest.mark.parametrize(
+    "content", [b"", b"this is no archive", PACKED[:-30], archive(("../x", b"1"))], ids=["empty", "text", "cut", "leads out"]
+)
 def test_what_cannot_be_unpacked(content: bytes, place: Place) -> None:
     """The version is invalid, with the reason; its upload is removed and nothing is left of its files."""
 

@@ -495,6 +495,24 @@ def test_a_job_that_does_not_let_itself_be_taken_over_keeps_nobody_waiting(tmp_p
     asyncio.run(body())
 
 
+def test_a_server_that_ends_while_it_takes_a_job_over_ends_that(tmp_path: Path) -> None:
+    """It would run on without anybody else."""
+
+    async def body() -> None:
+        world = World(tmp_path)
+        job, other = await leave(world, Phase.RUNNING), await leave(world, Phase.QUEUED)
+        world.adopted[job.id] = FakeStarted()
+        world.adopting[job.id] = asyncio.get_running_loop().create_future()
+        runner = world.runner()
+        await runner.start()
+        await world.running(other)
+        asyncio.get_running_loop().call_later(0.05, world.adopting[job.id].set_result, None)
+        await runner.close()
+        assert (await world.adopted[job.id].ended()).how == "server"
+
+    asyncio.run(body())
+
+
 def test_one_job_that_cannot_be_looked_after_keeps_no_other_waiting(tmp_path: Path) -> None:
     """Neither one that the store has lost, nor one whose folder cannot be written."""
 

@@ -120,6 +120,7 @@ class Gate:
             self._drop(caller)
         for app in self._lingering:
             self._loop.forget(app)
+            self._hang_up(app)
             app.close()
         self._lingering.clear()
         self._loop.forget(self._listener)

@@ -61,9 +61,12 @@ class Runner:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for taking in self._taken.values():
-            taking.cancel()
-        await asyncio.gather(*self._taken.values(), return_exceptions=True)
+        taking = list(self._taken.values())
+        if taking:
+            await asyncio.wait(taking, timeout=_LEAVE_S)
+        for late_one in taking:
+            late_one.cancel()
+        await asyncio.gather(*taking, return_exceptions=True)
         tasks = [task for _, task in self._runs.values()]
         for run, _ in list(self._runs.values()):
             if not (abandoned and await run.let_go()):
