@@ -359,8 +359,9 @@ def test_failures_with_fixed_dimensions_are_the_models(path: Path) -> None:
         check=False,
     )
     model = load("onnx", path)
+    # These are more bytes than there are addresses: some machines promise all else, and end whoever takes them at their word.
     with pytest.raises(Exception, match="allocate") as caught:
-        ask(model, tensor("x", np.ones((1, 1), np.float32)), tensor("s", np.array([1 << 44])))
+        ask(model, tensor("x", np.ones((1, 1), np.float32)), tensor("s", np.array([1 << 46])))
     assert not isinstance(caught.value, ServingError)
 
 
