@@ -124,3 +124,25 @@ def test_other_workers_hear_of_jobs(tmp_path: Path) -> None:
         await watch.close()
 
     asyncio.run(body())
+
+
+def test_who_asks_for_a_job_that_is_not_known_yet_sees_what_is_written_until_then(tmp_path: Path) -> None:
+    """However late the bell is: an endpoint that somebody was just told is not unknown on another worker. Many who ask share a look."""
+
+    async def body() -> None:
+        store = FakeStore()
+        here = World(tmp_path, store=store)
+
+        async def opened() -> FakeStore:
+            return store
+
+        board = Board(tmp_path)
+        await board.catch_up()
+        watch = Watch(Kept(LateStore(opened, lambda: True), board), alone=False)
+        for _ in range(2):  # it is not even started
+            job = await here.submit()
+            await asyncio.gather(*(board.catch_up() for _ in range(20)))
+            assert board.at(job.endpoint) == job
+        await watch.close()
+
+    asyncio.run(body())

@@ -56,6 +56,9 @@ class Endpoint:
             await asyncio.sleep(0)  # into a task: what follows has time-outs
         board = self._jobs.board
         jobs = _behind(board, place)
+        if not jobs and board.at(place.endpoint) is None:
+            await board.catch_up()
+            jobs = _behind(board, place)
         if not jobs:
             return _nothing(board, place)
         body = await begun(request)

@@ -27,6 +27,8 @@ class Board:
         self.changes = Changes()
         """Told at every change of any job."""
         self.waker: Callable[[str], Awaitable[Job]] | None = None
+        self.looker: Callable[[], Awaitable[None]] | None = None
+        """Reads the store once more (watch.py), where other processes may have changed it."""
         self._jobs: dict[str, Job] = {}
         self._elsewhere: dict[str, Job] = {}
         self._endpoints: dict[str, str] = {}
@@ -43,6 +45,11 @@ class Board:
         """The jobs of a project that have not ended, oldest first: those behind /serve/OWNER/projects/NAME are the ones in mode serve."""
         ids = self._projects.get(project_id(owner, name), ())
         return sorted((self._jobs[each] for each in ids if self._jobs[each].phase not in ENDED), key=lambda job: job.number)
+
+    async def catch_up(self) -> None:
+        """See what other workers have written until now: their bell may not have been heard yet."""
+        if self.looker is not None:
+            await self.looker()
 
     def elsewhere(self, is_it: Callable[[Job], bool]) -> Job | None:
         """The newest of such jobs on another server."""

@@ -14,6 +14,8 @@ _LOOK_S = 5.0
 _APPEAR_S = 0.5
 """How often it is looked whether somebody has made the store."""
 
+_SHARED_S = 0.05
+
 
 class Watch:
     """`alone`: no other process writes, so that one look at the start is enough."""
@@ -24,6 +26,10 @@ class Watch:
         self._bell: Bell | None = None
         self._down = False
         self._task: asyncio.Task[None] | None = None
+        self._soon: asyncio.Task[bool] | None = None
+        self._one = asyncio.Lock()
+        if not alone:
+            kept.board.looker = self._catch_up
 
     async def start(self) -> None:
         """Show what the store has. A store that is down is tried again."""
@@ -31,9 +37,10 @@ class Watch:
             self._task = asyncio.get_running_loop().create_task(self._go_on())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._soon):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._bell is not None:
             await self._bell.close()
 
@@ -50,8 +57,23 @@ class Watch:
             if await self._look() and self._alone:
                 return
 
+    async def _catch_up(self) -> None:
+        """Whoever asks before the next look begins shares that: strangers cannot have the store read all the time."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().create_task(self._look_soon())
+        await asyncio.shield(self._soon)
+
+    async def _look_soon(self) -> bool:
+        await asyncio.sleep(_SHARED_S)
+        self._soon = None
+        return await self._look()
+
     async def _look(self) -> bool:
         """Whether the store could be asked; one that nobody has made yet has nothing to say."""
+        async with self._one:  # an older answer must not replace a newer one
+            return await self._look_once()
+
+    async def _look_once(self) -> bool:
         try:
             store = await self._kept.store.existing()
             if store is not None:
