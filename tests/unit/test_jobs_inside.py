@@ -20,7 +20,7 @@ from dragoman.hosting.jobs.listening import Listening, ports_of
 from dragoman.hosting.jobs.log import Log
 from dragoman.hosting.jobs.loop import READ, Loop
 from dragoman.hosting.jobs.second_era import defines_app
-from tests.jobs_inside import Line, unstamped, until
+from tests.jobs_inside import DEADLINE_S, Line, unstamped, until
 
 ORDERS = Orders(mode="serve", argv=("python", "app.py"), python="/p", cwd="/floyd/home", environ={"A": "1"}, gate=3, log=4, end=5)
 
@@ -313,23 +313,32 @@ def test_ports_are_found(server: socket.socket) -> None:
 # --- processes ---
 
 
-def test_two_ways_to_look_for_processes() -> None:
-    """Find the same ones: children and theirs, and none that has ended or is somebody else's."""
-    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()']).wait()"
+_FAMILY = """if True:
+    import subprocess, sys, time
+    from dragoman.hosting.jobs import processes
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'input()'], stdin=sys.stdin).wait()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
-        until(lambda: len(processes.members()) == 2)
-        found = processes.members()
+        while len(found := processes.members()) < 2:
+            time.sleep(0.01)
         assert child.pid in found
         assert sorted(processes.most()) == sorted(found)
         assert processes.resident(found) >= processes.proportional(found) > 1 << 20
-        assert child.stdin is not None
-        child.stdin.write(b"\n")
+        child.stdin.write(b"\\n")
         child.stdin.close()
-        until(lambda: not processes.members())
+        while processes.members():
+            time.sleep(0.01)
         assert processes.most() == []
         assert processes.resident(found) == processes.proportional(found) == 0
         assert [code for number, code in processes.reap() if number == child.pid] == [0]
         child.returncode = 0
+    print("as it should be")
+"""
+
+
+def test_two_ways_to_look_for_processes() -> None:
+    """Find the same ones: children and theirs, and none that has ended. In a process of its own, since tests may have other children."""
+    done = subprocess.run([sys.executable, "-c", _FAMILY], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.stdout == "as it should be\n", done.stderr
 
 
 @pytest.mark.parametrize("leave", ["hosting.jobs.processes.leave_keyring", "engines.jobs.bubble._leave_keyring"])

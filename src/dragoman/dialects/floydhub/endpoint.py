@@ -46,7 +46,8 @@ class Endpoint:
 
     def refuse(self, request: Request, error: ServingError) -> Answer:
         status = error.status or USUAL_STATUS[error.kind]
-        return Answer(status, body_of({"message": words(error)}), headers=headers(status, error))
+        # Below /serve there are Submarine's addresses, too, and the protocols that were meant there say `error`.
+        return Answer(status, body_of({"message": words(error), "error": words(error)}), headers=headers(status, error))
 
     async def _answer(self, request: Request) -> Answer:
         assert self._jobs is not None

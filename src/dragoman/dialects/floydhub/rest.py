@@ -44,7 +44,7 @@ class FloydHub:
     """A Dialect."""
 
     name = "floydhub"
-    prefixes: tuple[str, ...] = (*(f"/api/v1/{word}" for word in _WORDS), "//api/v1")
+    prefixes: tuple[str, ...] = tuple(f"{start}/{word}" for start in ("/api/v1", "//api/v1") for word in _WORDS)
 
     def __init__(self, services: Services) -> None:
         self._people = People(services.accounts)

@@ -50,8 +50,8 @@ class TestPublic:
 
         async def test(at: Hub) -> None:
             assert (await at("GET", "//api/v1/user/")).json["username"] == "alice"
-            assert (await at("GET", "//api/v1/nothing")).status == 404
-            assert (await at("GET", "//api/v1//user/")).status == 404
+            assert (await at("GET", "//api/v1/user/nothing")).status == 404
+            assert (await at("GET", "//api/v1/projects//x")).status == 404
 
         hub(tmp_path, test)
 
