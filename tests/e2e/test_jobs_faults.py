@@ -206,6 +206,7 @@ def test_an_idle_job_sleeps_and_a_request_wakes_it(tmp_path: Path) -> None:
         assert job.ask("/").json()["runs"] == 1
         until(lambda: "it goes to sleep" in job.log(), job.log)
         _gone(tmp_path, job)
+        until(lambda: job.look()["phase"] == "asleep", job.log)
         slept = job.look()["duration"]
         time_of_day = time.monotonic()
         until(lambda: time.monotonic() > time_of_day + 1.1)
