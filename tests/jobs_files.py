@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapp
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
+from dragoman.core.errors import ServingError
 from dragoman.serving.late_store import LateStore
 from dragoman.store import Store
 from tests.fakes_store import FakeStore
@@ -17,6 +20,13 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """In a loop of its own, for no longer than a minute."""
     return asyncio.run(asyncio.wait_for(work, 60))
+
+
+async def refused(work: Awaitable[object]) -> ServingError:
+    """Why it is."""
+    with pytest.raises(ServingError) as caught:
+        await work
+    return caught.value
 
 
 def late(store: Store | None = None) -> LateStore:

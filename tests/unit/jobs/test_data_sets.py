@@ -4,16 +4,15 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from dragoman.core.errors import Kind, ServingError
+from dragoman.core.errors import Kind
 from dragoman.serving.jobs.browsing import Content, Entry, Listing
 from dragoman.serving.jobs.data_records import DataState, DataVersion, size_text
 from dragoman.serving.jobs.data_sets import DataSets
 from tests.fakes_store import FakeStore
-from tests.jobs_files import archive, contents, late, pieces, run, unpacked, until
+from tests.jobs_files import archive, contents, late, pieces, refused, run, unpacked, until
 
 
 class Place:
@@ -55,12 +54,6 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-async def refused(call: Any) -> ServingError:
-    with pytest.raises(ServingError) as caught:
-        await call
-    return caught.value
 
 
 # --- names ---

@@ -15,7 +15,7 @@ from dragoman.serving.jobs.data_unpacking import DataLimits
 from dragoman.store import Store
 from dragoman.store.sql import open_store, store_url
 from tests.fakes_store import FakeStore
-from tests.jobs_files import archive, broken, contents, late, pieces, run, until
+from tests.jobs_files import archive, broken, contents, late, pieces, refused, run, until
 
 PACKED = archive(("./a.txt", b"hello"), ("./sub/b.bin", os.urandom(3000)))
 HALF = len(PACKED) // 2
@@ -67,12 +67,6 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-async def refused(call: Any) -> ServingError:
-    with pytest.raises(ServingError) as caught:
-        await call
-    return caught.value
 
 
 def test_in_pieces(place: Place) -> None:

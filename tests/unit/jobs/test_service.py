@@ -16,6 +16,7 @@ from dragoman.serving.jobs.metering import Metering
 from dragoman.serving.jobs.records import job_document, read_job
 from dragoman.serving.jobs.service import Allowed, Changes, Submission
 from tests.fakes_jobs import World, limits
+from tests.jobs_files import refused
 
 
 def run(world: World, test: Callable[[World], Awaitable[None]]) -> None:
@@ -24,12 +25,6 @@ def run(world: World, test: Callable[[World], Awaitable[None]]) -> None:
         await world.jobs.close()
 
     asyncio.run(body())
-
-
-async def refused(work: Awaitable[object]) -> ServingError:
-    with pytest.raises(ServingError) as caught:
-        await work
-    return caught.value
 
 
 def test_the_first_look_up_by_its_owner_makes_a_project(tmp_path: Path) -> None:

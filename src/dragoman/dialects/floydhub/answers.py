@@ -9,25 +9,10 @@ from typing import Any
 import orjson
 
 from dragoman.core.errors import Kind, ServingError
-from dragoman.dialects import Answer, check_table
+from dragoman.dialects import USUAL_STATUS, Answer, check_table
 from dragoman.dialects.refusals import body_of, headers, words
 
-STATUS: Mapping[Kind, int] = {
-    Kind.INVALID_INPUT: 400,
-    Kind.NOT_FOUND: 404,
-    Kind.NOT_READY: 503,
-    Kind.CONFLICT: 409,
-    Kind.OVERLOADED: 429,
-    Kind.TIMEOUT: 504,
-    Kind.CANCELLED: 499,
-    Kind.MODEL_FAILED: 500,
-    Kind.UNSUPPORTED: 400,
-    Kind.UNAVAILABLE: 503,
-    Kind.TOO_LARGE: 413,
-    Kind.UNAUTHENTICATED: 401,
-    Kind.FORBIDDEN: 403,
-    Kind.INTERNAL: 500,
-}
+STATUS: Mapping[Kind, int] = {**USUAL_STATUS, Kind.OVERLOADED: 429, Kind.UNSUPPORTED: 400}
 check_table(STATUS)
 
 _REFINED: Mapping[tuple[Kind, str], int] = {
